@@ -325,7 +325,7 @@ def _command_exception() -> type[Exception]:
 
         def __init__(self, message: str, exit_code: int) -> None:
             super().__init__(message)
-            self.exit_code = exit_code
+            self.exit_code = exit_code  # type: ignore[misc]  # click has it on the class
 
         def __reduce__(self) -> tuple[Any, ...]:
             return type(self), (self.message, self.exit_code)
