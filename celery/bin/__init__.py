@@ -1,0 +1,1 @@
+"""Commands of the ``celery`` program, one module each; they parse, call and print."""
