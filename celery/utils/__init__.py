@@ -1,0 +1,69 @@
+"""The ground layer: helpers that know neither tasks nor apps, and the names old code finds here."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery.utils.log import LOG_LEVELS
+    from kombu.utils.functional import memoize
+    from kombu.utils.objects import cached_property
+    from kombu.utils.uuid import uuid
+    from kombu.utils.uuid import uuid as gen_unique_id
+
+    from celery.utils.functional import chunks, noop
+    from celery.utils.imports import gen_task_name, import_from_cwd, instantiate
+    from celery.utils.imports import qualname as get_full_cls_name
+    from celery.utils.imports import symbol_by_name as get_cls_by_name
+    from celery.utils.nodenames import nodename, nodesplit, worker_direct
+
+__all__ = (
+    "LOG_LEVELS",
+    "cached_property",
+    "chunks",
+    "gen_task_name",
+    "gen_unique_id",
+    "get_cls_by_name",
+    "get_full_cls_name",
+    "import_from_cwd",
+    "instantiate",
+    "memoize",
+    "nodename",
+    "nodesplit",
+    "noop",
+    "uuid",
+    "worker_direct",
+)
+
+# Whoever imports one module of this package should not pay for all of them.
+_ORIGINS = {
+    "LOG_LEVELS": ("celery.utils.log", "LOG_LEVELS"),
+    "cached_property": ("kombu.utils.objects", "cached_property"),
+    "chunks": ("celery.utils.functional", "chunks"),
+    "gen_task_name": ("celery.utils.imports", "gen_task_name"),
+    "gen_unique_id": ("kombu.utils.uuid", "uuid"),
+    "get_cls_by_name": ("kombu.utils.imports", "symbol_by_name"),
+    "get_full_cls_name": ("celery.utils.imports", "qualname"),
+    "import_from_cwd": ("celery.utils.imports", "import_from_cwd"),
+    "instantiate": ("celery.utils.imports", "instantiate"),
+    "memoize": ("kombu.utils.functional", "memoize"),
+    "nodename": ("celery.utils.nodenames", "nodename"),
+    "nodesplit": ("celery.utils.nodenames", "nodesplit"),
+    "noop": ("celery.utils.functional", "noop"),
+    "uuid": ("kombu.utils.uuid", "uuid"),
+    "worker_direct": ("celery.utils.nodenames", "worker_direct"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module, attribute = _ORIGINS[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = globals()[name] = getattr(import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,378 @@
+"""
+Small functions about functions and iterables.
+
+Most come from kombu; ours are the lazily filled list (`regen`), the introspection that decides
+which arguments a task takes (`head_from_fun`), and helpers for sequences.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from itertools import islice
+from types import FunctionType
+from typing import Any, TypeVar
+
+from kombu.utils.functional import (
+    LRUCache,
+    dictfilter,
+    is_list,
+    lazy,
+    maybe_evaluate,
+    maybe_list,
+    memoize,
+)
+
+__all__ = (
+    "LRUCache",
+    "chunks",
+    "dictfilter",
+    "first",
+    "firstmethod",
+    "fun_accepts_kwargs",
+    "head_from_fun",
+    "is_list",
+    "lazy",
+    "mattrgetter",
+    "maybe",
+    "maybe_evaluate",
+    "maybe_list",
+    "memoize",
+    "mlazy",
+    "noop",
+    "padlist",
+    "regen",
+    "uniq",
+)
+
+T = TypeVar("T")
+
+#: Kept for code that reads it; `head_from_fun` works without generated source.
+FUNHEAD_TEMPLATE = "def {fun_name}({fun_args}):\n    return {fun_value}\n"
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class DummyContext:
+    """A context that does nothing."""
+
+    def __enter__(self) -> DummyContext:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+
+class mlazy(lazy):  # type: ignore[misc]
+    """A `lazy` that is evaluated at most once."""
+
+    evaluated = False
+    _value: Any = None
+
+    def evaluate(self) -> Any:
+        """Return the value, computed by the first call."""
+        if not self.evaluated:
+            self._value = super().evaluate()
+            self.evaluated = True
+        return self._value
+
+
+def noop(*args: Any, **kwargs: Any) -> None:
+    """Take anything, do nothing."""
+
+
+def pass1(arg: T, *args: Any, **kwargs: Any) -> T:
+    """Return the first argument."""
+    return arg
+
+
+def evaluate_promises(it: Iterable[Any]) -> Iterator[Any]:
+    """Yield each item, `lazy` ones evaluated."""
+    return map(maybe_evaluate, it)
+
+
+def first(predicate: Callable[[T], Any] | None, it: Iterable[T]) -> T | None:
+    """
+    Return the first item that *predicate* accepts, or None.
+
+    Without a predicate it is the first item that is not None.
+    """
+    accept = predicate or (lambda item: item is not None)
+    return next(filter(accept, it), None)
+
+
+def firstmethod(method: str, on_call: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """
+    Make a function that asks a list of objects and returns the first answer that is not None.
+
+    Args:
+        method: Name of the method to call on each object; promises in the list are evaluated.
+        on_call: Called as ``on_call(answer, *args, **kwargs)``; its result is the answer.
+    """
+
+    def ask(objects: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
+        for obj in objects:
+            answer_of = getattr(maybe_evaluate(obj), method)
+            answer = on_call(answer_of, *args, **kwargs) if on_call else answer_of(*args, **kwargs)
+            if answer is not None:
+                return answer
+        return None
+
+    return ask
+
+
+def chunks(it: Iterator[T], n: int) -> Iterator[list[T]]:
+    """Cut *it* into lists of *n* items; the last may be shorter."""
+    it = iter(it)
+    while piece := list(islice(it, n)):
+        yield piece
+
+
+def padlist(container: Iterable[T], size: int, default: Any = None) -> Iterator[Any]:
+    """Yield *size* items: those of *container*, cut or filled up with *default*."""
+    it = iter(container)
+    return (next(it, default) for _ in range(size))
+
+
+def mattrgetter(*attrs: str) -> Callable[[Any], dict[str, Any]]:
+    """Make a function that reads *attrs* from an object into a dict, None for absent ones."""
+    return lambda obj: {attr: getattr(obj, attr, None) for attr in attrs}
+
+
+def uniq(it: Iterable[T]) -> Iterator[T]:
+    """Yield each item where it occurs first."""
+    seen: set[T] = set()
+    for item in it:
+        if item not in seen:
+            seen.add(item)
+            yield item
+
+
+def lookahead(it: Iterable[T]) -> Iterator[tuple[T, T | None]]:
+    """Yield each item with the one that follows, None for the last."""
+    items = iter(it)
+    try:
+        current = next(items)
+    except StopIteration:
+        return
+    for following in items:
+        yield current, following
+        current = following
+    yield current, None
+
+
+def maybe(typ: Callable[[Any], T], val: Any) -> T | None:
+    """Convert *val* with *typ*, but leave None alone."""
+    return None if val is None else typ(val)
+
+
+def is_numeric_value(value: Any) -> bool:
+    """Say whether *value* is a number; booleans don't count."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def seq_concat_item(seq: Any, item: Any) -> Any:
+    """Return a new sequence of the type of *seq* (list or tuple) with *item* at its end."""
+    return (*seq, item) if isinstance(seq, tuple) else [*seq, item]
+
+
+def seq_concat_seq(a: Any, b: Any) -> Any:
+    """Join two sequences into one of the type of *a*, whatever the type of *b*."""
+    return a + type(a)(b)
+
+
+# -- a sequence over an iterator --------------------------------------------------------------
+
+
+def regen(it: Iterable[Any]) -> Any:
+    """Return lists and tuples as they are, anything else as a sequence filled while it is read."""
+    return it if isinstance(it, list | tuple) else _regen(it)
+
+
+class _regen(MutableSequence[Any]):
+    """
+    A sequence that takes items from an iterator no sooner than they are asked for.
+
+    It may be iterated again and again.  ``len()``, changes and serializers need, and so fetch,
+    everything; ``repr()`` and ``bool()`` don't.
+    """
+
+    __slots__ = ("_seen", "_source")
+
+    def __init__(self, it: Iterable[Any]) -> None:
+        self._seen: list[Any] = []
+        self._source: Iterator[Any] | None = iter(it)
+
+    def _fetch(self, upto: int) -> None:
+        """Have at least *upto* items, if there are so many."""
+        missing = upto - len(self._seen)
+        if missing > 0 and self._source is not None:
+            self._seen.extend(islice(self._source, missing))
+            if len(self._seen) < upto:
+                self._source = None
+
+    @property
+    def data(self) -> list[Any]:
+        """All items, as a list."""
+        if self._source is not None:
+            source, self._source = self._source, None
+            self._seen.extend(source)
+        return self._seen
+
+    def fully_consumed(self) -> bool:
+        """Say whether the iterator has come to its end."""
+        return self._source is None
+
+    def __iter__(self) -> Iterator[Any]:
+        position = 0
+        while True:
+            self._fetch(position + 1)
+            if position >= len(self._seen):
+                return
+            yield self._seen[position]
+            position += 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int) and index >= 0:
+            self._fetch(index + 1)
+            return self._seen[index]
+        return self.data[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.data[index] = value
+
+    def __delitem__(self, index: Any) -> None:
+        del self.data[index]
+
+    def insert(self, index: int, value: Any) -> None:
+        """Put *value* before *index*."""
+        self.data.insert(index, value)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __bool__(self) -> bool:
+        self._fetch(1)
+        return bool(self._seen)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _regen):
+            other = other.data
+        return self.data == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __add__(self, other: Iterable[Any]) -> list[Any]:
+        return [*self.data, *other]
+
+    def __radd__(self, other: Iterable[Any]) -> list[Any]:
+        return [*other, *self.data]
+
+    def __repr__(self) -> str:
+        shown = [repr(item) for item in self._seen]
+        if self._source is not None:
+            shown.append("...")
+        return f"[{', '.join(shown)}]"
+
+    def __copy__(self) -> list[Any]:
+        return list(self.data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (self.data,)
+
+    def __json__(self) -> list[Any]:
+        return self.data
+
+
+# -- what a function takes --------------------------------------------------------------------
+
+
+def _parameters_of(fun: Callable[..., Any]) -> list[inspect.Parameter]:
+    # A wrapper is judged by its own parameters: what it passes on is its own business.
+    return list(inspect.signature(fun, follow_wrapped=False).parameters.values())
+
+
+def fun_accepts_kwargs(fun: Callable[..., Any]) -> bool:
+    """Say whether *fun* has a ``**kwargs`` parameter."""
+    return any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD
+        for parameter in inspect.signature(fun).parameters.values()
+    )
+
+
+def fun_takes_argument(name: str, fun: Callable[..., Any], position: int | None = None) -> bool:
+    """Say whether *fun* takes an argument by *name*, or at the 1-based *position* if given."""
+    parameters = _parameters_of(fun)
+    kinds = {parameter.kind for parameter in parameters}
+    if kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}:
+        return True
+    if position:
+        return sum(parameter.kind in _POSITIONAL for parameter in parameters) >= position
+    return any(parameter.name == name for parameter in parameters)
+
+
+def arity_greater(fun: Callable[..., Any], n: int) -> bool:
+    """Say whether *fun* takes more than *n* positional arguments."""
+    parameters = _parameters_of(fun)
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return True
+    return sum(parameter.kind in _POSITIONAL for parameter in parameters) > n
+
+
+def _anything(*args: Any, **kwargs: Any) -> None:
+    """Accept every call; its code is the blank from which `head_from_fun` cuts."""
+
+
+def _nothing() -> None:
+    """Accept no argument; its code is the blank from which `head_from_fun` cuts."""
+
+
+def head_from_fun(fun: Callable[..., Any], bound: bool = False) -> Callable[..., Any]:
+    """
+    Make a function that takes what *fun* takes and does nothing.
+
+    Calling it checks arguments at the speed of the interpreter, with the interpreter's own error
+    messages, so a task call can be refused before it is sent.
+
+    Args:
+        fun: A function, method, or object with ``__call__``.
+        bound: Leave out the first parameter, which the task fills with itself.
+    """
+    name = getattr(fun, "__name__", None) or type(fun).__name__
+    try:
+        parameters = _parameters_of(fun)
+    except (TypeError, ValueError):  # some built-in functions don't tell
+        return _anything
+    if bound and parameters and parameters[0].kind in _POSITIONAL:
+        parameters = parameters[1:]
+    by_kind: dict[Any, list[inspect.Parameter]] = {}
+    for parameter in parameters:
+        by_kind.setdefault(parameter.kind, []).append(parameter)
+    kinds = inspect.Parameter
+    only = by_kind.get(kinds.POSITIONAL_ONLY, [])
+    positional = only + by_kind.get(kinds.POSITIONAL_OR_KEYWORD, [])
+    keyword = by_kind.get(kinds.KEYWORD_ONLY, [])
+    rest = by_kind.get(kinds.VAR_POSITIONAL, []) + by_kind.get(kinds.VAR_KEYWORD, [])
+
+    flags = _nothing.__code__.co_flags
+    if kinds.VAR_POSITIONAL in by_kind:
+        flags |= inspect.CO_VARARGS
+    if kinds.VAR_KEYWORD in by_kind:
+        flags |= inspect.CO_VARKEYWORDS
+    variables = tuple(parameter.name for parameter in (*positional, *keyword, *rest))
+    code = _nothing.__code__.replace(
+        co_argcount=len(positional),
+        co_posonlyargcount=len(only),
+        co_kwonlyargcount=len(keyword),
+        co_varnames=variables,
+        co_nlocals=len(variables),
+        co_flags=flags,
+        co_name=name,
+        co_qualname=name,
+    )
+    empty = inspect.Parameter.empty
+    defaults = tuple(p.default for p in positional if p.default is not empty)
+    head = FunctionType(code, {}, name, defaults or None)
+    head.__kwdefaults__ = {p.name: p.default for p in keyword if p.default is not empty} or None
+    head.__module__ = getattr(fun, "__module__", None) or __name__
+    return head
