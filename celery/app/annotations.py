@@ -46,7 +46,7 @@ def _annotator(entry: Any) -> Any:
 
 
 def resolve_all(anno: Iterable[Any], task: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the attribute overrides for *task*; later ones win, so exact names come after ``"*"``."""
+    """Yield the attribute overrides for *task*; later ones win, so exact names follow ``"*"``."""
     for annotator in anno:
         # ``annotate_any`` is optional for objects written by users.
         for_all = getattr(annotator, "annotate_any", None)

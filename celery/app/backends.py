@@ -81,8 +81,8 @@ def _checked(name: Any, found: Any) -> type[Any]:
 def by_url(backend: Any = None, loader: Any = None) -> tuple[type[Any], str | None]:
     """Find the back-end class for a URL, and the URL to give to it.
 
-    ``db+sqlite:///f`` is the back-end ``db`` with the URL ``sqlite:///f``; anything without a scheme
-    is a name, and has no URL.
+    ``db+sqlite:///f`` is the back-end ``db`` with the URL ``sqlite:///f``; anything without a
+    scheme is a name, and has no URL.
     """
     url: str | None = None
     if isinstance(backend, str) and "://" in backend:

@@ -14,7 +14,7 @@ __all__ = ("TaskRegistry",)
 
 
 class TaskRegistry(dict[str, "Task"]):
-    """Task name to task instance; an unknown name raises :exc:`~celery.exceptions.NotRegistered`."""
+    """Task name to task instance; an unknown name raises ``NotRegistered``, a ``KeyError``."""
 
     NotRegistered = NotRegistered
 
@@ -29,8 +29,8 @@ class TaskRegistry(dict[str, "Task"]):
         """
         if task.name is None:
             raise InvalidTaskError(
-                f"Task class {type(task).__name__!r} must specify .name attribute: "
-                "give the task a name, or declare it with @app.task"
+                f"cannot register {task!r} without a name: give the class a `name`, "
+                "or declare the task with @app.task"
             )
         self[task.name] = task() if inspect.isclass(task) else task
 
