@@ -72,7 +72,7 @@ class mlazy(lazy):  # type: ignore[misc]
     def evaluate(self) -> Any:
         """Return the value, computed by the first call."""
         if not self.evaluated:
-            self._value = super().evaluate()
+            self._value = self._fun(*self._args, **self._kwargs)
             self.evaluated = True
         return self._value
 

@@ -76,4 +76,4 @@ def host_format(s: str, host: str | None = None, name: str | None = None, **extr
     host = host or gethostname()
     _, _, domain = host.partition(".")
     keys = {"h": host, "n": name or NODENAME_DEFAULT, "d": domain, "i": "0", "I": "", **extra}
-    return simple_format(s, keys)
+    return str(simple_format(s, keys))
