@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from pprint import pformat
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from kombu.connection import Connection
 
@@ -125,10 +125,10 @@ class Settings(ConfigurationView):
             for name in spellings:
                 if name in source:
                     return source[name]
-        self._missing(key)
+        raise self._missing(key)
 
-    def _missing(self, key: str) -> NoReturn:
-        raise KeyError(key, _prefixed(self.prefix, key)) if self.prefix else KeyError(key)
+    def _missing(self, key: str) -> KeyError:
+        return KeyError(key, _prefixed(self.prefix, key)) if self.prefix else KeyError(key)
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._is_in(self.maps, key)
@@ -207,8 +207,10 @@ class Settings(ConfigurationView):
     def add_defaults(self, d: Any) -> None:
         """Put a source between the loaded configuration and the built-in defaults."""
         source = _as_mapping(d)
-        self.maps.insert(len(self.maps) - 1, source)
-        self.defaults.insert(len(self.defaults) - 1, source)
+        # Behind the changes and the loaded configuration; a later source wins over earlier ones.
+        place = min(2, len(self.maps) - 1)
+        self.maps.insert(place, source)
+        self.defaults.insert(place - 1, source)
         self._changed()
 
     def swap_with(self, other: Settings) -> None:
@@ -244,7 +246,7 @@ class Settings(ConfigurationView):
 
     @property
     def broker_write_url(self) -> Any:
-        """URL for publishing; ``CELERY_BROKER_WRITE_URL`` wins, :attr:`broker_url` is the default."""
+        """URL for sending; ``CELERY_BROKER_WRITE_URL`` wins, :attr:`broker_url` is the default."""
         environ = os.environ.get("CELERY_BROKER_WRITE_URL")
         return environ or self.get("broker_write_url") or self.broker_url
 
@@ -442,7 +444,7 @@ def _sanitize_one(url: str, mask: str) -> str:
 
 
 def _sanitize_parameter(item: str, mask: str) -> str:
-    name, equals, value = item.partition("=")
+    name, _, value = item.partition("=")
     return f"{name}={mask}" if value and HIDDEN_SETTINGS.search(name) else item
 
 
@@ -484,8 +486,8 @@ def appstr(app: Celery) -> str:
 
 def bugreport(app: Celery) -> str:
     """Describe versions, platform and changed settings, for a report of a problem."""
-    import billiard  # noqa: PLC0415
-    import kombu  # noqa: PLC0415
+    import billiard
+    import kombu
 
     try:
         with app.connection() as connection:
@@ -576,8 +578,8 @@ def find_app(
 ) -> Celery:
     """Find the app meant by *app*: ``module``, ``module:attribute`` or ``module.attribute``.
 
-    In a module it is the attribute ``app`` or ``celery``, then whatever the sub-module ``celery`` of
-    a package offers, then any app there is.
+    In a module it is the attribute ``app`` or ``celery``, then whatever the sub-module ``celery``
+    of a package offers, then any app there is.
 
     Raises:
         ModuleNotFoundError: There is no such module, or no such attribute.
