@@ -480,7 +480,7 @@ def worker(
     gid: str | None = None,
     **options: Any,
 ) -> None:
-    r"""
+    """
     Start a worker.
 
     \b
@@ -488,7 +488,7 @@ def worker(
         celery -A proj worker -l INFO
         celery -A proj worker -l INFO -Q hipri,lopri -c 4
         celery -A proj worker --pool=threads -n threads@%h
-    """
+    """  # noqa: D301 - click keeps the lines of a block that begins with this escape
     from celery.utils.nodenames import node_format
 
     from celery import platforms

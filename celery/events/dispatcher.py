@@ -1,0 +1,273 @@
+"""
+The sending end of events.
+
+A dispatcher belongs to one node and one connection. While events are off, :meth:`send` costs an
+attribute look-up. Groups named in *buffer_group* are collected and sent as one message; whoever
+asks for that has to call :meth:`flush` in time (the worker does so from its event loop).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from kombu import Connection, Producer
+
+from celery import _state
+from celery._protocol import events as wire
+from celery.events.event import Event as make_event
+from celery.events.event import get_exchange
+from celery.utils import log
+from celery.utils.nodenames import anon_nodename
+from celery.utils.time import utcoffset as local_utcoffset
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+
+__all__ = ("EventDispatcher",)
+
+logger = log.get_logger(__name__)
+
+#: Events kept while the broker cannot be reached; the oldest go first, with a warning.
+_OFFLINE_LIMIT = 10_000
+
+
+class EventDispatcher:
+    """
+    Sends the events of one node; a context manager that closes at the end.
+
+    Args:
+        connection: Where to send to, if *channel* is not given.
+        hostname: Node name of the sender.
+        enabled: Whether to start sending at once.
+        buffer_while_offline: Keep events that cannot be sent for the next :meth:`flush`,
+            instead of raising.
+        serializer: Name of the serializer; by default the setting ``event_serializer``.
+        groups: Send only events of these groups; empty means all.
+        delivery_mode: 1 for messages that a restart of the broker loses, 2 for others.
+        buffer_group: Groups whose events are sent as lists.
+        buffer_limit: Number of buffered events that are sent without waiting for a flush.
+        on_send_buffered: Called with each event that is put into a buffer.
+    """
+
+    DISABLED_TRANSPORTS = frozenset({"sql"})
+
+    app: Celery | None = None
+    #: Called without arguments after events were turned on.
+    on_enabled: set[Callable[[], Any]] | None = None
+    #: Called without arguments after events were turned off.
+    on_disabled: set[Callable[[], Any]] | None = None
+
+    def __init__(
+        self,
+        connection: Connection | None = None,
+        hostname: str | None = None,
+        enabled: bool = True,
+        channel: Any = None,
+        buffer_while_offline: bool = True,
+        app: Celery | None = None,
+        serializer: str | None = None,
+        groups: Iterable[str] | None = None,
+        delivery_mode: int = 1,
+        buffer_group: Iterable[str] | None = None,
+        buffer_limit: int = 24,
+        on_send_buffered: Callable[[], Any] | None = None,
+    ) -> None:
+        self.app = app = _state.app_or_default(app or self.app)
+        self.connection = connection
+        self.channel = channel
+        self.hostname = hostname or anon_nodename()
+        self.buffer_while_offline = buffer_while_offline
+        self.buffer_group = frozenset(buffer_group or ())
+        self.buffer_limit = buffer_limit
+        self.on_send_buffered = on_send_buffered
+        self.delivery_mode = delivery_mode
+        self.groups = set(groups or ())
+        self.serializer = serializer or app.conf.event_serializer
+        self.clock = app.clock
+        self.pid = os.getpid()
+        self.tzoffset = local_utcoffset()
+        self.headers = wire.headers(self.hostname)
+        self.mutex = threading.Lock()
+        self.producer: Producer | None = None
+        self.on_enabled = set()
+        self.on_disabled = set()
+        self._groups_waiting: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._offline: deque[tuple[Any, str]] = deque(maxlen=_OFFLINE_LIMIT)
+        client = connection or channel.connection.client
+        self.exchange = get_exchange(client, name=app.conf.event_exchange)
+        self.enabled = False
+        if enabled and client.transport.driver_type not in self.DISABLED_TRANSPORTS:
+            self.enable()
+
+    def __enter__(self) -> EventDispatcher:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def enable(self) -> None:
+        """Start sending."""
+        self.producer = Producer(
+            self.channel or self.connection,
+            exchange=self.exchange,
+            serializer=self.serializer,
+            auto_declare=False,
+        )
+        self.enabled = True
+        for callback in self.on_enabled or ():
+            callback()
+
+    def disable(self) -> None:
+        """Stop sending; harmless when stopped already."""
+        if self.enabled:
+            self.enabled = False
+            self.close()
+            for callback in self.on_disabled or ():
+                callback()
+
+    def publish(
+        self,
+        type: str,
+        fields: dict[str, Any],
+        producer: Producer,
+        blind: bool = False,
+        Event: Callable[..., dict[str, Any]] = make_event,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Send one event at once, through any producer.
+
+        Args:
+            type: Event type, as in ``task-sent``.
+            fields: Fields of that type.
+            blind: Leave the logical clock alone, as clients do.
+            kwargs: Arguments of ``Producer.publish``, as ``retry``.
+        """
+        event = Event(type, fields, **self._origin(local_utcoffset(), blind))
+        with self.mutex:
+            self._publish(event, producer, wire.routing_key(type), **kwargs)
+
+    def send(
+        self,
+        type: str,
+        blind: bool = False,
+        utcoffset: Callable[[], float] = local_utcoffset,
+        retry: bool = False,
+        retry_policy: dict[str, Any] | None = None,
+        Event: Callable[..., dict[str, Any]] = make_event,
+        **fields: Any,
+    ) -> None:
+        """
+        Send an event, or put it into the buffer of its group, if events are on.
+
+        Args:
+            type: Event type, as in ``task-received``.
+            blind: Leave the logical clock alone.
+            retry: Try again, after *retry_policy*, when the broker cannot be reached.
+            fields: Fields of that type.
+        """
+        if not self.enabled:
+            return
+        group = wire.group_of(type)
+        if self.groups and group not in self.groups:
+            return
+        event = Event(type, fields, **self._origin(utcoffset(), blind))
+        if group in self.buffer_group:
+            waiting = self._groups_waiting[group]
+            waiting.append(event)
+            if len(waiting) >= self.buffer_limit:
+                self.flush()
+            elif self.on_send_buffered is not None:
+                self.on_send_buffered()
+            return
+        with self.mutex:
+            self._publish(
+                event,
+                self.producer,
+                wire.routing_key(type),
+                retry=retry,
+                retry_policy=retry_policy,
+            )
+
+    def _origin(self, offset: float, blind: bool) -> dict[str, Any]:
+        clock = None if blind else self.clock.forward()
+        return wire.origin(self.hostname, self.pid, offset, clock)
+
+    def _publish(self, body: Any, producer: Producer | None, routing_key: str, **how: Any) -> None:
+        try:
+            if producer is None:
+                raise ConnectionError("the event dispatcher is closed")
+            producer.publish(
+                body,
+                routing_key=routing_key,
+                exchange=self.exchange.name,
+                declare=[self.exchange],
+                serializer=self.serializer,
+                headers=self.headers,
+                delivery_mode=self.delivery_mode,
+                **how,
+            )
+        except Exception as exc:
+            if not self.buffer_while_offline:
+                raise
+            self._keep(body, routing_key, exc)
+
+    def _keep(self, body: Any, routing_key: str, exc: Exception) -> None:
+        if len(self._offline) == _OFFLINE_LIMIT:
+            logger.warning("Dropping the oldest of %s events: %r", _OFFLINE_LIMIT, exc)
+        elif not self._offline:
+            logger.debug("Keeping events until the broker is back: %r", exc)
+        self._offline.append((body, routing_key))
+
+    def flush(self, errors: bool = True, groups: bool = True) -> None:
+        """
+        Send what is waiting.
+
+        Args:
+            errors: Events that could not be sent earlier.
+            groups: Events collected to be sent as lists.
+        """
+        if errors:
+            self._resend()
+        if groups:
+            with self.mutex:
+                for group, waiting in self._groups_waiting.items():
+                    if waiting:
+                        batch, self._groups_waiting[group] = waiting, []
+                        self._publish(batch, self.producer, wire.batch_routing_key(group))
+
+    def _resend(self) -> None:
+        with self.mutex:
+            # Those that fail again are put back at the end of the same queue.
+            for _ in range(len(self._offline)):
+                body, routing_key = self._offline.popleft()
+                self._publish(body, self.producer, routing_key)
+
+    def extend_buffer(self, other: EventDispatcher) -> None:
+        """Take over what *other*, the dispatcher of a lost connection, could not send."""
+        self._offline.extend(other._offline)
+        for group, waiting in other._groups_waiting.items():
+            self._groups_waiting[group].extend(waiting)
+
+    def close(self) -> None:
+        """Give the producer up; events of a closed dispatcher are kept like those offline."""
+        self.producer = None
+
+    @property
+    def publisher(self) -> Producer | None:
+        """The producer, by its old name."""
+        return self.producer
+
+    @publisher.setter
+    def publisher(self, producer: Producer | None) -> None:
+        self.producer = producer
