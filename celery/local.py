@@ -373,7 +373,7 @@ def getappattr(path: str) -> Any:
 
 def get_origins(defs: Mapping[str, Iterable[str]]) -> dict[str, str]:
     """Turn module -> names into name -> module."""
-    return {name: module for module, names in defs.items() for name in _OPERATORS.split()}
+    return {name: module for module, names in defs.items() for name in names}
 
 
 def create_module(

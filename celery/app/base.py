@@ -1,0 +1,1324 @@
+"""The app: one object that holds configuration, tasks and the way to the broker.
+
+Making an app does nothing but remember its arguments. Configuration is read when a
+setting is first needed, tasks are created when the registry is first looked at (see
+`Celery.finalize`), connections are made when a message is first sent. Everything
+below works on the app it is handed; only the doors in `celery._state` look one up.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import platform
+import sys
+import threading
+import warnings
+from collections import UserDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING, Any
+
+from kombu import pools
+from kombu.clocks import LamportClock
+from kombu.common import oid_from
+from kombu.transport.virtual import Transport as _VirtualTransport  # noqa: F401
+from kombu.utils.compat import register_after_fork
+from kombu.utils.objects import cached_property
+from kombu.utils.uuid import uuid
+
+from celery import _state, signals
+from celery.app import _upward, backends
+from celery.app import annotations as task_annotations
+from celery.app import builtins as _builtins  # noqa: F401 - its tasks are added to every app
+from celery.app.autoretry import add_autoretry_behaviour
+from celery.app.registry import TaskRegistry
+from celery.app.utils import (
+    AppPickler,
+    Settings,
+    appstr,
+    bugreport,
+    detect_settings,
+)
+from celery.exceptions import (
+    AlwaysEagerIgnored,
+    DuplicateTaskNameWarning,
+    ImproperlyConfigured,
+)
+from celery.loaders import get_loader_cls
+from celery.local import PromiseProxy, maybe_evaluate
+from celery.utils import abstract
+from celery.utils.collections import AttributeDictMixin
+from celery.utils.dispatch import Signal
+from celery.utils.functional import first, head_from_fun, maybe_list
+from celery.utils.imports import gen_task_name, instantiate, symbol_by_name
+from celery.utils.log import get_logger
+from celery.utils.objects import FallbackContext, mro_lookup
+from celery.utils.time import timezone
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from celery.app.amqp import AMQP
+    from celery.app.control import Control
+    from celery.app.events import Events
+    from celery.app.log import Logging
+    from celery.app.task import Task
+    from celery.canvas import Signature
+    from celery.loaders.base import BaseLoader
+    from celery.result import AsyncResult
+
+__all__ = ("Celery",)
+
+logger = get_logger(__name__)
+
+BUILTIN_FIXUPS = {"celery.fixups.django:fixup"}
+
+#: Set in children of billiard that were started by executing a new interpreter.
+USING_EXECV = os.environ.get("FORKED_BY_MULTIPROCESSING")
+
+ERR_ENVVAR_NOT_SET = """
+The environment variable {0!r} is not set, so there is no configuration to load.
+Point it to a Python module, for example:
+    {0}="proj.celeryconfig"
+"""
+
+W_DUPTASK = (
+    "The task name {name!r} is already taken by {existing}; {new} is ignored. "
+    "Give one of them another name."
+)
+
+_NOT_SET: Any = object()
+
+
+def app_has_custom(app: Celery, attr: str) -> bool:
+    """Say whether a subclass of the app overrides the method *attr*."""
+    return bool(mro_lookup(app.__class__, attr, stop={Celery, object}, monkey_patched=[__name__]))
+
+
+def frame_is_celery(frame: FrameType) -> bool:
+    """Say whether *frame* runs code of this package."""
+    name = frame.f_globals.get("__name__", "")
+    return name == "celery" or name.startswith("celery.")
+
+
+def caller_stacklevel() -> int:
+    """Return the ``stacklevel`` of `warnings.warn` that points at the first caller outside."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame_is_celery(frame):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def task_callable_qualname(task: Any) -> str:
+    """Return where the function behind a task, or a function, is defined."""
+    fun = getattr(task, "__wrapped__", None) or getattr(task, "run", None) or task
+    fun = getattr(fun, "__func__", fun)
+    return f"{getattr(fun, '__module__', '?')}.{getattr(fun, '__qualname__', repr(fun))}"
+
+
+def _unpickle_appattr(reverse_name: str, args: tuple[Any, ...]) -> Any:
+    return getattr(_state.get_current_app(), reverse_name)(*args)
+
+
+def _after_fork_cleanup_app(app: Celery) -> None:
+    # Connections of the parent must not be used, nor closed, by its children.
+    try:
+        app._after_fork()
+    except Exception as exc:
+        logger.info("after forker raised exception: %r", exc, exc_info=True)
+
+
+class PendingConfiguration(UserDict, AttributeDictMixin):  # type: ignore[type-arg]
+    """Stands in for the settings of an app that has not read its configuration.
+
+    Setting values only remembers them; the first read loads the configuration, and
+    what was remembered goes on top of it.
+
+    Args:
+        conf: Where the values are remembered.
+        callback: Loads the configuration and returns the settings.
+    """
+
+    callback: Any = None
+
+    def __init__(self, conf: dict[str, Any], callback: Callable[[], Settings]) -> None:
+        object.__setattr__(self, "_pending", conf)
+        object.__setattr__(self, "callback", callback)
+
+    @cached_property
+    def data(self) -> Any:
+        """The settings; reading them loads the configuration."""
+        return self.callback()
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._pending[key] = value
+
+    def clear(self) -> None:
+        """Forget what was remembered."""
+        self._pending.clear()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Remember several values."""
+        self._pending.update(*args, **kwargs)
+
+    def setdefault(self, *args: Any, **kwargs: Any) -> Any:
+        """Remember a value unless one is remembered under this name."""
+        return self._pending.setdefault(*args, **kwargs)
+
+    def __contains__(self, key: object) -> bool:
+        # Asking must not load the configuration: who asks is often about to set.
+        return key in self._pending
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("__"):
+            raise AttributeError(key)
+        return getattr(self.data, key)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        return repr(self.data)
+
+
+def pydantic_wrapper(
+    app: Celery,
+    task_fun: Callable[..., Any],
+    task_name: str,
+    strict: bool = True,
+    context: dict[str, Any] | None = None,
+    dump_kwargs: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """Return *task_fun* with models as arguments and return value; see `celery.app._pydantic`."""
+    from celery.app import _pydantic
+
+    return _pydantic.wrap(app, task_fun, task_name, strict, context, dump_kwargs)
+
+
+class Celery:
+    """A Celery application.
+
+    Args:
+        main: Name of the main module; it stands for ``__main__`` in names of tasks.
+        loader: Class or name of the loader; by default from ``CELERY_LOADER``, or ``app``.
+        backend: URL, name or class of the result back-end.
+        amqp, events, log, control: Classes, or dotted paths, for these parts.
+        set_as_current: Become the current app of the calling thread.
+        tasks: A registry to use, or its class.
+        broker: URL of the broker, or several separated by ``;``.
+        include: Modules that workers import.
+        changes: Settings; they win over any configuration source.
+        config_source: As for `config_from_object`.
+        fixups: Dotted paths of adaptions to frameworks; None for the built-in ones.
+        task_cls: Base class of all tasks, or its dotted path.
+        autofinalize: Finalize when the registry is first read; else that is an error.
+        namespace: Prefix of setting names in configuration sources.
+        strict_typing: Check arguments of calls against signatures of tasks.
+        config_source_silent: A missing *config_source* is an empty configuration.
+        kwargs: Further settings.
+    """
+
+    #: Python class that pickles this app.
+    Pickler = AppPickler
+
+    SYSTEM = platform.system()
+    IS_macOS, IS_WINDOWS = SYSTEM == "Darwin", SYSTEM == "Windows"
+
+    main: str | None = None
+    #: Options that programs add to commands: ``{"worker": {click.Option, …}, "preload": …}``.
+    user_options: Any = None
+    #: Boot steps to add: ``{"worker": {Step, …}, "consumer": {Step, …}}``.
+    steps: Any = None
+    builtin_fixups = BUILTIN_FIXUPS
+    amqp_cls: Any = "celery.app.amqp:AMQP"
+    backend_cls: Any = None
+    events_cls: Any = "celery.app.events:Events"
+    loader_cls: Any = None
+    log_cls: Any = "celery.app.log:Logging"
+    control_cls: Any = "celery.app.control:Control"
+    task_cls: Any = "celery.app.task:Task"
+    registry_cls: Any = "celery.app.registry:TaskRegistry"
+
+    on_configure: Any = None
+    on_after_configure: Any = None
+    on_after_finalize: Any = None
+    on_after_fork: Any = None
+
+    _fixups: list[Any] | None = None
+    _pool: Any = None
+    _conf: Settings | None = None
+    _after_fork_registered = False
+
+    def __init__(
+        self,
+        main: str | None = None,
+        loader: Any = None,
+        backend: Any = None,
+        amqp: Any = None,
+        events: Any = None,
+        log: Any = None,
+        control: Any = None,
+        set_as_current: bool = True,
+        tasks: Any = None,
+        broker: str | Sequence[str] | None = None,
+        include: Sequence[str] | None = None,
+        changes: Mapping[str, Any] | None = None,
+        config_source: Any = None,
+        fixups: Iterable[Any] | None = None,
+        task_cls: Any = None,
+        autofinalize: bool = True,
+        namespace: str | None = None,
+        strict_typing: bool = True,
+        config_source_silent: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self._local = threading.local()
+        self._backend_cache: Any = None
+        self.clock = LamportClock()
+        self.main = main
+        self.amqp_cls = amqp or self.amqp_cls
+        self.events_cls = events or self.events_cls
+        self.loader_cls = loader or self._default_loader()
+        self.log_cls = log or self.log_cls
+        self.control_cls = control or self.control_cls
+        self._custom_task_cls_used = bool(task_cls) or self.task_cls != Celery.task_cls
+        self.task_cls = task_cls or self.task_cls
+        self.set_as_current = set_as_current
+        self.registry_cls = symbol_by_name(self.registry_cls)
+        self.user_options = defaultdict(set)
+        self.steps = defaultdict(set)
+        self.autofinalize = autofinalize
+        self.namespace = namespace
+        self.strict_typing = strict_typing
+        self.configured = False
+        self.finalized = False
+        self.use_fast_trace_task = False
+        self._config_source = config_source
+        self._config_source_silent = config_source_silent
+        self._pending_defaults: deque[Any] = deque()
+        self._pending_periodic_tasks: deque[tuple[str, Any]] = deque()
+        self._pending: deque[PromiseProxy] = deque()
+        self._tasks = tasks
+        if not isinstance(self._tasks, TaskRegistry):
+            self._tasks = self.registry_cls(self._tasks or {})
+        self._finalize_mutex = threading.RLock()
+        self._conf_mutex = threading.RLock()
+
+        self._preconf: dict[str, Any] = dict(changes or {})
+        self._preconf_set_by_auto: set[str] = set()
+        self._set_early("broker_url", broker)
+        self._set_early("result_backend", backend)
+        self._set_early("include", include)
+        for key, value in kwargs.items():
+            self._set_early(key, value)
+        self._conf = None
+        self._pending_conf = PendingConfiguration(self._preconf, self._finalize_pending_conf)
+
+        self.fixups = set(self.builtin_fixups) if fixups is None else fixups
+        self.on_configure = Signal(name="app.on_configure")
+        self.on_after_configure = Signal(name="app.on_after_configure", providing_args={"source"})
+        self.on_after_finalize = Signal(name="app.on_after_finalize")
+        self.on_after_fork = Signal(name="app.on_after_fork")
+        # A plain function the app is called with counts as a handler of on_configure.
+        custom_hook = type(self).on_configure
+        if callable(custom_hook) and not isinstance(custom_hook, Signal):
+            self.on_configure.connect(functools.partial(custom_hook, self), weak=False)
+
+        if set_as_current:
+            self.set_current()
+        self._fixups = [
+            fixup
+            for fixup in (symbol_by_name(path)(self) for path in self.fixups)
+            if fixup is not None
+        ]
+        self.on_init()
+        _state._register_app(self)
+
+    @staticmethod
+    def _default_loader() -> Any:
+        return os.environ.get("CELERY_LOADER") or "celery.loaders.app:AppLoader"
+
+    def _set_early(self, key: str, value: Any) -> None:
+        if value is not None:
+            self._preconf[key] = value
+            self._preconf_set_by_auto.add(key)
+
+    def on_init(self) -> None:
+        """Called at the end of construction; for subclasses."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {appstr(self)}>"
+
+    def __enter__(self) -> Celery:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # -- which app is current
+
+    def set_current(self) -> None:
+        """Make this the current app of the calling thread."""
+        _state._set_current_app(self)
+
+    def set_default(self) -> None:
+        """Make this the app of threads that have no current one."""
+        _state.set_default_app(self)
+
+    def close(self) -> None:
+        """Release connections; the registry stays usable, and so does the app."""
+        self._pool = None
+        amqp = self.__dict__.get("amqp")
+        if amqp is not None:
+            amqp._producer_pool = None
+        _state._deregister_app(self)
+
+    def _after_fork(self) -> None:
+        self._pool = None
+        amqp = self.__dict__.get("amqp")
+        if amqp is not None:
+            amqp._producer_pool = None
+        events = self.__dict__.get("events")
+        if events is not None:
+            events.__dict__.pop("_default_dispatcher", None)
+        self.on_after_fork.send(sender=self)
+
+    def _ensure_after_fork(self) -> None:
+        if self._after_fork_registered:
+            return
+        self._after_fork_registered = True
+        if register_after_fork is not None:
+            register_after_fork(self, _after_fork_cleanup_app)
+
+    # -- programs
+
+    def start(self, argv: Sequence[str] | None = None) -> Any:
+        """Run the ``celery`` program with *argv*, by default that of this process."""
+        command = _upward.load(_upward.COMMAND_LINE)
+        command.params[0].default = self
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        try:
+            return command.main(args=arguments, standalone_mode=False)
+        except Exception as exc:
+            code = getattr(exc, "exit_code", None)
+            if code is None:
+                raise
+            return code
+        finally:
+            command.params[0].default = None
+
+    def worker_main(self, argv: Sequence[str] | None = None) -> Any:
+        """Run ``celery worker`` with *argv*, which has to name the sub-command.
+
+        Raises:
+            ValueError: *argv* does not contain ``worker``.
+        """
+        arguments = list(sys.argv if argv is None else argv)
+        if "worker" not in arguments:
+            raise ValueError(
+                "The worker sub-command must be specified in argv.\n"
+                "Use app.start() to run other commands."
+            )
+        return self.start(argv=arguments)
+
+    # -- tasks
+
+    def task(self, *args: Any, **opts: Any) -> Any:
+        """Make a task of a function; a decorator, with or without options.
+
+        Options become attributes of the task's class, for example ``bind``, ``base``,
+        ``name``, ``autoretry_for``, ``rate_limit``, ``acks_late``, ``serializer``,
+        ``pydantic``; ``shared=False`` keeps the task out of other apps; ``lazy=False``
+        makes it at once.
+
+        Raises:
+            TypeError: It is not applied to one callable.
+        """
+        if USING_EXECV and opts.get("lazy", True):
+            # A child started by executing a new interpreter may hold the task in another app.
+            from celery.app import shared_task
+
+            return shared_task(*args, lazy=False, **opts)
+
+        def decorator(
+            shared: bool = True,
+            filter: Callable[[Any], Any] | None = None,
+            lazy: bool = True,
+            **options: Any,
+        ) -> Callable[[Callable[..., Any]], Any]:
+            def make(fun: Callable[..., Any]) -> Any:
+                if shared:
+                    # Other apps get a task of their own when they are finalized.
+                    def constructor(app: Celery) -> Any:
+                        return app._task_from_fun(fun, **options)
+
+                    constructor.__name__ = getattr(fun, "__name__", "task")
+                    _state.connect_on_app_finalize(constructor)
+                if not lazy or self.finalized:
+                    made = self._task_from_fun(fun, **options)
+                else:
+                    made = PromiseProxy(
+                        self._task_from_fun,
+                        (fun,),
+                        options,
+                        __doc__=getattr(fun, "__doc__", None),
+                    )
+                    self._pending.append(made)
+                return filter(made) if filter else made
+
+            return make
+
+        if len(args) == 1:
+            if callable(args[0]):
+                return decorator(**opts)(*args)
+            raise TypeError("argument 1 to @task() must be a callable")
+        if args:
+            raise TypeError(f"@task() takes exactly 1 argument ({len(args) + len(opts)} given)")
+        return decorator(**opts)
+
+    def type_checker(self, fun: Callable[..., Any], bound: bool = False) -> Any:
+        """Return a function that fails on arguments that *fun* would not take."""
+        return staticmethod(head_from_fun(fun, bound=bound))
+
+    def _task_from_fun(
+        self,
+        fun: Callable[..., Any],
+        name: str | None = None,
+        base: Any = None,
+        bind: bool = False,
+        pydantic: bool = False,
+        pydantic_strict: bool = False,
+        pydantic_context: dict[str, Any] | None = None,
+        pydantic_dump_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Task:
+        if not self.finalized and not self.autofinalize:
+            raise RuntimeError("Contract breach: app not finalized")
+        name = name or self.gen_task_name(fun.__name__, fun.__module__)
+        base = base or self.Task
+        existing = self._tasks.get(name)
+        if existing is not None:
+            if not _same_function(existing, fun):
+                warnings.warn(
+                    W_DUPTASK.format(
+                        name=name,
+                        existing=task_callable_qualname(existing),
+                        new=task_callable_qualname(fun),
+                    ),
+                    DuplicateTaskNameWarning,
+                    stacklevel=caller_stacklevel(),
+                )
+            return existing
+        body = fun
+        if pydantic:
+            body = pydantic_wrapper(
+                self, fun, name, pydantic_strict, pydantic_context, pydantic_dump_kwargs
+            )
+        attributes = {
+            "name": name,
+            "run": body if bind else staticmethod(body),
+            "_decorated": True,
+            "__doc__": fun.__doc__,
+            "__module__": fun.__module__,
+            "__annotations__": getattr(fun, "__annotations__", {}),
+            "__header__": self.type_checker(fun, bound=bind),
+            "__wrapped__": fun,
+            "__signature__": _public_signature(fun, bound=bind),
+            "__models__": getattr(body, "__models__", None),
+            **options,
+        }
+        cls = type(fun.__name__, (base,), attributes)
+        cls._app = self
+        cls.warn_of_routing_attributes(options)
+        task: Task = cls()
+        # Set on the instance as well: the class attribute is what `self.run` is looked up by.
+        task.__dict__.setdefault("__qualname__", getattr(fun, "__qualname__", fun.__name__))
+        self._tasks[name] = task
+        cls.bind(self)
+        add_autoretry_behaviour(task, **options)
+        return task
+
+    def register_task(self, task: Any, **options: Any) -> Task:
+        """Register an instance, or the class, of a class-based task.
+
+        Returns:
+            The registered instance.
+        """
+        task = task() if inspect.isclass(task) else task
+        if not task.name:
+            cls = type(task)
+            task.name = self.gen_task_name(cls.__name__, cls.__module__)
+        add_autoretry_behaviour(task, **options)
+        self.tasks[task.name] = task
+        task._app = self
+        type(task).bind(self)
+        return task  # type: ignore[no-any-return]
+
+    def gen_task_name(self, name: str, module: str) -> str:
+        """Return the name of a task that states none; override it for a scheme of your own."""
+        return gen_task_name(self, name, module)
+
+    def finalize(self, auto: bool = False) -> None:
+        """Create every declared task and bind it; done once, on first use of `tasks`.
+
+        Raises:
+            RuntimeError: *auto* is true, and the app was made with ``autofinalize=False``.
+        """
+        if self.finalized:
+            return
+        with self._finalize_mutex:
+            if self.finalized:
+                return
+            if auto and not self.autofinalize:
+                raise RuntimeError("Contract breach: app not finalized")
+            self.finalized = True
+            _state._announce_app_finalized(self)
+            pending = self._pending
+            while pending:
+                maybe_evaluate(pending.popleft())
+            for task in list(self._tasks.values()):
+                type(task).bind(self)
+            self.on_after_finalize.send(sender=self)
+
+    @property
+    def tasks(self) -> TaskRegistry:
+        """The registry; reading it finalizes the app."""
+        if not self.finalized:
+            self.finalize(auto=True)
+        return self._tasks  # type: ignore[no-any-return]
+
+    def autodiscover_tasks(
+        self, packages: Any = None, related_name: str | None = "tasks", force: bool = False
+    ) -> None:
+        """Import the module *related_name* of each package when task modules are imported.
+
+        Args:
+            packages: Names, or a callable that returns them; None asks the fixups
+                (with Django: all installed apps).
+            related_name: None imports the packages themselves.
+            force: Import now, not when a worker starts.
+        """
+        if force:
+            self._autodiscover_tasks(packages, related_name)
+            return
+        signals.import_modules.connect(
+            functools.partial(_discover, self, packages, related_name), weak=False, sender=self
+        )
+
+    def _autodiscover_tasks(self, packages: Any, related_name: str | None) -> list[Any]:
+        if packages:
+            names = packages() if callable(packages) else packages
+        else:
+            found: list[str] = []
+            for fixup in self._fixups or ():
+                autodiscover = getattr(fixup, "autodiscover_tasks", None)
+                if autodiscover is not None:
+                    found.extend(autodiscover())
+            names = found
+        return self.loader.autodiscover_tasks(names, related_name)  # type: ignore[no-any-return]
+
+    # -- configuration
+
+    @property
+    def conf(self) -> Any:
+        """The settings; reading one loads the configuration."""
+        conf = self._conf
+        return self._pending_conf if conf is None else conf
+
+    @conf.setter
+    def conf(self, value: Any) -> None:
+        self._conf = value
+
+    def add_defaults(self, fun: Any) -> Any:
+        """Put a mapping, or what a function returns, behind the configuration as defaults."""
+        if not callable(fun):
+            mapping, fun = fun, lambda: mapping
+        if self._conf is not None:
+            return self._conf.add_defaults(fun())
+        self._pending_defaults.append(fun)
+        return fun
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Take settings from a module, an object, a mapping, or the dotted path of one.
+
+        Nothing is read before a setting is needed, unless *force* is true.
+
+        Args:
+            silent: A missing module is an empty configuration.
+            namespace: Prefix of setting names, such as ``"CELERY"``.
+        """
+        self._config_source = obj
+        self._config_source_silent = silent
+        if namespace is not None:
+            self.namespace = namespace
+        if force or self.configured:
+            self._conf = None
+            if self.configured:
+                # What was set after the first configuration was loaded goes with it.
+                self._pending_conf = PendingConfiguration(
+                    self._preconf, self._finalize_pending_conf
+                )
+            if force:
+                if self.loader.config_from_object(obj, silent=silent):
+                    self._load_config()
+            else:
+                self.configured = False
+
+    def config_from_envvar(
+        self, variable_name: str, silent: bool = False, force: bool = False
+    ) -> bool | None:
+        """Take settings from the module that an environment variable names.
+
+        Returns:
+            False when the variable is unset and *silent* is true.
+
+        Raises:
+            ImproperlyConfigured: The variable is unset or empty.
+        """
+        module = os.environ.get(variable_name)
+        if not module:
+            if silent:
+                return False
+            raise ImproperlyConfigured(ERR_ENVVAR_NOT_SET.strip().format(variable_name))
+        self.config_from_object(module, silent=silent, force=force)
+        return True
+
+    def config_from_cmdline(self, argv: Sequence[str], namespace: str = "celery") -> None:
+        """Take settings from arguments of the form ``name=value``."""
+        self.conf.update(self.loader.cmdline_config_parser(argv, namespace))
+
+    def prepare_config(self, c: Any) -> Any:
+        """Return the configuration source in the form used; for subclasses."""
+        return c
+
+    def _finalize_pending_conf(self) -> Settings:
+        """Load the configuration, once, whichever thread asks first."""
+        with self._conf_mutex:
+            if self._conf is not None:
+                return self._conf
+            return self._load_config()
+
+    def _load_config(self) -> Settings:
+        if isinstance(self.on_configure, Signal):
+            self.on_configure.send(sender=self)
+        else:
+            self.on_configure()
+        if self._config_source:
+            self.loader.config_from_object(self._config_source, silent=self._config_source_silent)
+        self.configured = True
+        conf = detect_settings(
+            self.prepare_config(self.loader.conf),
+            self._preconf,
+            ignore_keys=self._preconf_set_by_auto,
+            prefix=self.namespace,
+        )
+        self._conf = conf
+        while self._pending_defaults:
+            conf.add_defaults(maybe_evaluate(self._pending_defaults.popleft()()))
+        self.on_after_configure.send(sender=self, source=conf)
+        while self._pending_periodic_tasks:
+            key, entry = self._pending_periodic_tasks.popleft()
+            self._add_periodic_task(key, entry)
+        return conf
+
+    def either(self, default_key: str, *defaults: Any) -> Any:
+        """Return the first of *defaults* that is not None, else the setting *default_key*."""
+        return first(None, [first(None, defaults), functools.partial(self.conf.get, default_key)])
+
+    def bugreport(self) -> str:
+        """Return versions, platform and settings as text for a report."""
+        return bugreport(self)
+
+    def setup_security(
+        self,
+        allowed_serializers: Iterable[str] | None = None,
+        key: str | None = None,
+        key_password: str | bytes | None = None,
+        cert: str | None = None,
+        store: str | None = None,
+        digest: str = "sha256",
+        serializer: str = "json",
+    ) -> None:
+        """Sign messages, and refuse unsigned ones; see the setting group ``security_…``."""
+        _upward.load(_upward.SECURITY)(
+            allowed_serializers, key, key_password, cert, store, digest, serializer, app=self
+        )
+
+    # -- periodic tasks
+
+    def add_periodic_task(
+        self,
+        schedule: Any,
+        sig: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] = {},
+        name: str | None = None,
+        **opts: Any,
+    ) -> str:
+        """Add an entry to the beat schedule.
+
+        Args:
+            schedule: Seconds, a timedelta, or a schedule object.
+            sig: Signature of the task.
+            args: Put before the arguments of *sig*.
+            opts: Publish options of the entry.
+
+        Returns:
+            The name of the entry: *name*, or the repr of *sig*.
+        """
+        key, entry = self._sig_to_periodic_task_entry(
+            schedule, sig, args, dict(kwargs), name, **opts
+        )
+        if self.configured:
+            self._add_periodic_task(key, entry)
+        else:
+            self._pending_periodic_tasks.append((key, entry))
+        return key
+
+    def _sig_to_periodic_task_entry(
+        self,
+        schedule: Any,
+        sig: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **opts: Any,
+    ) -> tuple[str, dict[str, Any]]:
+        if not isinstance(sig, abstract.CallableSignature):
+            sig = sig.subtask(args, kwargs) if args or kwargs else sig.s()
+        else:
+            sig = sig.clone(args, kwargs)
+        return name or repr(sig), {
+            "schedule": schedule,
+            "task": sig.name,
+            "args": sig.args,
+            "kwargs": sig.kwargs,
+            "options": {**sig.options, **opts},
+        }
+
+    def _add_periodic_task(self, key: str, entry: dict[str, Any]) -> None:
+        self.conf.beat_schedule[key] = entry
+
+    # -- sending
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        countdown: float | None = None,
+        eta: datetime | str | None = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        connection: Any = None,
+        router: Any = None,
+        result_cls: Any = None,
+        expires: Any = None,
+        publisher: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        add_to_parent: bool = True,
+        group_id: str | None = None,
+        group_index: int | None = None,
+        retries: int = 0,
+        chord: Any = None,
+        reply_to: str | None = None,
+        time_limit: float | None = None,
+        soft_time_limit: float | None = None,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        route_name: str | None = None,
+        shadow: str | None = None,
+        chain: Any = None,
+        task_type: Any = None,
+        replaced_task_nesting: int = 0,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Send a call of the task called *name*, which need not be registered here.
+
+        Takes the arguments of `Task.apply_async`, and checks none of them against a
+        signature. *route_name* is routed instead of *name*.
+
+        Returns:
+            The result of the call; nothing has been waited for.
+        """
+        amqp = self.amqp
+        if task_type is None and self.conf.task_always_eager:
+            warnings.warn(
+                AlwaysEagerIgnored("task_always_eager has no effect on send_task"),
+                stacklevel=2,
+            )
+        task_id = task_id or uuid()
+        producer = producer or publisher
+        stamped_headers = options.pop("stamped_headers", None)
+        stamps = (
+            {key: options.pop(key) for key in stamped_headers if key in options}
+            if stamped_headers
+            else {}
+        )
+        router = router or amqp.router
+        options = router.route(options, route_name or name, args, kwargs, task_type)
+        parent = _state.get_current_worker_task()
+        if parent is not None:
+            request = parent.request
+            if root_id is None:
+                root_id = request.root_id or request.id
+            if parent_id is None:
+                parent_id = request.id
+            if (
+                options.get("priority") is None
+                and self.conf.task_inherit_parent_priority
+                and request.delivery_info
+            ):
+                options["priority"] = request.delivery_info.get("priority")
+            if request.stamps:
+                # Stamps pass on to whatever a stamped task calls.
+                stamps = {**request.stamps, **stamps}
+                stamped_headers = list(
+                    dict.fromkeys([*(stamped_headers or ()), *(request.stamped_headers or ())])
+                )
+        if options.get("priority") is None:
+            options.pop("priority", None)
+        ignore_result = options.pop("ignore_result", None)
+        message_options = {
+            key: options.pop(key) for key in ("argsrepr", "kwargsrepr", "origin") if key in options
+        }
+        if connection is not None:
+            producer = amqp.Producer(connection, auto_declare=False)
+        plan = amqp.plan
+        message = amqp.create_task_message(
+            task_id,
+            name,
+            args,
+            kwargs,
+            countdown=countdown,
+            eta=eta,
+            group_id=group_id,
+            group_index=group_index,
+            expires=expires,
+            retries=retries,
+            chord=chord,
+            callbacks=maybe_list(link),
+            errbacks=maybe_list(link_error),
+            reply_to=reply_to or self.thread_oid,
+            time_limit=time_limit,
+            soft_time_limit=soft_time_limit,
+            create_sent_event=plan.send_sent_event,
+            root_id=root_id,
+            parent_id=parent_id,
+            shadow=shadow,
+            chain=chain,
+            ignore_result=ignore_result,
+            stamped_headers=stamped_headers,
+            replaced_task_nesting=replaced_task_nesting,
+            **message_options,
+            **stamps,
+        )
+        result_backend = None if ignore_result else self.backend
+        with self.producer_or_acquire(producer) as chosen:
+            if countdown is not None or eta is not None:
+                delayed = amqp.delay_in_broker(
+                    chosen.connection,
+                    options.get("queue"),
+                    countdown,
+                    eta,
+                    options.get("routing_key"),
+                )
+                if delayed is not None:
+                    options["exchange"], options["routing_key"] = delayed
+                    options["declare"] = []
+            if result_backend is not None:
+                result_backend.on_task_call(chosen, task_id)
+            amqp.send_task_message(chosen, name, message, **options)
+        result = (result_cls or self.AsyncResult)(task_id)
+        # The caller knows whether there will be anything to wait for.
+        result.ignored = bool(ignore_result)
+        if add_to_parent:
+            current = _state.get_current_worker_task()
+            if current is not None:
+                current.add_trail(result)
+        return result  # type: ignore[no-any-return]
+
+    def signature(self, *args: Any, **kwargs: Any) -> Signature:
+        """Return a signature bound to this app; see `celery.signature`."""
+        from celery import canvas
+
+        kwargs["app"] = self
+        return canvas.signature(*args, **kwargs)
+
+    # -- connections
+
+    def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
+        """Return a new connection for consuming (``broker_read_url``)."""
+        return self._connection(url or self.conf.broker_read_url, **kwargs)
+
+    def connection_for_write(self, url: str | None = None, **kwargs: Any) -> Any:
+        """Return a new connection for publishing (``broker_write_url``)."""
+        return self._connection(url or self.conf.broker_write_url, **kwargs)
+
+    def connection(
+        self,
+        hostname: str | None = None,
+        userid: str | None = None,
+        password: str | None = None,
+        virtual_host: str | None = None,
+        port: int | None = None,
+        ssl: Any = None,
+        connect_timeout: float | None = None,
+        transport: str | None = None,
+        transport_options: Mapping[str, Any] | None = None,
+        heartbeat: float | None = None,
+        login_method: str | None = None,
+        failover_strategy: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Return a new connection to the broker; it connects on first use.
+
+        Args:
+            hostname: Host name or URL; the other arguments override parts of it.
+            connect_timeout: Seconds (``broker_connection_timeout``).
+            heartbeat: Seconds between AMQP heartbeats.
+        """
+        return self.connection_for_write(
+            hostname or self.conf.broker_write_url,
+            userid=userid,
+            password=password,
+            virtual_host=virtual_host,
+            port=port,
+            ssl=ssl,
+            connect_timeout=connect_timeout,
+            transport=transport,
+            transport_options=transport_options,
+            heartbeat=heartbeat,
+            login_method=login_method,
+            failover_strategy=failover_strategy,
+            **kwargs,
+        )
+
+    broker_connection = connection
+
+    def _connection(
+        self,
+        url: Any,
+        userid: str | None = None,
+        password: str | None = None,
+        virtual_host: str | None = None,
+        port: int | None = None,
+        ssl: Any = None,
+        connect_timeout: float | None = None,
+        transport: str | None = None,
+        transport_options: Mapping[str, Any] | None = None,
+        heartbeat: float | None = None,
+        login_method: str | None = None,
+        failover_strategy: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        conf = self.conf
+        return self.amqp.Connection(
+            url or conf.broker_host,
+            userid or conf.broker_user,
+            password or conf.broker_password,
+            virtual_host or conf.broker_vhost,
+            port or conf.broker_port,
+            transport=transport or conf.broker_transport,
+            ssl=conf.broker_use_ssl if ssl is None else ssl,
+            heartbeat=heartbeat,
+            login_method=login_method or conf.broker_login_method,
+            failover_strategy=failover_strategy or conf.broker_failover_strategy,
+            transport_options={**conf.broker_transport_options, **(transport_options or {})},
+            connect_timeout=conf.broker_connection_timeout
+            if connect_timeout is None
+            else connect_timeout,
+            **kwargs,
+        )
+
+    def connection_or_acquire(
+        self, connection: Any = None, pool: bool = True, *_: Any, **__: Any
+    ) -> FallbackContext:
+        """Context manager: *connection* as it is, or one from the pool, or a new one."""
+        return FallbackContext(connection, self._acquire_connection, pool=pool)
+
+    default_connection = connection_or_acquire
+
+    def _acquire_connection(self, pool: bool = True) -> Any:
+        return self.pool.acquire(block=True) if pool else self.connection_for_write()
+
+    def producer_or_acquire(self, producer: Any = None) -> FallbackContext:
+        """Context manager: *producer* as it is, or one from the pool.
+
+        Raises:
+            kombu.exceptions.OperationalError: No producer became free within
+                ``broker_pool_acquire_timeout`` seconds.
+        """
+        return FallbackContext(producer, self._acquire_producer)
+
+    default_producer = producer_or_acquire
+
+    def _acquire_producer(self) -> Any:
+        return self.producer_pool.acquire(block=True, timeout=self.conf.broker_pool_acquire_timeout)
+
+    @property
+    def pool(self) -> Any:
+        """The pool of broker connections (``broker_pool_limit``)."""
+        if self._pool is None:
+            self._ensure_after_fork()
+            limit = self.conf.broker_pool_limit
+            pools.set_limit(limit)
+            self._pool = pools.connections[self.connection_for_write()]
+        return self._pool
+
+    @property
+    def producer_pool(self) -> Any:
+        """The pool of producers."""
+        return self.amqp.producer_pool
+
+    # -- time
+
+    def uses_utc_timezone(self) -> bool:
+        """Say whether the zone of the app is UTC."""
+        return self.timezone == timezone.utc
+
+    @cached_property
+    def timezone(self) -> tzinfo:
+        """The zone of the app: ``timezone``, else UTC or, without ``enable_utc``, local time."""
+        conf = self.conf
+        if not conf.timezone:
+            return timezone.utc if conf.enable_utc else timezone.local
+        return timezone.get_timezone(conf.timezone)
+
+    def now(self) -> datetime:
+        """Return the current time in the zone of the app; aware."""
+        return datetime.now(UTC).astimezone(self.timezone)
+
+    # -- parts
+
+    def select_queues(self, queues: Any = None) -> Any:
+        """Consume only from these queues."""
+        return self.amqp.queues.select(queues)
+
+    @property
+    def current_task(self) -> Task | None:
+        """The task that runs in this thread, or None."""
+        return _state.get_current_task()
+
+    @property
+    def current_worker_task(self) -> Task | None:
+        """The task that a worker runs in this thread, or None; direct calls don't count."""
+        return _state.get_current_worker_task()
+
+    @cached_property
+    def oid(self) -> str:
+        """Id of this app in this process: the name of its reply queue."""
+        return oid_from(self, threads=False)  # type: ignore[no-any-return]
+
+    @property
+    def thread_oid(self) -> str:
+        """Id of this app in this thread."""
+        try:
+            return self._local.oid  # type: ignore[no-any-return]
+        except AttributeError:
+            self._local.oid = oid = oid_from(self, threads=True)
+            return oid  # type: ignore[no-any-return]
+
+    @cached_property
+    def amqp(self) -> AMQP:
+        """Queues, messages and producers."""
+        return instantiate(self.amqp_cls, app=self)  # type: ignore[no-any-return]
+
+    @property
+    def _backend(self) -> Any:
+        """The back-end shared by all threads, or None while there is none."""
+        return self._backend_cache
+
+    @property
+    def backend(self) -> Any:
+        """The result back-end: one per thread, unless ``result_backend_thread_safe``."""
+        shared = self._backend_cache
+        if shared is not None:
+            return shared
+        try:
+            return self._local.backend
+        except AttributeError:
+            backend = self._get_backend()
+            if backend.thread_safe:
+                self._backend_cache = backend
+            else:
+                self._local.backend = backend
+            return backend
+
+    def _get_backend(self) -> Any:
+        cls, url = backends.by_url(self.backend_cls or self.conf.result_backend, self.loader)
+        return cls(app=self, url=url)
+
+    @cached_property
+    def control(self) -> Control:
+        """Client of remote control."""
+        return instantiate(self.control_cls, app=self)  # type: ignore[no-any-return]
+
+    @cached_property
+    def events(self) -> Events:
+        """Sending and receiving of monitoring events."""
+        return instantiate(self.events_cls, app=self)  # type: ignore[no-any-return]
+
+    @cached_property
+    def loader(self) -> BaseLoader:
+        """Reads the configuration and imports task modules."""
+        return get_loader_cls(self.loader_cls)(app=self)
+
+    @cached_property
+    def log(self) -> Logging:
+        """Set-up of logging."""
+        return instantiate(self.log_cls, app=self)  # type: ignore[no-any-return]
+
+    @cached_property
+    def annotations(self) -> tuple[Any, ...]:
+        """What ``task_annotations`` says, prepared."""
+        return task_annotations.prepare(self.conf.task_annotations)
+
+    # -- classes bound to this app
+
+    def create_task_cls(self) -> Any:
+        """Return the base class of this app's tasks."""
+        return self.subclass_with_self(
+            self.task_cls, name="Task", attribute="_app", keep_reduce=True, abstract=True
+        )
+
+    def subclass_with_self(
+        self,
+        Class: Any,
+        name: str | None = None,
+        attribute: str = "app",
+        reverse: str | None = None,
+        keep_reduce: bool = False,
+        **kw: Any,
+    ) -> Any:
+        """Return a subclass of *Class* whose *attribute* is this app.
+
+        Instances pickle as the attribute *reverse* of the current app, called with the
+        arguments that their ``__reduce_args__`` returns, unless *keep_reduce* is true.
+        """
+        Class = symbol_by_name(Class)
+        reverse = reverse or Class.__name__
+
+        def __reduce__(instance: Any) -> tuple[Any, ...]:
+            return _unpickle_appattr, (reverse, instance.__reduce_args__())
+
+        attributes = {
+            attribute: self,
+            "__module__": Class.__module__,
+            "__doc__": Class.__doc__,
+            **kw,
+        }
+        if not keep_reduce:
+            attributes["__reduce__"] = __reduce__
+        return type(name or Class.__name__, (Class,), attributes)
+
+    @cached_property
+    def Task(self) -> Any:
+        """Base class of tasks of this app."""
+        return self.create_task_cls()
+
+    @cached_property
+    def Worker(self) -> Any:
+        """The worker program."""
+        return self.subclass_with_self(_upward.WORKER)
+
+    @cached_property
+    def WorkController(self) -> Any:
+        """The worker, to be embedded in a program."""
+        return self.subclass_with_self(_upward.WORK_CONTROLLER)
+
+    @cached_property
+    def Beat(self) -> Any:
+        """The beat program."""
+        return self.subclass_with_self(_upward.BEAT)
+
+    @cached_property
+    def AsyncResult(self) -> Any:
+        """Class of results of this app."""
+        return self.subclass_with_self("celery.result:AsyncResult")
+
+    @cached_property
+    def ResultSet(self) -> Any:
+        """Class of result sets of this app."""
+        return self.subclass_with_self("celery.result:ResultSet")
+
+    @cached_property
+    def GroupResult(self) -> Any:
+        """Class of group results of this app."""
+        return self.subclass_with_self("celery.result:GroupResult")
+
+    # -- pickling
+
+    def __reduce__(self) -> Any:
+        if type(self) is not Celery:
+            return self.__reduce_v1__()
+        return _restore_app, (type(self), self.__reduce_keys__())
+
+    def __reduce_v1__(self) -> Any:
+        # Subclasses with constructors of their own decide what to pickle by __reduce_args__.
+        return _restore_app_v1, (type(self), self.Pickler, *self.__reduce_args__())
+
+    def __reduce_keys__(self) -> dict[str, Any]:
+        """The keyword arguments that make an equal app."""
+        return {
+            "main": self.main,
+            "changes": dict(self._conf.changes) if self._conf is not None else dict(self._preconf),
+            "loader": self.loader_cls,
+            "backend": self.backend_cls,
+            "amqp": self.amqp_cls,
+            "events": self.events_cls,
+            "log": self.log_cls,
+            "control": self.control_cls,
+            "fixups": self.fixups,
+            "config_source": self._config_source,
+            "config_source_silent": self._config_source_silent,
+            "task_cls": self.task_cls,
+            "namespace": self.namespace,
+        }
+
+    def __reduce_args__(self) -> tuple[Any, ...]:
+        keys = self.__reduce_keys__()
+        return (
+            keys["main"], keys["changes"], keys["loader"], keys["backend"], keys["amqp"],
+            keys["events"], keys["log"], keys["control"], False, keys["config_source"],
+            keys["config_source_silent"],
+        )  # fmt: skip
+
+
+App = Celery
+
+
+def _restore_app(cls: type[Celery], kwargs: dict[str, Any]) -> Celery:
+    return cls(**kwargs, set_as_current=False)
+
+
+def _restore_app_v1(cls: type[Celery], pickler: type[AppPickler], *args: Any) -> Any:
+    return pickler()(cls, *args)
+
+
+def _discover(app: Celery, packages: Any, related_name: str | None, **_: Any) -> None:
+    app._autodiscover_tasks(packages, related_name)
+
+
+def _same_function(task: Any, fun: Callable[..., Any]) -> bool:
+    """Say whether *task* was made from *fun*: declaring one function twice is no conflict."""
+    return getattr(type(task), "__wrapped__", None) is fun or getattr(task, "run", None) is fun
+
+
+def _public_signature(fun: Callable[..., Any], bound: bool) -> inspect.Signature | None:
+    """Return the signature of calls of a task, without the task instance it is bound to."""
+    try:
+        signature = inspect.signature(fun)
+    except (TypeError, ValueError):
+        return None
+    if bound:
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+    return signature

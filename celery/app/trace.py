@@ -1,0 +1,717 @@
+"""Run one task: the straight line that every execution follows.
+
+`build_tracer` binds everything a task needs once and returns the function that
+pools call for each message. One execution is: enter the request, announce it, run
+the body, conclude (follow-ups, stored state, hooks, signals, log), leave the request.
+The order of these steps is behaviour that users rely on (see
+``docs/internals/life-of-a-message.rst``); what an exception *means* is decided in
+`celery.app._outcome`.
+
+Monitoring packages replace `build_tracer`, so callers look it up on this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from kombu.exceptions import EncodeError
+from kombu.serialization import loads as loads_message
+from kombu.serialization import prepare_accept_content
+
+from celery import _state, canvas, signals
+from celery.app import _outcome
+from celery.app._context import Context
+from celery.app._outcome import (
+    LOG_FAILURE as LOG_FAILURE,
+)
+from celery.app._outcome import (
+    LOG_IGNORED as LOG_IGNORED,
+)
+from celery.app._outcome import (
+    LOG_INTERNAL_ERROR as LOG_INTERNAL_ERROR,
+)
+from celery.app._outcome import (
+    LOG_RECEIVED as LOG_RECEIVED,
+)
+from celery.app._outcome import (
+    LOG_REJECTED as LOG_REJECTED,
+)
+from celery.app._outcome import (
+    LOG_RETRY,
+    LOG_SUCCESS,
+    Outcome,
+    log_policy_t,
+)
+from celery.app._outcome import (
+    log_policy_expected as log_policy_expected,
+)
+from celery.app._outcome import (
+    log_policy_ignore as log_policy_ignore,
+)
+from celery.app._outcome import (
+    log_policy_internal as log_policy_internal,
+)
+from celery.app._outcome import (
+    log_policy_reject as log_policy_reject,
+)
+from celery.app._outcome import (
+    log_policy_unexpected as log_policy_unexpected,
+)
+from celery.exceptions import Reject
+from celery.states import (
+    EXCEPTION_STATES as EXCEPTION_STATES,
+)
+from celery.states import (
+    FAILURE,
+    IGNORED,
+    REJECTED,
+    RETRY,
+    STARTED,
+    SUCCESS,
+)
+from celery.utils.collections import LimitedSet
+from celery.utils.log import get_logger
+from celery.utils.nodenames import gethostname
+from celery.utils.objects import mro_lookup
+from celery.utils.saferepr import saferepr
+from celery.utils.serialization import get_pickleable_exception
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from celery.app.base import Celery
+    from celery.app.task import Task
+
+__all__ = (
+    "TraceInfo",
+    "build_tracer",
+    "reset_worker_optimizations",
+    "setup_worker_optimizations",
+    "trace_task",
+)
+
+logger = get_logger(__name__)
+
+IGNORE_STATES = frozenset({IGNORED, REJECTED, RETRY})
+
+#: Ids that ended in SUCCESS in this process, for ``worker_deduplicate_successful_tasks``.
+#: Bounded by ``CELERY_WORKER_SUCCESSFUL_MAX`` entries and ``…_EXPIRES`` seconds.
+successful_requests: LimitedSet = LimitedSet(maxlen=1000, expires=10800)
+
+send_prerun = signals.task_prerun.send
+send_postrun = signals.task_postrun.send
+send_success = signals.task_success.send
+
+#: What an optimised worker process keeps at hand: (task registry, accepted content, node name).
+_localized: list[Any] = []
+
+#: Which template a policy logs with; looked up when used, because users assign the templates.
+_TEMPLATES = {
+    "rejected": "LOG_REJECTED",
+    "ignored": "LOG_IGNORED",
+    "INTERNAL ERROR": "LOG_INTERNAL_ERROR",
+    "raised expected": "LOG_FAILURE",
+    "raised unexpected": "LOG_FAILURE",
+}
+
+Tracer = Callable[..., "trace_ok_t"]
+
+
+class trace_ok_t(NamedTuple):
+    """How one execution ended.
+
+    ``retval`` is the value returned, or an `ExceptionInfo`; ``info`` is None on success,
+    else the `TraceInfo`; ``runtime`` is in seconds; ``retstr`` the repr of the value.
+    """
+
+    retval: Any
+    info: TraceInfo | None
+    runtime: float
+    retstr: str
+
+
+def info(fmt: str, context: Mapping[str, Any]) -> None:
+    """Log the end of a task at INFO; *fmt* is one of the ``LOG_…`` templates."""
+    logger.info(fmt, context, extra={"data": context})
+
+
+def get_log_policy(task: Task, einfo: Any, exc: BaseException) -> log_policy_t:
+    """Choose how the failure *exc* of *task* is logged."""
+    return _outcome.failure_policy(exc, task.throws, internal=bool(einfo.internal))
+
+
+def get_task_name(request: Any, default: str) -> str:
+    """Return the name shown in logs: the ``shadow`` of the call, else *default*."""
+    return getattr(request, "shadow", None) or default
+
+
+def task_has_custom(task: Task, attr: str) -> bool:
+    """Say whether the class of *task* or one of its bases overrides the hook *attr*."""
+    from celery.app.task import BaseTask
+
+    return bool(
+        mro_lookup(
+            task.__class__, attr, stop={BaseTask, object}, monkey_patched=["celery.app.task"]
+        )
+    )
+
+
+def traceback_clear(exc: BaseException | None = None) -> None:
+    """Release what the frames of a handled exception hold on to.
+
+    Args:
+        exc: The exception; None for the one being handled.
+    """
+    tb: TracebackType | None = (
+        exc.__traceback__ if isinstance(exc, BaseException) else sys.exc_info()[2]
+    )
+    while tb is not None:
+        # A frame that still runs keeps its variables.
+        with suppress(RuntimeError):
+            tb.tb_frame.clear()
+        tb = tb.tb_next
+
+
+class TraceInfo:
+    """What ended a task otherwise than by a return: its state and the exception."""
+
+    __slots__ = ("retval", "state")
+
+    def __init__(self, state: str, retval: Any = None) -> None:
+        self.state = state
+        self.retval = retval
+
+    def handle_error_state(
+        self, task: Task, req: Context, eager: bool = False, call_errbacks: bool = True
+    ) -> Any:
+        """Store, hook, signal and log this end; returns the `ExceptionInfo`."""
+        ignored = task.ignore_result if req.ignore_result is None else req.ignore_result
+        if eager and not task.store_eager_result:
+            store_errors = False
+        else:
+            store_errors = not ignored or bool(task.store_errors_even_if_ignored)
+        if self.state == RETRY:
+            return self.handle_retry(task, req, store_errors=store_errors)
+        return self.handle_failure(
+            task, req, store_errors=store_errors, call_errbacks=call_errbacks
+        )
+
+    def handle_reject(self, task: Task, req: Context, **kwargs: Any) -> Any:
+        """Log a `Reject`; its message is settled by the worker, not here."""
+        return self._log_error(task, req, ExceptionInfo(internal=True))
+
+    def handle_ignore(self, task: Task, req: Context, **kwargs: Any) -> Any:
+        """Log an `Ignore`; nothing is stored."""
+        return self._log_error(task, req, ExceptionInfo(internal=True))
+
+    def handle_retry(
+        self, task: Task, req: Context, store_errors: bool = True, **kwargs: Any
+    ) -> Any:
+        """Store RETRY with the reason of the retry; its message is already published."""
+        reason = self.retval
+        einfo = ExceptionInfo((type(reason), reason, reason.__traceback__))
+        try:
+            task.backend.mark_as_retry(
+                req.id,
+                reason.exc if reason.exc is not None else reason,
+                einfo.traceback,
+                request=req,
+                store_result=store_errors,
+            )
+            task.on_retry(reason.exc, req.id, req.args, req.kwargs, einfo)
+            signals.task_retry.send(sender=task, request=req, reason=reason, einfo=einfo)
+            info(
+                LOG_RETRY,
+                {"id": req.id, "name": get_task_name(req, _name(task)), "exc": str(reason)},
+            )
+        finally:
+            einfo.tb = None
+        return einfo
+
+    def handle_failure(
+        self, task: Task, req: Context, store_errors: bool = True, call_errbacks: bool = True
+    ) -> Any:
+        """Store FAILURE and call the errbacks, then hook, signal and log."""
+        cause = plain_exception(self.retval)
+        einfo = ExceptionInfo((type(cause), cause, cause.__traceback__))
+        portable = get_pickleable_exception(cause)
+        if portable is not cause:
+            # What can't travel to the parent is replaced by its description.
+            einfo.exception = ExceptionWithTraceback(portable, einfo.traceback)
+            einfo.type = type(portable)
+        task.backend.mark_as_failure(
+            req.id,
+            cause,
+            einfo.traceback,
+            request=req,
+            store_result=store_errors,
+            call_errbacks=call_errbacks,
+        )
+        task.on_failure(cause, req.id, req.args, req.kwargs, einfo)
+        signals.task_failure.send(
+            sender=task,
+            task_id=req.id,
+            exception=cause,
+            args=req.args,
+            kwargs=req.kwargs,
+            traceback=cause.__traceback__,
+            einfo=einfo,
+        )
+        self._log_error(task, req, einfo)
+        return einfo
+
+    def _log_error(self, task: Task, req: Context, einfo: Any) -> Any:
+        exc = self.retval
+        policy = get_log_policy(task, einfo, exc)
+        context = {
+            "hostname": req.hostname,
+            "id": req.id,
+            "name": get_task_name(req, _name(task)),
+            "exc": str(exc) if isinstance(exc, Reject) else saferepr(exc),
+            "traceback": einfo.traceback,
+            "args": req.get("argsrepr") or saferepr(req.args),
+            "kwargs": req.get("kwargsrepr") or saferepr(req.kwargs),
+            "description": policy.description,
+            "internal": einfo.internal,
+        }
+        logger.log(
+            policy.severity,
+            globals().get(_TEMPLATES.get(policy.description, ""), policy.format),
+            context,
+            exc_info=(type(exc), exc, exc.__traceback__) if policy.traceback else None,
+            extra={"data": context},
+        )
+        return einfo
+
+
+def plain_exception(exc: Any) -> Any:
+    """Return the exception behind billiard's wrapper, or *exc* itself."""
+    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+
+
+def _name(task: Task) -> str:
+    return task.name or type(task).__name__
+
+
+def _publish_callbacks(app: Celery, ctx: Context, retval: Any, priority: int | None) -> None:
+    """Send the callbacks of a task that succeeded; several go out as one group."""
+    callbacks = ctx.callbacks or ()
+    options = {"parent_id": ctx.id, "root_id": ctx.root_id or ctx.id, "priority": priority}
+    sigs = [canvas.maybe_signature(callback, app=app) for callback in callbacks]
+    if len(sigs) > 1:
+        single = []
+        for sig in sigs:
+            if isinstance(sig, canvas.group):
+                sig.apply_async((retval,), **options)
+            else:
+                single.append(sig)
+        sigs = [canvas.group(single, app=app)] if len(single) > 1 else single
+    for sig in sigs:
+        sig.apply_async((retval,), **options)
+
+
+def _publish_chain(app: Celery, ctx: Context, retval: Any, priority: int | None) -> None:
+    """Send the next task of the chain, which takes the rest of it along."""
+    rest = list(ctx.chain or ())
+    following = canvas.maybe_signature(rest.pop(), app=app)
+    following.apply_async(
+        (retval,),
+        chain=rest,
+        parent_id=ctx.id,
+        root_id=ctx.root_id or ctx.id,
+        priority=priority,
+    )
+
+
+def _inherited_priority(ctx: Context) -> int | None:
+    delivery = ctx.delivery_info
+    return delivery.get("priority") if delivery else None
+
+
+def build_tracer(
+    name: str,
+    task: Task,
+    loader: Any = None,
+    hostname: str | None = None,
+    store_errors: bool = True,
+    Info: type[TraceInfo] = TraceInfo,
+    eager: bool = False,
+    propagate: bool = False,
+    app: Celery | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+    trace_ok_t: type[trace_ok_t] = trace_ok_t,
+    IGNORE_STATES: frozenset[str] = IGNORE_STATES,
+) -> Tracer:
+    """Return the function that executes *task* for one message.
+
+    Args:
+        name: Name of the task, for the log.
+        hostname: Node name; None for the name of this machine.
+        eager: Runs in the caller's process: results are stored only with
+            ``task_store_eager_result``, and errors in hooks reach the caller.
+        propagate: Raise what the body raises (``task_eager_propagates``).
+
+    Returns:
+        ``trace_task(uuid, args, kwargs, request=None) -> trace_ok_t``. It raises only
+        `SystemExit` and `KeyboardInterrupt`; with *propagate*, also what the body raised.
+    """
+    app = app or task.app
+    loader = loader or app.loader
+    conf = app.conf
+    backend = task.backend
+    hostname = hostname or gethostname()
+    # A class with a __call__ of its own decides itself how its body is run.
+    body = task if task_has_custom(task, "__call__") else task.run
+    before_start = task.before_start if task_has_custom(task, "before_start") else None
+    on_success = task.on_success if task_has_custom(task, "on_success") else None
+    after_return = task.after_return if task_has_custom(task, "after_return") else None
+    track_started = not eager and bool(task.track_started)
+    store_eager = bool(task.store_eager_result)
+    deduplicate = (
+        not eager
+        and bool(task.acks_late)
+        and bool(conf.worker_deduplicate_successful_tasks)
+        and backend.persistent
+    )
+    inherit_priority = bool(conf.task_inherit_parent_priority)
+    task_init = loader.on_task_init
+    process_cleanup = loader.on_process_cleanup
+    backend_cleanup = backend.process_cleanup
+    reprsize = task.resultrepr_maxsize
+    push_task, pop_task = _state._task_stack.push, _state._task_stack.pop
+    push_request, pop_request = task.request_stack.push, task.request_stack.pop
+    prerun, postrun, succeeded = signals.task_prerun, signals.task_postrun, signals.task_success
+    info_enabled = logger.isEnabledFor
+
+    def already_succeeded(uuid: str, ctx: Context) -> bool:
+        """Say whether a redelivered message belongs to a task that has already succeeded."""
+        if not (ctx.delivery_info or {}).get("redelivered"):
+            return False
+        if uuid in successful_requests:
+            return True
+        from celery.result import AsyncResult
+
+        return AsyncResult(uuid, app=app).state == SUCCESS
+
+    def announce(uuid: str, args: Any, kwargs: Any, ctx: Context) -> None:
+        """Tell everybody that the task is about to run."""
+        if prerun.receivers:
+            prerun.send(sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs)
+        task_init(uuid, task)
+        if track_started and not ignores_result(ctx):
+            # The pid of this child, not of the process that built the tracer.
+            meta = {"pid": os.getpid(), "hostname": hostname}
+            backend.store_result(uuid, meta, STARTED, request=ctx)
+        if before_start is not None:
+            before_start(uuid, args, kwargs)
+
+    def ignores_result(ctx: Context) -> bool:
+        ignore = ctx.ignore_result
+        return bool(task.ignore_result if ignore is None else ignore)
+
+    def follow_up(uuid: str, retval: Any, ctx: Context) -> None:
+        """Publish what comes next, then store the result, which names it as children."""
+        priority = _inherited_priority(ctx) if inherit_priority else None
+        if ctx.callbacks:
+            _publish_callbacks(app, ctx, retval, priority)
+        if ctx.chain:
+            _publish_chain(app, ctx, retval, priority)
+        backend.mark_as_done(
+            uuid,
+            retval,
+            ctx,
+            (store_eager if eager else True) and not ignores_result(ctx),
+        )
+
+    def report_success(
+        uuid: str, args: Any, kwargs: Any, retval: Any, ctx: Context, runtime: float, retstr: str
+    ) -> None:
+        """Run the hook, signal and log line of a success; the state is already stored."""
+        if on_success is not None:
+            guarded(on_success, uuid, retval, uuid, args, kwargs)
+        if succeeded.receivers:
+            succeeded.send(sender=task, result=retval, runtime=runtime)
+        if info_enabled(logging.INFO):
+            info(
+                LOG_SUCCESS,
+                {
+                    "id": uuid,
+                    "name": get_task_name(ctx, name),
+                    "return_value": retstr,
+                    "runtime": runtime,
+                    "args": ctx.get("argsrepr") or saferepr(args),
+                    "kwargs": ctx.get("kwargsrepr") or saferepr(kwargs),
+                },
+            )
+        if deduplicate:
+            successful_requests.add(uuid)
+
+    def guarded(hook: Callable[..., Any], uuid: str, *args: Any) -> None:
+        """Call a hook whose failure must not change the stored outcome (B-TASK-042)."""
+        if eager:
+            hook(*args)
+            return
+        try:
+            hook(*args)
+        except Exception:
+            logger.exception("Task %s[%s]: hook %s raised", name, uuid, hook.__name__)
+
+    def conclude_error(exc: BaseException, ctx: Context) -> tuple[TraceInfo, Any]:
+        """Do what the end *exc* of the body asks for."""
+        outcome = _outcome.classify(exc)
+        end = Info(outcome.value, exc)
+        if outcome is Outcome.IGNORED:
+            return end, end.handle_ignore(task, ctx)
+        if outcome is Outcome.REJECTED:
+            return end, end.handle_reject(task, ctx)
+        return end, end.handle_error_state(task, ctx, eager=eager)
+
+    def cleanup() -> None:
+        if eager:
+            return
+        try:
+            backend_cleanup()
+            process_cleanup()
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except Exception:
+            logger.exception("Process cleanup failed after task %s", name)
+
+    def run(uuid: str, args: Any, kwargs: Any, ctx: Context) -> tuple[Any, Any, float, str, str]:
+        """Run the body and conclude; returns (retval, info, runtime, retstr, state)."""
+        started = monotonic()
+        try:
+            announce(uuid, args, kwargs, ctx)
+            retval = body(*args, **kwargs)
+            follow_up(uuid, retval, ctx)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if propagate:
+                raise
+            end, einfo = conclude_error(exc, ctx)
+            traceback_clear(exc)
+            return einfo, end, monotonic() - started, "", end.state
+        runtime = monotonic() - started
+        retstr = saferepr(retval, reprsize)
+        report_success(uuid, args, kwargs, retval, ctx, runtime, retstr)
+        return retval, None, runtime, retstr, SUCCESS
+
+    def trace_task(uuid: str, args: Any, kwargs: Any, request: Any = None) -> trace_ok_t:
+        state: str | None = None
+        result: Any = None
+        bad_call = _outcome.argument_error(kwargs)
+        ctx = Context(request or (), args=args, called_directly=False, kwargs=kwargs)
+        ctx.id = uuid
+        if deduplicate and already_succeeded(uuid, ctx):
+            logger.info("Task %s[%s] already succeeded: not run again", name, uuid)
+            return trace_ok_t(None, None, 0.0, "")
+        push_task(task)
+        push_request(ctx)
+        try:
+            if bad_call is not None:
+                end, einfo = conclude_error(bad_call, ctx)
+                return trace_ok_t(einfo, end, 0.0, "")
+            result, end, runtime, retstr, state = run(uuid, args, kwargs, ctx)
+            if after_return is not None and state not in IGNORE_STATES:
+                outcome = end.retval if end is not None else result
+                guarded(after_return, uuid, state, outcome, uuid, args, kwargs, None)
+            return trace_ok_t(result, end, runtime, retstr)
+        finally:
+            try:
+                if postrun.receivers:
+                    shown = (
+                        plain_exception(result.exception)
+                        if isinstance(result, ExceptionInfo)
+                        else result
+                    )
+                    postrun.send(
+                        sender=task,
+                        task_id=uuid,
+                        task=task,
+                        args=args,
+                        kwargs=kwargs,
+                        retval=shown,
+                        state=state,
+                    )
+            finally:
+                pop_task()
+                pop_request()
+                cleanup()
+
+    return trace_task
+
+
+def trace_task(
+    task: Task, uuid: str, args: Any, kwargs: Any, request: Any = None, **opts: Any
+) -> trace_ok_t:
+    """Execute *task* once; the tracer is built on first use and kept on the task.
+
+    What goes wrong outside the body is reported and returned, never raised.
+    """
+    try:
+        tracer = task.__trace__
+        if tracer is None:
+            tracer = task.__trace__ = build_tracer(_name(task), task, **opts)
+        return tracer(uuid, args, kwargs, request)
+    except Exception as exc:  # noqa: BLE001 - the border between pool and task
+        _signal_internal_error(task, uuid, args, kwargs, request, exc)
+        einfo = report_internal_error(task, exc)
+        _store_internal_error(task, uuid, einfo, request)
+        return trace_ok_t(einfo, TraceInfo(FAILURE, exc), 0.0, "")
+
+
+def _signal_internal_error(
+    task: Task, uuid: str, args: Any, kwargs: Any, request: Any, exc: BaseException
+) -> None:
+    einfo = ExceptionInfo((type(exc), exc, exc.__traceback__))
+    signals.task_internal_error.send(
+        sender=task,
+        task_id=uuid,
+        args=args,
+        kwargs=kwargs,
+        request=request,
+        exception=exc,
+        traceback=exc.__traceback__,
+        einfo=einfo,
+    )
+
+
+def _store_internal_error(task: Task, uuid: str, einfo: Any, request: Any) -> None:
+    """Leave a final state behind even when the machinery around the body failed."""
+    try:
+        task.backend.mark_as_failure(
+            uuid,
+            plain_exception(einfo.exception),
+            einfo.traceback,
+            request=Context(request or ()),
+            call_errbacks=False,
+        )
+    except Exception:
+        logger.exception("Cannot store the failure of task %s[%s]", task.name, uuid)
+
+
+def report_internal_error(task: Task, exc: BaseException) -> Any:
+    """Warn that *exc* was raised around a task body, not by it; returns its `ExceptionInfo`."""
+    einfo = ExceptionInfo((type(exc), exc, exc.__traceback__))
+    if isinstance(exc, EncodeError):
+        # An unserializable value is the task's own doing; say no more than that.
+        return einfo
+    warnings.warn(
+        f"Exception raised outside body of task {task.name}: {exc!r}\n{einfo.traceback}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return einfo
+
+
+def trace_task_ret(
+    name: str,
+    uuid: str,
+    request: dict[str, Any],
+    body: Any,
+    content_type: str | None,
+    content_encoding: str | None,
+    loads: Callable[..., Any] = loads_message,
+    app: Celery | None = None,
+    **extra_request: Any,
+) -> tuple[int, Any, float]:
+    """Execute a message in a pool process; the form that any pool can call.
+
+    Args:
+        body: The undecoded body; with *content_type* None the decoded one.
+
+    Returns:
+        ``(failed, value, runtime)``: with *failed* 1 the value is an `ExceptionInfo`,
+        with 0 the repr of the result.
+    """
+    app = app or _state.get_current_app()
+    return _execute(
+        app.tasks[name], uuid, request, body, content_type, content_encoding, loads,
+        app.amqp.accept_content, extra_request,
+    )  # fmt: skip
+
+
+def fast_trace_task(
+    task: str,
+    uuid: str,
+    request: dict[str, Any],
+    body: Any,
+    content_type: str | None,
+    content_encoding: str | None,
+    loads: Callable[..., Any] = loads_message,
+    _loc: list[Any] | None = None,
+    hostname: str | None = None,
+    **_: Any,
+) -> tuple[int, Any, float]:
+    """Execute a message in a process that `setup_worker_optimizations` prepared."""
+    tasks, accept, _node = _loc or _localized
+    return _execute(
+        tasks[task], uuid, request, body, content_type, content_encoding, loads, accept, None
+    )
+
+
+def _execute(
+    task: Task,
+    uuid: str,
+    request: dict[str, Any],
+    body: Any,
+    content_type: str | None,
+    content_encoding: str | None,
+    loads: Callable[..., Any],
+    accept: Any,
+    extra: dict[str, Any] | None,
+) -> tuple[int, Any, float]:
+    embed: dict[str, Any] | None = None
+    if content_type:
+        try:
+            args, kwargs, embed = loads(body, content_type, content_encoding, accept=accept)
+        except Exception as exc:  # noqa: BLE001 - whatever a broken body makes a codec raise
+            return _undecodable(task, uuid, request, exc)
+    else:
+        args, kwargs, embed = body
+    if extra:
+        request.update(extra)
+    if embed:
+        request.update(embed)
+    request["args"], request["kwargs"] = args, kwargs
+    retval, end, runtime, retstr = trace_task(task, uuid, args, kwargs, request)
+    return (1, retval, runtime) if end is not None else (0, retstr, runtime)
+
+
+def _undecodable(
+    task: Task, uuid: str, request: dict[str, Any], exc: BaseException
+) -> tuple[int, Any, float]:
+    """Fail a message whose body can't be decoded, with a stored state and a log line."""
+    ctx = Context(request, args=(), kwargs={}, called_directly=False)
+    ctx.id = uuid
+    einfo = TraceInfo(FAILURE, exc).handle_error_state(task, ctx)
+    return 1, einfo, 0.0
+
+
+def setup_worker_optimizations(app: Celery, hostname: str | None = None) -> None:
+    """Prepare this process to run nothing but tasks of *app*.
+
+    Binds the registry and the accepted content, makes *app* current and default, and
+    builds no tracer yet: each is built on the task's first run or by the worker.
+    """
+    hostname = hostname or gethostname()
+    app.set_current()
+    app.set_default()
+    app.finalize()
+    _localized[:] = [app._tasks, prepare_accept_content(app.conf.accept_content), hostname]
+    app.use_fast_trace_task = True
+
+
+def reset_worker_optimizations(app: Any = _state.current_app) -> None:
+    """Undo `setup_worker_optimizations`; used between tests."""
+    app.use_fast_trace_task = False
+    _localized.clear()
