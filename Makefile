@@ -1,0 +1,69 @@
+# The two commands of the README, and what CI runs beside them.
+#   make quickstart   a worker, some tasks and their results, without any server
+#   make test         every test; starts private servers, needs no running ones
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+
+.PHONY: quickstart test unit servers interop faults lint types contracts docs clean
+
+quickstart: $(STAMPS)/package
+	$(BIN)/python examples/quickstart/run.py
+
+test: $(STAMPS)/test servers
+	$(BIN)/python -m pytest t/unit t/contract t/integration t/faults
+
+unit: $(STAMPS)/test
+	$(BIN)/python -m pytest t/unit
+
+# Redis, RabbitMQ and PostgreSQL: used where found, installed where apt can, skipped aloud elsewhere.
+servers:
+	@sh t/harness/install-servers.sh
+
+interop: $(STAMPS)/test servers
+	$(BIN)/python -m pytest t/interop
+
+faults: $(STAMPS)/test servers
+	$(BIN)/python -m pytest t/faults --long-faults
+
+lint: $(STAMPS)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check celery t setup.py examples
+	$(BIN)/codespell celery t docs examples README.rst CHANGELOG.rst
+	$(BIN)/vulture
+
+types: $(STAMPS)/lint $(STAMPS)/test
+	$(BIN)/mypy
+
+contracts: $(STAMPS)/lint
+	$(BIN)/lint-imports
+
+docs: $(STAMPS)/docs
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+clean:
+	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { \
+	  echo "Cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; \
+	  rm -rf $(VENV); exit 1; }
+	mkdir -p $(STAMPS)
+
+$(STAMPS)/package: $(BIN)/python setup.py requirements/default.txt
+	$(BIN)/python -m pip install -q -e .
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/test: $(STAMPS)/package requirements/test.txt
+	$(BIN)/python -m pip install -q -r requirements/test.txt
+	touch $@
+
+$(STAMPS)/lint: $(BIN)/python requirements/lint.txt
+	$(BIN)/python -m pip install -q -r requirements/lint.txt
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/docs: $(STAMPS)/package requirements/docs.txt
+	$(BIN)/python -m pip install -q -r requirements/docs.txt
+	touch $@
