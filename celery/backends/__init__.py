@@ -1,0 +1,1 @@
+"""Result back-ends: the port (`base`) and one adapter per store."""
