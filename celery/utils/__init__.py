@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from celery.utils.log import LOG_LEVELS
     from kombu.utils.functional import memoize
     from kombu.utils.objects import cached_property
     from kombu.utils.uuid import uuid
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from celery.utils.imports import gen_task_name, import_from_cwd, instantiate
     from celery.utils.imports import qualname as get_full_cls_name
     from celery.utils.imports import symbol_by_name as get_cls_by_name
+    from celery.utils.log import LOG_LEVELS
     from celery.utils.nodenames import nodename, nodesplit, worker_direct
 
 __all__ = (

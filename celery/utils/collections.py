@@ -47,7 +47,7 @@ LazySettings = LazyObject
 
 
 def force_mapping(m: Any) -> Any:
-    """Return *m*, or what Django's lazy settings hold; what is no mapping gets a `DictAttribute`."""
+    """Make a mapping of *m*: Django's lazy settings open up, objects get a `DictAttribute`."""
     django = sys.modules.get("django.utils.functional")
     if django is not None and isinstance(m, django.LazyObject):
         if m._wrapped is django.empty:

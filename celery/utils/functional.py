@@ -63,7 +63,7 @@ class DummyContext:
         pass
 
 
-class mlazy(lazy):  # type: ignore[misc]
+class mlazy(lazy):
     """A `lazy` that is evaluated at most once."""
 
     evaluated = False

@@ -14,8 +14,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any, TextIO
+from contextlib import contextmanager, suppress
+from typing import IO, Any, ClassVar, TextIO
 
 from celery.utils.term import colored
 
@@ -121,9 +121,9 @@ class ColorFormatter(logging.Formatter):
     """
 
     #: Colour by name.
-    COLORS = colored().names
+    COLORS: ClassVar[dict[str, Any]] = colored().names
     #: Colour by level.
-    colors = {
+    colors: ClassVar[dict[str, Any]] = {
         "DEBUG": COLORS["blue"],
         "WARNING": COLORS["yellow"],
         "ERROR": COLORS["red"],
@@ -187,10 +187,8 @@ class LoggingProxy:
         def report(record: logging.LogRecord) -> None:
             if not logging.raiseExceptions or sys.__stderr__ is None:
                 return
-            try:
+            with suppress(OSError):  # nobody is left who could be told
                 traceback.print_exc(None, sys.__stderr__)
-            except OSError:
-                pass  # nobody is left who could be told
 
         for handler in self.logger.handlers:
             handler.handleError = report  # type: ignore[method-assign]
