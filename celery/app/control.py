@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from billiard.util import register_after_fork
 from kombu import pidbox
 from kombu.matcher import match
-from kombu.utils.compat import register_after_fork
 from kombu.utils.functional import lazy
 
 from celery import _state
@@ -22,7 +22,7 @@ from celery.exceptions import DuplicateNodenameWarning, ImproperlyConfigured
 from celery.utils.text import pluralize
 
 if TYPE_CHECKING:
-    from kombu import Connection
+    from kombu.connection import Connection
 
     from celery.app.base import Celery
 

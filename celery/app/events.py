@@ -29,17 +29,20 @@ class Events:
     @cached_property
     def Receiver(self) -> type[EventReceiver]:
         """The class of receivers, bound to the app."""
-        return self._bound(self.receiver_cls, "Receiver")
+        bound: type[EventReceiver] = self._bound(self.receiver_cls, "Receiver")
+        return bound
 
     @cached_property
     def Dispatcher(self) -> type[EventDispatcher]:
         """The class of dispatchers, bound to the app."""
-        return self._bound(self.dispatcher_cls, "Dispatcher")
+        bound: type[EventDispatcher] = self._bound(self.dispatcher_cls, "Dispatcher")
+        return bound
 
     @cached_property
     def State(self) -> type[State]:
         """The class of pictures of the cluster, bound to the app."""
-        return self._bound(self.state_cls, "State")
+        bound: type[State] = self._bound(self.state_cls, "State")
+        return bound
 
     def _bound(self, path: str, name: str) -> Any:
         return self.app.subclass_with_self(path, reverse=f"events.{name}")

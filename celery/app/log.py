@@ -16,10 +16,9 @@ import sys
 from logging.handlers import WatchedFileHandler
 from typing import IO, TYPE_CHECKING, Any
 
-from celery.utils.nodenames import node_format
-
 from celery import _state, platforms, signals
 from celery.utils import log, term
+from celery.utils.nodenames import node_format
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -59,7 +58,7 @@ class Logging:
     def __init__(self, app: Celery) -> None:
         conf = app.conf
         self.app = app
-        self.loglevel: int = log.mlevel(logging.WARNING)
+        self.loglevel: int = logging.WARNING
         self.format: str = conf.worker_log_format
         self.datefmt: str | None = conf.worker_log_datefmt
         self.task_format: str = conf.worker_task_log_format
@@ -123,9 +122,9 @@ class Logging:
         """Put a file-like object that writes to *logger* in the place of stdout and stderr."""
         proxy = log.LoggingProxy(logger, loglevel)
         if stdout:
-            sys.stdout = proxy  # type: ignore[assignment]  # enough of a text file for print()
+            sys.stdout = proxy  # enough of a text file for print()
         if stderr:
-            sys.stderr = proxy  # type: ignore[assignment]  # as above
+            sys.stderr = proxy
         return proxy
 
     def setup_logging_subsystem(
@@ -166,10 +165,9 @@ class Logging:
             for name in ("", "celery", "celery.task", "celery.redirected"):
                 logging.getLogger(name).handlers.clear()
         self._configure(root, datefmt=datefmt or self.datefmt, **how, **kwargs)
-        if MP_LOG:
-            self._configure(
-                log.get_multiprocessing_logger(), datefmt=datefmt or self.datefmt, **how, **kwargs
-            )
+        pool_logger = log.get_multiprocessing_logger() if MP_LOG else None
+        if pool_logger is not None:
+            self._configure(pool_logger, datefmt=datefmt or self.datefmt, **how, **kwargs)
         signals.after_setup_logger.send(sender=None, logger=root, **how)
         self.setup_task_loggers(level, logfile, colorize=colorize)
         return receivers

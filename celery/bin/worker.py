@@ -168,9 +168,8 @@ def detach(
     Returns:
         An exit code, where the program could not be run; else the call doesn't return.
     """
-    from celery.utils.nodenames import node_format
-
     from celery import platforms
+    from celery.utils.nodenames import node_format
 
     if hostname:
         logfile = node_format(logfile, hostname) if logfile else logfile
@@ -489,10 +488,9 @@ def worker(
         celery -A proj worker -l INFO -Q hipri,lopri -c 4
         celery -A proj worker --pool=threads -n threads@%h
     """  # noqa: D301 - click keeps the lines of a block that begins with this escape
-    from celery.utils.nodenames import node_format
-
     from celery import platforms
     from celery.exceptions import SecurityError
+    from celery.utils.nodenames import node_format
 
     if options.get("beat") and getattr(pool, "is_green", False):
         raise click.UsageError(

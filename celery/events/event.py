@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
-from kombu import Exchange
+from kombu.entity import Exchange
 
 from celery._protocol import events as wire
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from kombu import Connection, Queue
-from kombu.connection import maybe_channel
+from kombu.connection import Connection, maybe_channel
+from kombu.entity import Queue
 from kombu.mixins import ConsumerMixin
 from kombu.utils.uuid import uuid
 

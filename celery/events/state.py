@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakSet, ref
 
 from kombu.clocks import timetuple
@@ -449,6 +449,11 @@ def _restore_task(cls: type[Task], fields: dict[str, Any]) -> Task:
     return cls(**plain)
 
 
+# Names for annotations where the class below has attributes of the same names.
+_Worker: TypeAlias = Worker
+_Task: TypeAlias = Task
+
+
 class State:
     """
     The registers of workers and tasks.
@@ -466,8 +471,8 @@ class State:
         tasks_by_worker: Index to start with.
     """
 
-    Worker = Worker
-    Task = Task
+    Worker: type[_Worker] = _Worker
+    Task: type[_Task] = _Task
 
     event_count = 0
     task_count = 0
@@ -482,8 +487,8 @@ class State:
         taskheap: list[Any] | None = None,
         max_workers_in_memory: int = 5000,
         max_tasks_in_memory: int = 10000,
-        on_node_join: Callable[[Worker], Any] | None = None,
-        on_node_leave: Callable[[Worker], Any] | None = None,
+        on_node_join: Callable[[_Worker], Any] | None = None,
+        on_node_leave: Callable[[_Worker], Any] | None = None,
         tasks_by_type: Mapping[str, Iterable[Any]] | None = None,
         tasks_by_worker: Mapping[str, Iterable[Any]] | None = None,
     ) -> None:
@@ -585,7 +590,7 @@ class State:
         self.event_count = 0
         self.task_count = 0
 
-    def get_or_create_worker(self, hostname: str, **kwargs: Any) -> tuple[Worker, bool]:
+    def get_or_create_worker(self, hostname: str, **kwargs: Any) -> tuple[_Worker, bool]:
         """Return the worker of that node name, with *kwargs* set, and whether it is new."""
         worker = self.workers.get(hostname)
         if worker is not None:
@@ -595,7 +600,7 @@ class State:
         worker = self.workers[hostname] = self.Worker(hostname, **kwargs)
         return worker, True
 
-    def get_or_create_task(self, uuid: str) -> tuple[Task, bool]:
+    def get_or_create_task(self, uuid: str) -> tuple[_Task, bool]:
         """Return the task of that id and whether it is new."""
         task = self.tasks.get(uuid)
         if task is not None:
@@ -634,7 +639,7 @@ class State:
             return self._merge_worker(subject, fields), subject
         return None
 
-    def _merge_worker(self, subject: str, fields: dict[str, Any]) -> tuple[Worker, bool]:
+    def _merge_worker(self, subject: str, fields: dict[str, Any]) -> tuple[_Worker, bool]:
         hostname = fields.pop("hostname")
         timestamp = fields.pop("timestamp", None)
         local_received = fields.pop("local_received", None)
@@ -652,7 +657,7 @@ class State:
             self.workers.pop(hostname, None)
         return worker, created
 
-    def _merge_task(self, subject: str, fields: dict[str, Any]) -> tuple[Task, bool]:
+    def _merge_task(self, subject: str, fields: dict[str, Any]) -> tuple[_Task, bool]:
         hostname = fields.pop("hostname")
         timestamp = fields.pop("timestamp", None)
         local_received = fields.pop("local_received", None)
@@ -673,7 +678,7 @@ class State:
 
     def _note_worker(
         self,
-        task: Task,
+        task: _Task,
         hostname: str,
         fields: Mapping[str, Any],
         timestamp: float | None,
@@ -690,7 +695,7 @@ class State:
         worker.event(None, timestamp, local_received)
         worker.clock = max(worker.clock or 0, fields.get("clock") or 0)
 
-    def _put_in_order(self, task: Task, clock: int | None, timestamp: float | None) -> None:
+    def _put_in_order(self, task: _Task, clock: int | None, timestamp: float | None) -> None:
         order = self._taskheap
         if len(order) >= self.max_tasks_in_memory * self.heap_multiplier:
             del order[: len(order) // 4]
@@ -701,7 +706,7 @@ class State:
         else:
             bisect.insort(order, entry)
 
-    def _tie_family(self, task: Task, created: bool) -> None:
+    def _tie_family(self, task: _Task, created: bool) -> None:
         if task.parent_id:
             parent = self.tasks.data.get(task.parent_id)
             if parent is None:
@@ -722,13 +727,13 @@ class State:
             for task in self.tasks.data.values()
         )
 
-    def itertasks(self, limit: int | None = None) -> Iterator[tuple[str, Task]]:
+    def itertasks(self, limit: int | None = None) -> Iterator[tuple[str, _Task]]:
         """Iterate over ids and tasks, *limit* of them at most."""
         return islice(list(self.tasks.data.items()), limit)
 
     def tasks_by_time(
         self, limit: int | None = None, reverse: bool = True
-    ) -> Iterator[tuple[str, Task]]:
+    ) -> Iterator[tuple[str, _Task]]:
         """
         Iterate over ids and tasks, each once, by the clock of its events.
 
@@ -741,7 +746,7 @@ class State:
 
     tasks_by_timestamp = tasks_by_time
 
-    def _unique(self, entries: Iterable[Any]) -> Iterator[tuple[str, Task]]:
+    def _unique(self, entries: Iterable[Any]) -> Iterator[tuple[str, _Task]]:
         seen: set[str] = set()
         for entry in entries:
             task = entry[3]()
@@ -751,13 +756,13 @@ class State:
 
     def _tasks_by_type(
         self, name: str, limit: int | None = None, reverse: bool = True
-    ) -> Iterator[tuple[str, Task]]:
+    ) -> Iterator[tuple[str, _Task]]:
         found = (pair for pair in self.tasks_by_time(reverse=reverse) if pair[1].name == name)
         return islice(found, limit)
 
     def _tasks_by_worker(
         self, hostname: str, limit: int | None = None, reverse: bool = True
-    ) -> Iterator[tuple[str, Task]]:
+    ) -> Iterator[tuple[str, _Task]]:
         found = (
             pair
             for pair in self.tasks_by_time(reverse=reverse)
@@ -769,10 +774,10 @@ class State:
         """Return the names of all tasks heard of, sorted."""
         return sorted(self._seen_types)
 
-    def alive_workers(self) -> Iterator[Worker]:
+    def alive_workers(self) -> Iterator[_Worker]:
         """Iterate over the workers heard of lately."""
         return (worker for worker in list(self.workers.data.values()) if worker.alive)
 
 
-def _as_ids(index: Mapping[str, Iterable[Task]]) -> dict[str, list[Any]]:
+def _as_ids(index: Mapping[str, Iterable[_Task]]) -> dict[str, list[Any]]:
     return {key: [task.id for task in tasks] for key, tasks in index.items()}

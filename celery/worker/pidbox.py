@@ -1,0 +1,161 @@
+"""
+The mailbox of a worker: takes remote commands from the broker and runs them.
+
+``Pidbox`` runs commands in the consumer's own loop; ``gPidbox`` in a green thread with a
+connection of its own, for pools whose loop is busy with tasks.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.utils import log
+from celery.utils.collections import AttributeDict
+from celery.utils.functional import pass1
+from celery.worker import control
+from celery.worker import state as worker_state
+
+__all__ = ("Pidbox", "gPidbox")
+
+logger = log.get_logger(__name__)
+
+
+class Pidbox:
+    """Commands for one consumer *c*; started and stopped with its connection."""
+
+    consumer: Any = None
+
+    def __init__(self, c: Any) -> None:
+        self.c = c
+        self.hostname = c.hostname
+        self.node = c.app.control.mailbox.Node(
+            self._safe_name(c.hostname),
+            handlers=control.Panel.data,
+            state=AttributeDict(
+                app=c.app,
+                hostname=c.hostname,
+                consumer=c,
+                tset=pass1 if c.controller.use_eventloop else set,
+            ),
+        )
+        self._forward_clock = c.app.clock.forward
+
+    @staticmethod
+    def _safe_name(hostname: Any) -> str:
+        return str(hostname)
+
+    def on_message(self, body: Any, message: Any) -> None:
+        """Run the command in *body*; nothing but a request to end leaves this function."""
+        # A method that is not for us still moves the clock.
+        self._forward_clock()
+        try:
+            self.node.handle_message(body, message)
+        except (WorkerShutdown, WorkerTerminate):
+            raise
+        except Exception:
+            logger.exception("Control command error; listening anew")
+            self.reset()
+
+    def start(self, c: Any) -> None:
+        """Listen on a new channel of the consumer's connection."""
+        self.node.channel = c.connection.channel()
+        self.consumer = self.node.listen(callback=self.on_message)
+        self.consumer.on_decode_error = c.on_decode_error
+
+    def on_stop(self) -> None:
+        """Run what has to be done before the mailbox closes. For subclasses."""
+
+    def stop(self, c: Any) -> None:
+        """Stop listening and close the channel; harmless twice."""
+        self.on_stop()
+        self.consumer = self._close_channel(c)
+
+    def _close_channel(self, c: Any) -> None:
+        channel, self.node.channel = self.node.channel, None
+        if channel is not None:
+            try:
+                channel.close()
+            except Exception as exc:  # noqa: BLE001 - the connection may be gone already
+                logger.debug("while closing the channel of the mailbox: %r", exc)
+
+    def reset(self) -> None:
+        """Listen anew, on another channel."""
+        self.stop(self.c)
+        self.start(self.c)
+
+    def shutdown(self, c: Any) -> None:
+        """Stop listening for good."""
+        self.on_stop()
+        consumer, self.consumer = self.consumer, None
+        if consumer is not None:
+            logger.debug("Canceling broadcast consumer...")
+            try:
+                consumer.cancel()
+            except Exception as exc:  # noqa: BLE001 - the connection may be gone already
+                logger.debug("while cancelling the mailbox: %r", exc)
+        self.stop(c)
+
+
+class gPidbox(Pidbox):
+    """Listens in a green thread."""
+
+    _node_shutdown: threading.Event | None = None
+    _node_stopped: threading.Event | None = None
+
+    def __init__(self, c: Any) -> None:
+        self._resets = 0
+        super().__init__(c)
+
+    def start(self, c: Any) -> None:
+        """Start the green thread."""
+        c.pool.spawn_n(self.loop, c)
+
+    def on_stop(self) -> None:
+        """Tell the green thread to end and wait until it did."""
+        if self._node_shutdown is not None and self._node_stopped is not None:
+            self._node_shutdown.set()
+            logger.debug("Waiting for broadcast thread to shutdown...")
+            self._node_stopped.wait(10.0)
+            self._node_shutdown = self._node_stopped = None
+
+    def reset(self) -> None:
+        """Have the green thread listen anew."""
+        self._resets += 1
+
+    def _listen(self, connection: Any) -> None:
+        self._close_channel(self.c)
+        self.node.channel = connection.channel()
+        self.consumer = self.node.listen(callback=self.on_message)
+
+    def loop(self, c: Any) -> None:
+        """Run commands until told to stop; on a lost connection the consumer restarts us."""
+        shutdown = self._node_shutdown = threading.Event()
+        stopped = self._node_stopped = threading.Event()
+        seen = self._resets
+        try:
+            with c.connection_for_read() as connection:
+                logger.info("pidbox: Connected to %s.", connection.as_uri())
+                self._listen(connection)
+                while not shutdown.is_set() and c.connection:
+                    if self._resets > seen:
+                        seen = self._resets
+                        self._listen(connection)
+                    try:
+                        connection.drain_events(timeout=1.0)
+                    except TimeoutError:
+                        continue
+        except WorkerShutdown as exc:
+            # In this thread it would end nothing; the main loop looks at the note.
+            worker_state.should_stop = _exit_code(exc)
+        except WorkerTerminate as exc:
+            worker_state.should_terminate = _exit_code(exc)
+        except Exception:
+            logger.exception("The mailbox stopped; commands are not obeyed until a reconnect")
+        finally:
+            stopped.set()
+
+
+def _exit_code(exc: SystemExit) -> int | bool:
+    return exc.code if isinstance(exc.code, int) and exc.code else True
