@@ -1,0 +1,121 @@
+"""
+What the main process and the children of the prefork pool say to each other.
+
+Two channels serve all children.  Down the *inbox* go jobs; whichever child is free takes the next
+one, so no job ever waits behind a busy child.  Up the *outbox* come reports: a report ends one
+job, accepts the next, or both.  Both are packet sockets: a packet is taken by one reader, whole
+or not at all, which is what lets the main process take back what nobody has begun, and lets a
+killed child leave nothing half said.
+
+A payload too big for a packet is written to a file of a private folder, and the packet names it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from struct import Struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: kind, number of the job, length of the pickled target that follows.
+JOB = Struct("=BQH")
+
+#: number of the child, flags, job that ended (0: none), job accepted (0: none), monotonic time.
+REPORT = Struct("=IBQQd")
+
+# Kinds of inbox packets.
+LEAVE, INLINE, SPILLED = 0, 1, 2
+
+# Flags of reports.
+UP, SUCCEEDED, IN_FILE = 1, 2, 4
+
+#: Greatest payload that travels inside a packet.
+INLINE_LIMIT = 64 * 1024
+
+#: Size of a buffer that holds any packet.
+PACKET_SIZE = INLINE_LIMIT + 8 * 1024
+
+#: Wanted size of the kernel's buffer; about a thousand small jobs.
+_BUFFER_SIZE = 1024 * 1024
+
+DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+
+#: Packets that keep their order and end with the peer; macOS has only datagrams, which are as
+#: whole and as ordered between local sockets but don't tell that the peer has gone.
+PACKET_TYPE: int = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
+
+
+def channel(kind: int = PACKET_TYPE) -> tuple[socket.socket, socket.socket]:
+    """Return the ``(reading, writing)`` ends of a one-way packet channel."""
+    reader, writer = socket.socketpair(socket.AF_UNIX, kind)
+    for end, option in ((writer, socket.SO_SNDBUF), (reader, socket.SO_RCVBUF)):
+        end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
+    return reader, writer
+
+
+class Spill:
+    """
+    The folder for payloads that don't fit into a packet.
+
+    It comes into being with the first big payload, whoever sends that.  The name can't be
+    guessed and only the own user may enter, as the files hold pickles.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder or os.path.join(
+            tempfile.gettempdir(), f"celery-pool-{os.getpid()}-{secrets.token_hex(8)}"
+        )
+
+    def write(self, payload: bytes) -> str:
+        """Keep *payload* and return the path under which `take` finds it."""
+        path = os.path.join(self.folder, secrets.token_hex(8))
+        try:
+            return self._write(path, payload)
+        except FileNotFoundError:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            return self._write(path, payload)
+
+    @staticmethod
+    def _write(path: str, payload: bytes) -> str:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(payload)
+        return path
+
+    @staticmethod
+    def take(path: str) -> bytes:
+        """Return what `write` kept, and forget it."""
+        with open(path, "rb") as file:
+            payload = file.read()
+        os.unlink(path)
+        return payload
+
+    @staticmethod
+    def discard(path: str) -> None:
+        """Forget a payload that may have been taken already."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+
+    def remove(self) -> None:
+        """Remove the folder and everything in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read_all(receive: Callable[..., int], buffer: bytearray) -> list[bytes]:
+    """Take every packet that waits in a channel, without waiting for more."""
+    packets: list[bytes] = []
+    while True:
+        try:
+            size = receive(buffer, 0, DONT_WAIT)
+        except BlockingIOError:
+            return packets
+        if not size:
+            return packets
+        packets.append(bytes(buffer[:size]))

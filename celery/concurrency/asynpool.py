@@ -1,0 +1,1152 @@
+"""
+The processes of the prefork pool, seen from the main process.
+
+`AsynPool` writes jobs to one inbox that all children read, and reads their reports from one
+outbox (`celery.concurrency._packets`).  It never waits: its descriptors and its one timer live on
+the worker's event loop, or on a loop in a thread of its own.  `celery.concurrency._child` is the
+other side, `celery.concurrency._job` the life of one call.
+
+What must hold:
+
+- A job runs at most once, and has exactly one outcome unless it is withdrawn.  A child accepts a
+  job before it looks inside; a job that was taken but not accepted has not begun, and is sent
+  again if the taker died.
+- Signals hit the job they are meant for.  Before a child is signalled because of a job it is
+  stopped and its reports are read: if the job has ended meanwhile, the child just goes on.
+- A dead child is noticed by the kernel's word (a process descriptor), not by looking around now
+  and then, and replaced at once; only children that die while starting are replaced ever slower.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import pickle
+import signal as _signal
+import threading
+import time
+from collections import deque
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import billiard
+from billiard import pool as billiard_pool
+from billiard.common import TERM_SIGNAL, human_status
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+
+from celery import signals
+from celery.concurrency import _child, _loop, _packets
+from celery.concurrency._child import EX_RECYCLE, Worker, describe
+from celery.concurrency._job import ENDED, RUNNING, SENT, WAITING, WITHDRAWN, Job
+from celery.concurrency._packets import (
+    IN_FILE,
+    INLINE,
+    INLINE_LIMIT,
+    JOB,
+    LEAVE,
+    PACKET_SIZE,
+    REPORT,
+    SPILLED,
+    SUCCEEDED,
+    UP,
+    Spill,
+)
+from celery.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ("AsynPool",)
+
+logger = get_logger(__name__)
+
+Worker.__module__ = __name__
+
+#: Seconds that a child may take to report up.
+PROC_ALIVE_TIMEOUT = 4.0
+
+SCHED_STRATEGY_FCFS = 1
+SCHED_STRATEGY_FAIR = 4
+
+#: Accepted spellings; both mean the same here, as jobs never queue behind a busy child.
+SCHED_STRATEGIES: dict[str | None, int] = {
+    None: SCHED_STRATEGY_FAIR,
+    "default": SCHED_STRATEGY_FAIR,
+    "fast": SCHED_STRATEGY_FCFS,
+    "fcfs": SCHED_STRATEGY_FCFS,
+    "fair": SCHED_STRATEGY_FAIR,
+}
+SCHED_STRATEGY_TO_NAME = {SCHED_STRATEGY_FAIR: "fair", SCHED_STRATEGY_FCFS: "fcfs"}
+
+RUN, CLOSE, TERMINATE = billiard_pool.RUN, billiard_pool.CLOSE, billiard_pool.TERMINATE
+
+#: Reports handled before other users of the event loop get their turn.
+_REPORTS_A_TURN = 256
+
+#: Seconds between the terminating signal and the killing one when the pool is torn down.
+_TERMINATE_GRACE_S = 5.0
+
+#: Longest time to wait for a signalled child to come to a stop.
+_FREEZE_S = 0.05
+
+#: First and last pause before replacing children that die while they start.
+_BACKOFF_S = (0.1, 10.0)
+
+#: Exit statuses of children that leave between two jobs, with nothing in their hands.
+_ORDERLY = (0, EX_RECYCLE)
+
+_INBOX_IS_FULL = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS}
+
+_PROTOCOL = 5
+_NEVER = float("inf")
+
+#: Signals whose handlers in the main process must not run in a child that just came to be.
+_FORK_BLOCKED = {
+    getattr(_signal, name)
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCHLD")
+    if hasattr(_signal, name)
+}
+
+
+class _Child:
+    """A child process and what it is doing."""
+
+    __slots__ = (
+        "alive_by", "counted", "expendable", "hard_at", "is_retired", "is_up", "job", "number",
+        "pid", "process", "soft_at", "watched",
+    )  # fmt: skip
+
+    def __init__(self, process: Any, number: int, alive_by: float) -> None:
+        self.process = process
+        self.number = number
+        self.pid: int = process.pid
+        self.job: Job | None = None
+        self.is_up = False
+        self.is_retired = False  #: told to leave by signal
+        self.expendable = False  #: its exit is our doing and needs no line in the log
+        self.counted = 0  #: jobs begun
+        self.alive_by = alive_by
+        self.soft_at = self.hard_at = _NEVER
+        try:
+            self.watched = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            self.watched = os.dup(process.sentinel)
+
+
+class ResultHandler(billiard_pool.ResultHandler):  # type: ignore[misc]  # billiard has no types
+    """
+    Reads the reports of the children; no thread, in spite of its base class.
+
+    It exists apart from the pool for code that looks the reader up by this name.
+    """
+
+    def __init__(self, pool: AsynPool) -> None:
+        self.pool = pool
+        self._was_started = False
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Read reports whenever *hub* sees some."""
+        hub.add_reader(self.pool._outbox_reader, self.handle_event)
+
+    def handle_event(self, *args: Any) -> None:
+        """Read what is there."""
+        self.pool.read_reports(_REPORTS_A_TURN)
+
+    def on_stop_not_started(self) -> None:
+        """Read what is left; for callers that stop a reader they never started."""
+        self.pool.read_reports()
+
+
+class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no types
+    """
+    Child processes that run jobs.
+
+    Args:
+        processes: How many; None for the number of processors.
+        synack: Accepted for compatibility; unaccepted jobs can always be withdrawn.
+        sched_strategy: A key of `SCHED_STRATEGIES`.
+        proc_alive_timeout: Seconds that a child may take to start.
+        initializer: Called with *initargs* in each child before its first job.
+        maxtasksperchild: Jobs after which a child is replaced.
+        timeout: Hard time limit in seconds, for jobs that set none.
+        soft_timeout: Soft time limit in seconds, for jobs that set none.
+        lost_worker_timeout: Longest wait, in seconds, for word from other children about a
+            job that vanished together with one.
+        on_process_up: Called with each new process object.
+        on_process_down: Called with the process object of each child that has gone.
+        threads: Do I/O in a thread; otherwise `register_with_event_loop` must be called.
+        semaphore: Has ``release()``; released once for every job that ends.
+        putlocks: Acquire a slot in `apply_async`, waiting for a free child.
+        on_process_exit: Called in the child with process id and exit status.
+        context: A billiard context, which decides between fork and spawn.
+        max_memory_per_child: KiB resident after a job with which a child is replaced.
+    """
+
+    ResultHandler = ResultHandler
+    Worker = Worker
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        synack: bool = False,
+        sched_strategy: str | int | None = None,
+        proc_alive_timeout: float | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        self.synack = synack
+        self.sched_strategy = (
+            sched_strategy if isinstance(sched_strategy, int) else SCHED_STRATEGIES[sched_strategy]
+        )
+        self._alive_timeout = proc_alive_timeout or PROC_ALIVE_TIMEOUT
+        self._semaphore: Any = None
+        self._configure(*args, **kwargs)
+        self._processes: int = self.cpu_count() if processes is None else processes
+        if self._semaphore is None and self.putlocks:
+            self._semaphore = billiard_pool.LaxBoundedSemaphore(self._processes)
+        self._putlock = self._semaphore
+        self._state = RUN
+        self._cache: dict[int, Job] = {}
+        self._waiting: deque[tuple[Job | None, bytes]] = deque()
+        self._children: dict[int, _Child] = {}
+        self._numbers = itertools.count(1)
+        self._child_numbers = itertools.count(1)
+        self._target_keys: dict[Callable[..., Any], bytes] = {}
+        self._lock = threading.RLock()
+        self._buffer = bytearray(PACKET_SIZE)
+        self._spill = Spill()
+        self._early_deaths = 0
+        self._respawn_at = _NEVER
+        self._witnesses: set[int] = set()
+        self._suspects: list[Job] = []
+        self._inquest_by = _NEVER
+        self._timer: Any = None
+        self._timer_due = _NEVER
+        self._loop: Any = None
+        self._thread: _loop.ThreadLoop | None = None
+        self._idle_thread: _loop.ThreadLoop | None = None
+        self._changed = threading.Condition()
+        self._is_writing = False
+        self._closed = False
+        self.create_process_queues()
+        self._result_handler = self.create_result_handler()
+        self._repopulate()
+        if self.threads:
+            self._start_thread()
+
+    def _configure(
+        self,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        maxtasksperchild: int | None = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        lost_worker_timeout: float | None = None,
+        max_restarts: int | None = None,
+        max_restart_freq: float | None = 1,
+        on_process_up: Callable[[Any], Any] | None = None,
+        on_process_down: Callable[[Any], Any] | None = None,
+        on_timeout_set: Callable[..., Any] | None = None,
+        on_timeout_cancel: Callable[..., Any] | None = None,
+        threads: bool = True,
+        semaphore: Any = None,
+        putlocks: bool = False,
+        allow_restart: bool = False,
+        on_process_exit: Callable[[int, int], Any] | None = None,
+        context: Any = None,
+        max_memory_per_child: int | None = None,
+        **_unused: Any,
+    ) -> None:
+        if maxtasksperchild is not None and maxtasksperchild < 1:
+            raise ValueError(f"maxtasksperchild must be positive or None, not {maxtasksperchild}")
+        self._initializer, self._initargs = initializer, initargs
+        self._maxtasksperchild = maxtasksperchild
+        self._max_memory_per_child = max_memory_per_child
+        self.timeout, self.soft_timeout = timeout, soft_timeout
+        self.lost_worker_timeout = (
+            billiard_pool.LOST_WORKER_TIMEOUT
+            if lost_worker_timeout is None
+            else lost_worker_timeout
+        )
+        self.on_process_up, self.on_process_down = on_process_up, on_process_down
+        self.on_timeout_set, self.on_timeout_cancel = on_timeout_set, on_timeout_cancel
+        self.threads = threads
+        self.putlocks = putlocks
+        self._semaphore = semaphore
+        self._on_process_exit = on_process_exit
+        self._ctx = context or billiard.get_context()
+
+    # -- Channels
+
+    def create_process_queues(self) -> None:
+        """Open the two channels that all children share."""
+        self._inbox_reader, self._inbox_writer = _packets.channel()
+        self._outbox_reader, self._outbox_writer = _packets.channel()
+        # Only the ends that no child shares may be non-blocking: the flag is shared, too.
+        self._inbox_writer.setblocking(False)
+        self._outbox_reader.setblocking(False)
+        self._send = self._inbox_writer.send
+
+    def get_process_queues(self) -> tuple[Any, Any, None]:
+        """Return the ends for children: inbox, outbox, and no third channel."""
+        return self._inbox_reader, self._outbox_writer, None
+
+    def create_result_handler(self) -> Any:
+        """Make the reader of reports."""
+        return self.ResultHandler(self)
+
+    def process_flush_queues(self, proc: Any) -> None:
+        """Read every report that has arrived, those of *proc* included."""
+        self.read_reports()
+
+    def destroy_queues(self, queues: Iterable[Any], proc: Any = None) -> None:
+        """Close channel ends, if they are not closed yet."""
+        for end in queues:
+            if end is not None:
+                end.close()
+
+    # -- Event loops
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Do I/O on *hub* from now on; again after the hub was reset."""
+        if self._thread is not None:
+            # The thread stays, as children that it forked would die with it.
+            self._idle_thread, self._thread = self._thread, None
+            self._loop.call_in_thread(self._detach)
+        self._attach(hub)
+
+    def _attach(self, loop: Any) -> None:
+        self._detach()
+        self._loop = loop
+        self._result_handler.register_with_event_loop(loop)
+        for child in self._children.values():
+            loop.add_reader(child.watched, self._on_exit, child)
+        with self._lock:
+            self._is_writing = False
+            if self._waiting:
+                self._write_later()
+        self._arm()
+
+    def _detach(self) -> None:
+        loop, self._loop = self._loop, None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_due = None, _NEVER
+        if loop is not None:
+            for watched in (self._outbox_reader, self._inbox_writer):
+                loop.remove(watched)
+            for child in self._children.values():
+                loop.remove(child.watched)
+
+    def _start_thread(self) -> None:
+        loop = _loop.ThreadLoop()
+        self._attach(loop)
+        self._thread = loop
+        loop.start()
+
+    def _on_loop(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call *function* where reports are read, so that nothing changes under it."""
+        if self._thread is None or self._thread.is_current():
+            function(*args)
+        else:
+            self._thread.call_later(0, lambda: function(*args))
+
+    def _drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Have the pool's I/O done until *until* holds; say whether it does."""
+        if self._thread is not None:
+            with self._changed:
+                return self._changed.wait_for(until, timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        outer, loop = self._loop, _loop.Loop()
+        self._attach(loop)
+        try:
+            loop.run(until, deadline)
+        finally:
+            self._detach()
+            loop.close()
+            if outer is not None:
+                self._attach(outer)
+        return until()
+
+    def wait_for(self, job: Job, event: threading.Event, timeout: float | None) -> None:
+        """Wait until *job* is ready; for `Job.wait`."""
+        if self._loop is not None:
+            event.wait(timeout)
+        else:
+            self._drive(job.ready, timeout)
+
+    def _arm(self) -> None:
+        """Have `_on_timer` called when the next thing is due."""
+        due = min(self._respawn_at, self._inquest_by)
+        for child in self._children.values():
+            due = min(due, child.alive_by, child.soft_at, child.hard_at)
+        if self._loop is None or due >= self._timer_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_due = None, _NEVER
+        now = time.monotonic()
+        for child in list(self._children.values()):
+            if child.alive_by <= now:
+                self._give_up_start(child)
+            elif child.job is not None and child.hard_at <= now:
+                self._on_hard_limit(child, child.job)
+            elif child.job is not None and child.soft_at <= now:
+                self._on_soft_limit(child, child.job)
+        if self._respawn_at <= now:
+            self._respawn_at = _NEVER
+            self._repopulate()
+        if self._suspects:
+            self._close_inquest()
+        self._arm()
+
+    @property
+    def timers(self) -> dict[Callable[[], Any], float]:
+        """Nothing: whatever the pool has to do later, it does on its own timer."""
+        return {}
+
+    # -- Jobs in
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...] | None = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        error_callback: Callable[[Any], Any] | None = None,
+        accept_callback: Callable[[int, float], Any] | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        waitforslot: bool | None = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        lost_worker_timeout: float | None = None,
+        callbacks_propagate: tuple[type[BaseException], ...] = (),
+        correlation_id: str | None = None,
+        **_: Any,
+    ) -> Job:
+        """
+        Have a child run ``func(*args, **kwargs)``.
+
+        A call that can't be pickled fails like one that raised.  A closed pool returns a job
+        that is withdrawn already.
+
+        Args:
+            callback: Called with what *func* returned.
+            error_callback: Called with an `ExceptionInfo` if it did not return.
+            accept_callback: Called with process id and monotonic time before *func* runs.
+            timeout_callback: Called as ``timeout_callback(soft=, timeout=)`` when a limit has
+                passed; with ``soft=False`` it is the outcome of the job.
+            waitforslot: Wait for a free child, if the pool was made with *putlocks*.
+        """
+        number = next(self._numbers)
+        job = Job(
+            self,
+            number,
+            callback,
+            error_callback,
+            accept_callback,
+            timeout_callback,
+            soft_timeout or self.soft_timeout,
+            timeout or self.timeout,
+            callbacks_propagate,
+            correlation_id,
+        )
+        if self._state != RUN:
+            job.settle(WITHDRAWN)
+            return job
+        if self.putlocks and waitforslot is not False:
+            self._semaphore.acquire()
+        self._cache[number] = job
+        try:
+            packet = job.packet = self._encode(job, func, args or (), kwargs or {})
+        except Exception as exc:  # noqa: BLE001 - whatever arguments raise when pickled
+            self._end(job, False, describe(exc))
+            return job
+        with self._lock:
+            if self._waiting:
+                self._waiting.append((job, packet))
+                return job
+            job.state = SENT  # before the packet is out: the answer may come at once
+            try:
+                self._send(packet)
+            except OSError as exc:
+                job.state = WAITING
+                self._waiting.append((job, packet))
+                self._write_later(exc)
+        return job
+
+    def _encode(
+        self, job: Job, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bytes:
+        key = self._target_keys.get(func)
+        if key is None:
+            if type(func) is not FunctionType:
+                # May hold state, which belongs to this call alone.
+                return self._encode(job, _child.invoke, (func, args, kwargs), {})
+            key = self._target_keys[func] = pickle.dumps(func, _PROTOCOL)
+        kind, payload = INLINE, pickle.dumps((args, kwargs), _PROTOCOL)
+        if len(payload) > INLINE_LIMIT:
+            job.spilled = self._spill.write(payload)
+            kind, payload = SPILLED, job.spilled.encode()
+        return JOB.pack(kind, job._job, len(key)) + key + payload
+
+    def _write_later(self, reason: OSError | None = None) -> None:
+        if reason is not None and reason.errno not in _INBOX_IS_FULL:
+            raise reason
+        if self._loop is not None and not self._is_writing:
+            self._is_writing = True
+            self._loop.add_writer(self._inbox_writer, self._write)
+
+    def _write(self) -> None:
+        """Move waiting packets into the inbox until it is full."""
+        with self._lock:
+            while self._waiting:
+                job, packet = self._waiting[0]
+                if job is not None:
+                    job.state = SENT
+                try:
+                    self._send(packet)
+                except OSError as exc:
+                    if job is not None:
+                        job.state = WAITING
+                    self._write_later(exc)
+                    return
+                self._waiting.popleft()
+            if self._is_writing:
+                self._is_writing = False
+                self._loop.remove(self._inbox_writer)
+
+    # -- Reports out
+
+    def read_reports(self, limit: int | None = None) -> None:
+        """Handle the reports that have arrived, at most *limit* of them."""
+        receive, unpack, children = (
+            self._outbox_reader.recv_into,
+            REPORT.unpack_from,
+            self._children,
+        )
+        buffer, jobs, head = self._buffer, self._cache, REPORT.size
+        left = _NEVER if limit is None else limit
+        while left:
+            left -= 1
+            try:
+                size = receive(buffer)
+            except BlockingIOError:
+                return
+            number, flags, ended, accepted, when = unpack(buffer)
+            child = children.get(number)
+            if child is None:
+                continue
+            job = child.job if ended else None
+            if job is not None:
+                child.job = None
+                child.soft_at = child.hard_at = _NEVER
+                success, value = self._outcome(flags, buffer, head, size)
+            else:
+                success, value = False, None
+            # In the books before any callback runs: both were true when the report was sent.
+            following = jobs.get(accepted) if accepted else None
+            if following is not None:
+                self._accept(child, following, when)
+            if job is not None:
+                self._end(job, success, value)
+            if following is not None:
+                if following.accept_callback is not None:
+                    self._call(following, following.accept_callback, child.pid, when)
+                if following._terminated is not None:
+                    self._signal_job(child, following, following._terminated)
+            if flags & UP:
+                self._on_up(child)
+            if self._suspects:
+                self._witnesses.discard(number)
+                self._close_inquest()
+
+    def _outcome(self, flags: int, buffer: bytearray, start: int, size: int) -> tuple[bool, Any]:
+        payload: Any = memoryview(buffer)[start:size]
+        try:
+            if flags & IN_FILE:
+                payload = Spill.take(bytes(payload).decode())
+            return bool(flags & SUCCEEDED), pickle.loads(payload)
+        except Exception as exc:  # noqa: BLE001 - classes of users are built here
+            return False, describe(
+                billiard_pool.MaybeEncodingError(exc, "a result that can't be read back")
+            )
+
+    def _accept(self, child: _Child, job: Job, when: float) -> None:
+        job.state = RUNNING
+        job.worker_pid = child.pid
+        job.time_accepted = when
+        job.packet = None
+        child.job = job
+        child.counted += 1
+        if job.timeout or job.soft_timeout:
+            if job.timeout:
+                child.hard_at = when + job.timeout
+            if job.soft_timeout:
+                child.soft_at = when + job.soft_timeout
+            if min(child.soft_at, child.hard_at) < self._timer_due:
+                self._arm()
+
+    def _call(self, job: Job, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        try:
+            callback(*args, **kwargs)
+        except job.callbacks_propagate:
+            raise
+        except Exception:
+            logger.exception("Callback of %r failed", job)
+
+    def _forget(self, job: Job) -> bool:
+        """Take *job* out of the books; False if it was not in them."""
+        if self._cache.pop(job._job, None) is None:
+            return False
+        if job.spilled is not None:
+            Spill.discard(job.spilled)
+        if self._semaphore is not None:
+            self._semaphore.release()
+        return True
+
+    def _end(self, job: Job, success: bool, value: Any) -> None:
+        """Give *job* its outcome."""
+        if not self._forget(job):
+            return
+        job.settle(ENDED, success, value)
+        if success:
+            if job.callback is not None:
+                self._call(job, job.callback, value)
+        elif job.error_callback is not None:
+            self._call(job, job.error_callback, value)
+        self.on_job_ready(job, None, (success, value), None)
+
+    def _withdrawn(self, job: Job) -> None:
+        self._forget(job)
+        job.settle(WITHDRAWN)
+
+    # -- Taking back
+
+    def _recall(self) -> None:
+        """Move everything that no child has taken from the inbox back to the waiting line."""
+        packets = _packets.read_all(self._inbox_reader.recv_into, bytearray(PACKET_SIZE))
+        for packet in reversed(packets):
+            kind, number, _ = JOB.unpack_from(packet)
+            job = self._cache.get(number) if kind != LEAVE else None
+            if job is not None:
+                job.state = WAITING
+            elif kind != LEAVE:
+                continue
+            self._waiting.appendleft((job, packet))
+
+    def withdraw(self, job: Job) -> bool:
+        """Take *job* back if it has not begun; say whether that was so."""
+        with self._lock:
+            taken_back = self._take_back(job)
+            if taken_back:
+                self._withdrawn(job)
+        return taken_back
+
+    def _take_back(self, job: Job) -> bool:
+        if job.state == SENT:
+            self._recall()
+        is_ours = job.state == WAITING
+        if is_ours:
+            self._waiting = deque(item for item in self._waiting if item[0] is not job)
+        self._write()
+        return is_ours
+
+    def flush(self) -> None:
+        """Withdraw every job that has not begun."""
+        with self._lock:
+            if self._closed:
+                return
+            self._recall()
+            jobs = [job for job, _ in self._waiting if job is not None]
+            self._waiting = deque(item for item in self._waiting if item[0] is None)
+            for job in jobs:
+                self._withdrawn(job)
+            self._write()
+
+    # -- Children
+
+    @property
+    def _pool(self) -> list[Any]:
+        return [child.process for child in list(self._children.values())]
+
+    def WorkerProcess(self, worker: Any) -> Any:
+        """Make the process object that will run *worker*."""
+        return self._ctx.Process(target=worker)
+
+    def _repopulate(self) -> None:
+        """Start children until there are as many as wanted."""
+        while self._state == RUN and len(self._children) < self._processes:
+            self._create_worker_process(self._free_index())
+
+    def _free_index(self) -> int:
+        taken = {child.process.index for child in self._children.values()}
+        return next(index for index in itertools.count() if index not in taken)
+
+    def _create_worker_process(self, i: int) -> Any:
+        number = next(self._child_numbers)
+        inbox, outbox, _ = self.get_process_queues()
+        current = threading.current_thread()
+        worker = self.Worker(
+            number,
+            inbox,
+            outbox,
+            self._spill,
+            initializer=self._initializer,
+            initargs=self._initargs,
+            on_exit=self._on_process_exit,
+            maxtasks=self._maxtasksperchild,
+            max_memory_per_child=self._max_memory_per_child,
+            close_fds=self._own_fds(),
+            detach_fds=self._foreign_fds(),
+            # The kernel means the thread that forked when it says parent.
+            death_signal=current is threading.main_thread()
+            or (self._thread is not None and self._thread.is_current()),
+        )
+        process = self.WorkerProcess(worker)
+        process.name = process.name.replace("Process", "PoolWorker")
+        process.daemon = True
+        process.index = i
+        signals.worker_before_create_process.send(sender=process)
+        self._start_process(process)
+        child = _Child(process, number, time.monotonic() + self._alive_timeout)
+        self._children[number] = child
+        if self._loop is not None:
+            self._loop.add_reader(child.watched, self._on_exit, child)
+            self._arm()
+        if self.on_process_up is not None:
+            self.on_process_up(process)
+        return process
+
+    def _start_process(self, process: Any) -> None:
+        if getattr(process, "_start_method", "fork") != "fork":
+            process.start()
+            return
+        # A signal in the first moments of a fork would find the handlers of the main process.
+        previous = _signal.pthread_sigmask(_signal.SIG_BLOCK, _FORK_BLOCKED)
+        try:
+            process.start()
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, previous)
+
+    def _own_fds(self) -> list[int]:
+        """List the descriptors of the pool that a child must not hold."""
+        fds = [self._inbox_writer.fileno(), self._outbox_reader.fileno()]
+        fds += [child.watched for child in self._children.values()]
+        return fds
+
+    def _foreign_fds(self) -> set[int]:
+        """List what else the event loop watches: connections to the broker."""
+        loop = self._loop
+        if loop is None or isinstance(loop, _loop.Loop):
+            return set()
+        own = set(self._own_fds())
+        return {fd for fd in {*loop.readers, *loop.writers} if isinstance(fd, int)} - own
+
+    def _on_up(self, child: _Child) -> None:
+        child.is_up = True
+        child.alive_by = _NEVER
+        self._early_deaths = 0
+        self.on_process_alive(child.pid)
+
+    def _on_exit(self, child: _Child) -> None:
+        """Settle what a child that has gone leaves behind, and replace it."""
+        if child.number not in self._children:
+            return
+        self.read_reports()
+        exitcode = child.process.exitcode
+        if exitcode is None and _is_alive(child.pid):
+            return
+        del self._children[child.number]
+        if self._loop is not None:
+            self._loop.remove(child.watched)
+        os.close(child.watched)
+        if exitcode is not None:
+            child.process.join()
+        self._log_exit(child, exitcode)
+        job, child.job = child.job, None
+        if job is not None:
+            self.on_job_process_down(job, child.pid)
+            if self._state != TERMINATE:
+                self.on_job_process_lost(job, child.pid, exitcode)
+            else:
+                self._withdrawn(job)
+        if self._state == RUN:
+            if exitcode not in _ORDERLY or child.is_retired:
+                self._open_inquest()
+            if child.is_up:
+                self._repopulate()
+            else:
+                self._respawn_later()
+        if self.on_process_down is not None:
+            self.on_process_down(child.process)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _log_exit(self, child: _Child, exitcode: int | None) -> None:
+        if exitcode in _ORDERLY or child.expendable or self._state != RUN:
+            return
+        logger.error(
+            "Process %r pid:%r exited with %r",
+            child.process.name,
+            child.pid,
+            human_status(exitcode),
+        )
+
+    def _respawn_later(self) -> None:
+        """Replace a child that died while it started, but not in a busy loop."""
+        first, last = _BACKOFF_S
+        self._respawn_at = time.monotonic() + min(first * 2**self._early_deaths, last)
+        self._early_deaths += 1
+        self._arm()
+
+    # -- Jobs that vanish with a child
+
+    def _open_inquest(self) -> None:
+        """
+        Find jobs that left the inbox without being accepted; the dead child may have had one.
+
+        Another child may have just taken it and be about to say so.  A child has at most one
+        unaccepted job, so a report that it sends from now on speaks for it; reports that were
+        on their way are read first.
+        """
+        with self._lock:
+            self._recall()
+            suspects = [job for job in self._cache.values() if job.state == SENT]
+            self._write()
+        self.read_reports()
+        self._suspects = [job for job in suspects if job.state == SENT]
+        if self._suspects:
+            self._witnesses = {child.number for child in self._children.values() if child.is_up}
+            self._inquest_by = time.monotonic() + self.lost_worker_timeout
+            self._close_inquest()
+
+    def _close_inquest(self) -> None:
+        """Send suspects again as soon as no living child can have them."""
+        self._suspects = [job for job in self._suspects if job.state == SENT]
+        self._witnesses.intersection_update(self._children)
+        if self._suspects and self._witnesses and time.monotonic() < self._inquest_by:
+            self._arm()
+            return
+        suspects, self._suspects, self._inquest_by = self._suspects, [], _NEVER
+        with self._lock:
+            for job in reversed(suspects):
+                logger.warning("%r was taken by a process that has gone: sent again", job)
+                job.state = WAITING
+                if job.packet is not None:
+                    self._waiting.appendleft((job, job.packet))
+            self._write()
+
+    # -- Signals to children
+
+    def _hold(self, child: _Child, job: Job) -> bool:
+        """
+        Stop *child* if it still runs *job*, and say whether it does.
+
+        With True the child is stopped, no report of its is unread, and the caller lets it go on.
+        """
+        _kill(child.pid, _signal.SIGSTOP)
+        _wait_for_stop(child.pid)
+        self.read_reports()
+        if child.job is job:
+            return True
+        _kill(child.pid, _signal.SIGCONT)
+        return False
+
+    def _signal_job(self, child: _Child, job: Job, signum: int) -> None:
+        if self._hold(child, job):
+            job._terminated = signum
+            _kill(child.pid, signum)
+            _kill(child.pid, _signal.SIGCONT)
+
+    def _on_soft_limit(self, child: _Child, job: Job) -> None:
+        child.soft_at = _NEVER
+        if self._hold(child, job):
+            _kill(child.pid, _signal.SIGUSR1)
+            _kill(child.pid, _signal.SIGCONT)
+            if job.timeout_callback is not None:
+                self._call(job, job.timeout_callback, soft=True, timeout=job.soft_timeout)
+
+    def _on_hard_limit(self, child: _Child, job: Job) -> None:
+        child.soft_at = child.hard_at = _NEVER
+        if not self._hold(child, job):
+            return
+        _kill(child.pid, _signal.SIGKILL)
+        child.job = None
+        if not self._forget(job):
+            return
+        einfo = describe(TimeLimitExceeded(job.timeout))
+        job.settle(ENDED, False, einfo)
+        if job.timeout_callback is not None:
+            self._call(job, job.timeout_callback, soft=False, timeout=job.timeout)
+        elif job.error_callback is not None:
+            self._call(job, job.error_callback, einfo)
+
+    def _give_up_start(self, child: _Child) -> None:
+        child.alive_by = _NEVER
+        logger.error(
+            "Process %r pid:%r did not start within %s seconds: killed",
+            child.process.name,
+            child.pid,
+            self._alive_timeout,
+        )
+        _kill(child.pid, _signal.SIGKILL)
+
+    def terminate_job(self, pid: int, signal: int | str | None = None) -> None:
+        """
+        Send a signal to process *pid* if it runs a job.
+
+        If the process dies of it, the job fails with `Terminated`.
+
+        Args:
+            signal: A number or name; the terminating signal if None.
+        """
+        self._on_loop(self._terminate_pid, pid, _signum(signal))
+
+    def _terminate_pid(self, pid: int, signum: int) -> None:
+        for child in list(self._children.values()):
+            job = child.job
+            if child.pid == pid and job is not None and job._terminated != signum:
+                self._signal_job(child, job, signum)
+
+    def terminate_call(self, job: Job, sig: int | str | None = None) -> None:
+        """End *job*, whether it has begun or not; for `Job.terminate`."""
+        self._on_loop(self._terminate_call, job, _signum(sig))
+
+    def _terminate_call(self, job: Job, signum: int) -> None:
+        if job.state == RUNNING and job.worker_pid is not None:
+            self._terminate_pid(job.worker_pid, signum)
+        elif job.state < RUNNING:
+            with self._lock:
+                taken_back = self._take_back(job)
+            if taken_back:
+                self._end(job, False, describe(Terminated(signum)))
+            else:
+                job._terminated = signum  # a child has it already; done when it says so
+
+    # -- Hooks
+
+    def on_process_alive(self, pid: int) -> None:
+        """React to a child that takes jobs now."""
+
+    def on_job_process_down(self, job: Job, pid_gone: int) -> None:
+        """React to *job* having lost its process, before it gets an outcome."""
+
+    def on_job_process_lost(self, job: Job, pid: int, exitcode: int | None) -> None:
+        """Give a job whose process has gone its outcome."""
+        error: Exception
+        if job._terminated is not None:
+            error = Terminated(job._terminated)
+        else:
+            error = WorkerLostError(
+                f"Worker exited prematurely: {human_status(exitcode)} Job: {job._job}."
+            )
+        self._end(job, False, describe(error))
+
+    def on_job_ready(self, job: Job, i: Any, obj: tuple[bool, Any], inqW_fd: Any) -> None:
+        """React to the outcome of *job*, after its callbacks."""
+
+    def on_partial_read(self, job: Job, proc: Any) -> None:
+        """Never called: packets come whole or not at all."""
+
+    def on_grow(self, n: int) -> None:
+        """React to the pool having been told to grow."""
+
+    def on_shrink(self, n: int) -> None:
+        """React to the pool having been told to shrink."""
+
+    # -- Size
+
+    def grow(self, n: int = 1) -> None:
+        """Run *n* more children."""
+        self._processes += n
+        if self._semaphore is not None:
+            for _ in range(n):
+                self._semaphore.grow()
+        self._on_loop(self._repopulate)
+        self.on_grow(n)
+
+    def shrink(self, n: int = 1) -> None:
+        """
+        Run up to *n* children less; only idle ones leave.
+
+        Raises:
+            ValueError: No child is idle.
+        """
+        idle = sum(child.is_up and child.job is None for child in list(self._children.values()))
+        if not idle:
+            raise ValueError("Can't shrink pool. All processes busy!")
+        n = min(n, idle)
+        self._processes -= n
+        if self._semaphore is not None:
+            for _ in range(n):
+                self._semaphore.shrink()
+        self._send_away(n)
+        self.on_shrink(n)
+
+    def _send_away(self, n: int) -> None:
+        """Have the next *n* children that are free leave."""
+        packet = JOB.pack(LEAVE, 0, 0)
+        with self._lock:
+            self._waiting.extendleft((None, packet) for _ in range(n))
+            self._write()
+
+    def restart(self) -> None:
+        """Replace every child; those that run a job leave when it has ended."""
+        self._on_loop(self._retire_all)
+
+    def _retire_all(self) -> None:
+        for child in self._children.values():
+            child.is_retired = True
+            _kill(child.pid, _signal.SIGHUP)
+
+    def maintain_pool(self, *args: Any, **kwargs: Any) -> None:
+        """Look after the children now; there is no need to call this regularly."""
+        self._on_loop(self._look_after)
+
+    _maintain_pool = maintain_pool
+
+    def _look_after(self) -> None:
+        for child in list(self._children.values()):
+            if child.process.exitcode is not None:
+                self._on_exit(child)
+        if self._respawn_at == _NEVER:
+            self._repopulate()
+
+    def did_start_ok(self) -> bool:
+        """Say whether no child died while it started."""
+        return not self._early_deaths and not any(
+            not child.is_up and child.process.exitcode is not None
+            for child in list(self._children.values())
+        )
+
+    def human_write_stats(self) -> dict[str, Any]:
+        """Say how the jobs were spread over the children, as the ``stats`` command shows it."""
+        counts = [child.counted for child in list(self._children.values())]
+        total = sum(counts)
+        shares = [f"{100 * count / total if total else 0:.2f}%" for count in counts]
+        return {
+            "total": total,
+            "avg": f"{100 / len(counts) if total else 0:.2f}%" if counts else "0.00%",
+            "all": ", ".join(shares),
+            "raw": ", ".join(map(str, counts)),
+            "strategy": SCHED_STRATEGY_TO_NAME[self.sched_strategy],
+            "inqueues": {
+                "total": len(counts),
+                "active": sum(c.job is not None for c in list(self._children.values())),
+            },
+        }
+
+    # -- End
+
+    def close(self) -> None:
+        """Take no more jobs, withdraw those that have not begun, let the others end."""
+        if self._state == RUN:
+            self._state = CLOSE
+            self.flush()
+            self._send_away(len(self._children))
+
+    def terminate(self) -> None:
+        """Take no more jobs and end the running ones; returns when every child has gone."""
+        if self._closed:
+            return
+        self._state = TERMINATE
+        self.flush()
+        for signum in (TERM_SIGNAL, _signal.SIGKILL):
+            for child in list(self._children.values()):
+                child.expendable = True
+                _kill(child.pid, signum)
+                _kill(child.pid, _signal.SIGCONT)
+            if self._drive(self._is_empty, _TERMINATE_GRACE_S):
+                break
+        self._release()
+
+    _terminate = terminate
+
+    def join(self) -> None:
+        """
+        Wait until every child has left, then release everything.
+
+        Raises:
+            ValueError: The pool was neither closed nor terminated.
+        """
+        if self._state == RUN:
+            raise ValueError("a pool must be closed before it can be joined")
+        if not self._closed:
+            self._drive(self._is_empty)
+            self._release()
+
+    def _is_empty(self) -> bool:
+        return not self._children
+
+    def _release(self) -> None:
+        self._closed = True
+        for thread in (self._thread, self._idle_thread):
+            if thread is not None:
+                thread.stop()
+        self._thread = self._idle_thread = None
+        self._detach()
+        self.destroy_queues(
+            (self._inbox_reader, self._inbox_writer, self._outbox_reader, self._outbox_writer)
+        )
+        self._spill.remove()
+        for job in list(self._cache.values()):
+            self._withdrawn(job)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a pool of processes can't be pickled")
+
+    def __del__(self) -> None:
+        """Leave it to the kernel: sockets close, and children without a parent end."""
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """Not offered: this pool takes single calls."""
+        raise NotImplementedError("use apply_async(); this pool takes single calls only")
+
+    starmap = map_async = starmap_async = imap = imap_unordered = map
+
+
+def _kill(pid: int, signum: int) -> None:
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        return  # gone already, which the kernel tells us separately
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_for_stop(pid: int) -> None:
+    """Return when *pid* has come to a stop or has ended; soon in any case."""
+    if not hasattr(os, "waitid"):
+        return
+    options = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
+    give_up = time.monotonic() + _FREEZE_S
+    while time.monotonic() < give_up:
+        try:
+            if os.waitid(os.P_PID, pid, options) is not None:
+                return
+        except ChildProcessError:
+            return
+        os.sched_yield()
+
+
+def _signum(sig: int | str | None) -> int:
+    """Return the number of a signal given by number or name."""
+    if sig is None or sig == "":
+        return int(TERM_SIGNAL)
+    if isinstance(sig, str):
+        name = sig.upper()
+        sig = int(getattr(_signal, name if name.startswith("SIG") else f"SIG{name}"))
+    # Where SIGTERM is remapped, children ignore it.
+    return int(TERM_SIGNAL) if sig == _signal.SIGTERM else int(sig)

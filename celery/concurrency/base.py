@@ -1,0 +1,252 @@
+"""
+The port that every pool implements.
+
+The worker creates a pool with a limit, starts it, and hands it one call per task.  A pool answers
+each call through callbacks: *accept_callback* when the body is about to run, and then exactly one
+of *callback* (the target returned) and *error_callback* (it could not).  Nothing that a body
+raises may stop the pool.
+
+A subclass implements the ``on_*`` methods; callers use the others.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionInfo
+
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.utils import timer2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from celery.app.base import Celery
+
+__all__ = ("BasePool", "apply_target")
+
+
+def report_failure(
+    einfo: ExceptionInfo,
+    callback: Callable[[Any], Any] | None,
+    error_callback: Callable[[Any], Any] | None,
+) -> None:
+    """
+    Deliver *einfo* as the outcome of a call.
+
+    Callers that offer no *error_callback* get a failed outcome in the form in which traced
+    tasks return theirs, so that an outcome is never lost.
+    """
+    if error_callback is not None:
+        error_callback(einfo)
+    elif callback is not None:
+        callback((1, einfo, 0.0))
+
+
+def apply_target(
+    target: Callable[..., Any],
+    args: Iterable[Any] = (),
+    kwargs: dict[str, Any] | None = None,
+    callback: Callable[[Any], Any] | None = None,
+    accept_callback: Callable[[int, float], Any] | None = None,
+    pid: int | None = None,
+    getpid: Callable[[], int] = os.getpid,
+    propagate: tuple[type[BaseException], ...] = (),
+    monotonic: Callable[[], float] = time.monotonic,
+    **_: Any,
+) -> None:
+    """
+    Run *target* here and now, in the manner of a pool: one accept, one outcome.
+
+    Args:
+        pid: What to call the process in *accept_callback*; None asks *getpid*.
+        propagate: Exceptions of the body that the caller wants raised instead of reported.
+        _: Options that don't apply in process, and ``error_callback``.
+    """
+    if accept_callback is not None:
+        accept_callback(pid or getpid(), monotonic())
+    try:
+        result = target(*args, **(kwargs or {}))
+    except propagate:
+        raise
+    except (WorkerShutdown, WorkerTerminate):
+        # The worker's own signal handlers raise these, wherever the main thread happens to be.
+        raise
+    except BaseException:  # noqa: BLE001 - border to task code; sys.exit() ends the task only
+        report_failure(ExceptionInfo(), callback, _.get("error_callback"))
+    else:
+        if callback is not None:
+            callback(result)
+
+
+class BasePool:
+    """
+    Something that runs calls, up to *limit* at a time.
+
+    Args:
+        limit: Greatest number of calls that run at the same time.
+        putlocks: Block in `apply_async` while every slot is taken; for pools that could
+            otherwise queue without bound.
+        forking_enable: False for fresh interpreters instead of forked processes.
+        callbacks_propagate: Exceptions that callbacks may raise through the pool.
+        app: The app whose tasks run; pools without need of it accept None.
+        options: What single implementations take; the others ignore it.
+    """
+
+    RUN = 0x1
+    CLOSE = 0x2
+    TERMINATE = 0x3
+
+    Timer = timer2.Timer
+
+    #: Signals may interrupt a body without leaving the pool in disorder.
+    signal_safe = True
+
+    #: Bodies run in green threads.
+    is_green = False
+
+    #: The number of calls handed over at a time is limited by a semaphore of the worker.
+    uses_semaphore = False
+
+    #: Waiting for another task's result inside a task may starve the pool.
+    task_join_will_block = True
+
+    #: The body of a message may be handed over as a view of the receive buffer.
+    body_can_be_buffer = False
+
+    _state: int | None = None
+    _pool: Any = None
+
+    def __init__(
+        self,
+        limit: int | None = None,
+        putlocks: bool = True,
+        forking_enable: bool = True,
+        callbacks_propagate: tuple[type[BaseException], ...] = (),
+        app: Celery | None = None,
+        **options: Any,
+    ) -> None:
+        self.limit = limit
+        self.putlocks = putlocks
+        self.forking_enable = forking_enable
+        self.callbacks_propagate = callbacks_propagate
+        self.app = app
+        self.options = options
+
+    # -- What implementations fill in.
+
+    def on_start(self) -> None:
+        """Create what runs the calls."""
+
+    def did_start_ok(self) -> bool:
+        """Say whether nothing failed so early that the worker had better give up."""
+        return True
+
+    def flush(self) -> None:
+        """Forget calls that have not begun."""
+
+    def on_stop(self) -> None:
+        """Let running calls end, then release everything."""
+
+    def on_apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Take one call; see `apply_async`."""
+        raise NotImplementedError(f"{type(self).__name__} does not run calls (on_apply)")
+
+    def on_terminate(self) -> None:
+        """Release everything, running calls included."""
+
+    def on_close(self) -> None:
+        """Take no more calls."""
+
+    def on_soft_timeout(self, job: Any) -> None:
+        """React to *job* having passed its soft time limit."""
+
+    def on_hard_timeout(self, job: Any) -> None:
+        """React to *job* having passed its hard time limit."""
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Do I/O on the worker's event loop instead of in own threads."""
+
+    def maintain_pool(self, *args: Any, **kwargs: Any) -> None:
+        """Replace what has died, for pools that have parts that die."""
+
+    def terminate_job(self, pid: int, signal: int | str | None = None) -> None:
+        """Stop the call that runs under *pid*, as named by its accept callback."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement kill_job")
+
+    def restart(self) -> None:
+        """Replace every part of the pool by a new one."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement restart")
+
+    # -- What the worker calls.
+
+    def start(self) -> None:
+        """Make the pool ready for calls."""
+        self._state = self.RUN
+        self.on_start()
+
+    def stop(self) -> None:
+        """Take no more calls, wait for the running ones, release everything."""
+        self.on_stop()
+        self._state = self.TERMINATE
+
+    def close(self) -> None:
+        """Take no more calls; the running ones go on."""
+        self._state = self.CLOSE
+        self.on_close()
+
+    def terminate(self) -> None:
+        """End everything now."""
+        self._state = self.TERMINATE
+        self.on_terminate()
+
+    def apply_async(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """
+        Run ``target(*args, **kwargs)`` and report through callbacks.
+
+        Args:
+            options: ``accept_callback(pid, time_accepted)``, ``callback(result)``,
+                ``error_callback(einfo)``, ``timeout_callback(soft=, timeout=)``,
+                ``soft_timeout`` and ``timeout`` in seconds, ``correlation_id``.
+
+        Returns:
+            The pool's handle of the call, if it has one.
+        """
+        return self.on_apply(
+            target,
+            args,
+            kwargs,
+            waitforslot=self.putlocks,
+            callbacks_propagate=self.callbacks_propagate,
+            **options,
+        )
+
+    def _get_info(self) -> dict[str, Any]:
+        kind = type(self)
+        return {
+            "implementation": f"{kind.__module__}:{kind.__qualname__}",
+            "max-concurrency": self.limit,
+        }
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the remote command ``stats`` shows of the pool."""
+        return self._get_info()
+
+    @property
+    def active(self) -> bool:
+        """The pool takes calls."""
+        return self._state == self.RUN
+
+    @property
+    def num_processes(self) -> int:
+        """How many calls can run at the same time now."""
+        return self.limit or 0

@@ -1,0 +1,77 @@
+"""
+The pool of operating system threads.
+
+For bodies that wait or release the interpreter lock.  Time limits are not enforced, and a running
+body can't be stopped, because Python offers no safe way to interrupt a thread.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
+
+from celery.concurrency.base import BasePool, apply_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ("TaskPool",)
+
+
+class ApplyResult:
+    """The handle of one call."""
+
+    __slots__ = ("__weakref__", "f", "get")
+
+    def __init__(self, future: Future[Any]) -> None:
+        self.f = future
+        self.get = future.result
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return once the call has ended or *timeout* seconds have passed."""
+        wait([self.f], timeout)
+
+
+class TaskPool(BasePool):
+    """Run calls in up to *limit* threads."""
+
+    body_can_be_buffer = True
+    signal_safe = False
+    limit: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.executor = ThreadPoolExecutor(max_workers=self.limit, thread_name_prefix="TaskThread")
+
+    def on_stop(self) -> None:
+        """Drop calls that have not begun, so that their messages return to the queue."""
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+    def on_terminate(self) -> None:
+        """Drop calls that have not begun and leave the running ones behind."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        accept_callback: Callable[[int, float], Any] | None = None,
+        **_: Any,
+    ) -> ApplyResult:
+        """Queue one call for the next free thread."""
+        return ApplyResult(
+            self.executor.submit(
+                apply_target,
+                target,
+                args or (),
+                kwargs,
+                callback,
+                accept_callback,
+                error_callback=_.get("error_callback"),
+            )
+        )
+
+    def _get_info(self) -> dict[str, Any]:
+        return super()._get_info() | {"threads": len(self.executor._threads)}
