@@ -32,7 +32,8 @@ class TaskRegistry(dict[str, "Task"]):
                 f"cannot register {task!r} without a name: give the class a `name`, "
                 "or declare the task with @app.task"
             )
-        self[task.name] = task() if inspect.isclass(task) else task
+        instance: Any = task() if inspect.isclass(task) else task
+        self[task.name] = instance
 
     def unregister(self, name: Any) -> None:
         """Remove a task, given by its name or itself.

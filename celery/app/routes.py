@@ -125,11 +125,12 @@ class Router:
     def _default_queue(self) -> Queue:
         if self.app is None:
             raise QueueNotFound("This router has no app, so there is no default queue to use")
-        return self.expand_destination(self.app.conf.task_default_queue)["queue"]
+        queue: Queue = self.expand_destination(self.app.conf.task_default_queue)["queue"]
+        return queue
 
     def expand_destination(self, route: str | Mapping[str, Any]) -> Destination:
         """Copy *route*, with the queue object in place of the name of a queue."""
-        destination = {"queue": route} if isinstance(route, str) else dict(route)
+        destination: Destination = {"queue": route} if isinstance(route, str) else dict(route)
         queue = destination.get("queue")
         if queue is None:
             destination.pop("queue", None)
@@ -190,7 +191,7 @@ def _router(entry: Any) -> Callable[..., Any]:
     if isinstance(entry, (Mapping, list, tuple)):
         return MapRoute(entry)
     if isinstance(entry, str):
-        lazily: Callable[..., Any] = mlazy(expand_router_string, entry)
+        lazily: Callable[..., Any] = mlazy(expand_router_string, entry)  # type: ignore[no-untyped-call]
         return lazily
     router: Callable[..., Any] = entry
     return router

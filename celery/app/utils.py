@@ -213,10 +213,10 @@ class Settings(ConfigurationView):
         self.defaults.insert(place - 1, source)
         self._changed()
 
-    def swap_with(self, other: Settings) -> None:
+    def swap_with(self, other: ConfigurationView) -> None:
         """Take over the sources of *other*."""
         super().swap_with(other)
-        self.__dict__["deprecated_settings"] = other.deprecated_settings
+        self.__dict__["deprecated_settings"] = other.__dict__.get("deprecated_settings")
         self._changed()
 
     def copy(self) -> Settings:
@@ -473,7 +473,7 @@ def _show_broker(value: Any) -> Any:
         return value
     if ";" not in value and "+" not in value:
         try:
-            return Connection(value).as_uri(mask=MASK)
+            return sanitize_url(Connection(value).as_uri(include_password=True))
         except (ImportError, KeyError, ValueError):
             pass  # an unknown transport or port; the text itself still tells something
     return sanitize_url(value)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from celery import signals
 from celery.exceptions import ImproperlyConfigured
@@ -204,7 +204,9 @@ class BaseLoader:
     def read_configuration(self, env: str = "CELERY_CONFIG_MODULE") -> Mapping[str, Any]:
         """Read the module named by the environment variable *env*; unset means no settings."""
         name = os.environ.get(env)
-        return DictAttribute(self._import_config_module(name)) if name else {}
+        if not name:
+            return {}
+        return cast("Mapping[str, Any]", DictAttribute(self._import_config_module(name)))
 
     def _import_config_module(self, name: str) -> ModuleType:
         try:

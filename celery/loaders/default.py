@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from celery.exceptions import NotConfigured
 from celery.loaders.base import BaseLoader, is_missing
@@ -50,5 +50,4 @@ class Loader(BaseLoader):
                 )
             return {}
         self.configured = True
-        settings: Mapping[str, Any] = self.setup_settings(module)
-        return settings
+        return cast("Mapping[str, Any]", self.setup_settings(module))

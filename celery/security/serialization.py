@@ -132,9 +132,9 @@ def register_auth(
         serializer: Makes the data that is signed.
     """
     auth = SecureSerializer(
-        key and PrivateKey(_content(key), password=key_password),
-        cert and Certificate(_content(cert)),
-        store and FSCertStore(store),
+        PrivateKey(_content(key), password=key_password) if key else None,
+        Certificate(_content(cert)) if cert else None,
+        FSCertStore(store) if store else None,
         digest=digest,
         serializer=serializer,
     )
