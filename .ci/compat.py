@@ -1,7 +1,7 @@
 """Run the recorded compatibility checks; fail when a section drops below its last figure.
 
 The figures live in ``.ci/compat.json``. They only ever rise: ``--update`` writes the
-present ones. Without the recordings beside the checkout there is nothing to compare.
+present ones. The argument is the checker's path; without it there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -13,29 +13,28 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CHECK = HERE.parent.parent / "shared" / "compat" / "check.py"
 FIGURES = HERE / "compat.json"
 
 
-def measure() -> dict[str, list[int]]:
+def measure(checker: Path) -> dict[str, list[int]]:
     """Return ``{section: [present, total]}``."""
     done = subprocess.run(
-        [sys.executable, str(CHECK), "--json"],
+        [sys.executable, str(checker), "--json"],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(HERE.parent)},
     )
     report = json.loads(done.stdout)
-    sections = report.get("sections", report)
-    return {name: [row["present"], row["total"]] for name, row in sections.items()}
+    return {name: [row["present"], row["total"]] for name, row in report.items()}
 
 
 def main() -> int:
-    if not CHECK.exists():
-        print("no recordings beside this checkout: nothing to compare")
+    paths = [Path(word) for word in sys.argv[1:] if not word.startswith("-")]
+    if not paths or not paths[0].exists():
+        print("no recordings at hand: nothing to compare")
         return 0
-    now = measure()
+    now = measure(paths[0])
     if "--update" in sys.argv:
         FIGURES.write_text(json.dumps(now, indent=1) + "\n")
     last = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         xstarmap,
     )
 
+
 def _patch_eventlet() -> None:
     import eventlet.debug
 

@@ -28,7 +28,7 @@ from kombu.utils.compat import register_after_fork
 from kombu.utils.objects import cached_property
 from kombu.utils.uuid import uuid
 
-from celery import _state, signals
+from celery import _state, canvas, signals
 from celery.app import _upward, backends
 from celery.app import annotations as task_annotations
 from celery.app import builtins as _builtins  # noqa: F401 - its tasks are added to every app
@@ -439,11 +439,6 @@ class Celery:
         Raises:
             TypeError: It is not applied to one callable.
         """
-        if USING_EXECV and opts.get("lazy", True):
-            # A child started by executing a new interpreter may hold the task in another app.
-            from celery.app import shared_task
-
-            return shared_task(*args, lazy=False, **opts)
 
         def decorator(
             shared: bool = True,
@@ -948,8 +943,6 @@ class Celery:
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature bound to this app; see `celery.signature`."""
-        from celery import canvas
-
         kwargs["app"] = self
         return canvas.signature(*args, **kwargs)
 

@@ -119,7 +119,9 @@ class Inspect:
         if isinstance(self.destination, str):
             return by_node.get(self.destination)
         if self.pattern:
-            return {n: r for n, r in by_node.items() if match(n, self.pattern, self.matcher)}
+            # The annotations of kombu say bytes, the code takes text.
+            fits: Callable[..., bool] = match
+            return {n: r for n, r in by_node.items() if fits(n, self.pattern, self.matcher)}
         return by_node
 
     def report(self) -> Any:
@@ -213,8 +215,8 @@ class Control:
     Mailbox: ClassVar[type[pidbox.Mailbox]] = pidbox.Mailbox
 
     def __init__(self, app: Celery | None = None) -> None:
-        self.app: Any = app
-        conf = self.app.conf
+        self.app = app = _state.app_or_default(app)
+        conf = app.conf
         if conf.control_queue_exclusive and conf.control_queue_durable:
             raise ImproperlyConfigured(
                 "Control queue cannot be both exclusive and durable: turn one of the settings "
@@ -223,10 +225,10 @@ class Control:
         self.mailbox = self.Mailbox(
             conf.control_exchange,
             type="fanout",
-            clock=self.app.clock,
+            clock=app.clock,
             accept=conf.accept_content,
             serializer=conf.task_serializer,
-            producer_pool=lazy(lambda: self.app.amqp.producer_pool),
+            producer_pool=lazy(lambda: app.amqp.producer_pool),
             queue_ttl=conf.control_queue_ttl,
             queue_expires=conf.control_queue_expires,
             queue_exclusive=conf.control_queue_exclusive,

@@ -19,6 +19,7 @@ from kombu.utils.uuid import uuid
 
 from celery import _state, canvas, states
 from celery.app import annotations as task_annotations
+from celery.app import trace
 from celery.app._context import Context
 from celery.exceptions import (
     CDeprecationWarning,
@@ -195,7 +196,9 @@ class Task:
     @classmethod
     def bind(cls, app: Celery) -> Celery:
         """Make this class a task of *app*: settings fill what the class leaves unset."""
-        was_bound, cls.__bound__ = cls.__bound__, True
+        # Asked of the class itself: a bound base class says nothing about this one.
+        was_bound = cls.__dict__.get("__bound__", False)
+        cls.__bound__ = True
         cls._app = app
         conf = app.conf
         cls._exec_options = None
@@ -218,7 +221,7 @@ class Task:
     def _get_app(cls) -> Celery:
         if cls._app is None:
             cls._app = _state.get_current_app()
-        if not cls.__bound__:
+        if not cls.__dict__.get("__bound__", False):
             # A class used without being registered works with the current app.
             cls.bind(cls._app)
         return cls._app
@@ -354,9 +357,7 @@ class Task:
         self, args: Any, kwargs: Any, options: Mapping[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Dump pydantic models among the arguments, unless the serializer carries them as such."""
-        serializer = (
-            options.get("serializer") or self.serializer or self.app.conf.task_serializer
-        )
+        serializer = options.get("serializer") or self.serializer or self.app.conf.task_serializer
         if serializer == "pickle":
             return args, kwargs
         bound = not isinstance(type(self).__dict__.get("run"), staticmethod)
@@ -531,8 +532,6 @@ class Task:
             retries: The number of the attempt, from 0.
             options: As for `apply_async`; times and destinations have no effect.
         """
-        from celery.app import trace
-
         app = self._get_app()
         args = tuple(args or ())
         if not isinstance(kwargs, Mapping | None):

@@ -155,12 +155,10 @@ def get_task_name(request: Any, default: str) -> str:
 
 def task_has_custom(task: Task, attr: str) -> bool:
     """Say whether the class of *task* or one of its bases overrides the hook *attr*."""
-    from celery.app.task import BaseTask
-
+    mro = type(task).__mro__
+    ours = {cls for cls in mro if cls.__module__ == "celery.app.task"}
     return bool(
-        mro_lookup(
-            task.__class__, attr, stop={BaseTask, object}, monkey_patched=["celery.app.task"]
-        )
+        mro_lookup(type(task), attr, stop={*ours, object}, monkey_patched=["celery.app.task"])
     )
 
 
@@ -397,9 +395,7 @@ def build_tracer(
             return False
         if uuid in successful_requests:
             return True
-        from celery.result import AsyncResult
-
-        return AsyncResult(uuid, app=app).state == SUCCESS
+        return bool(backend.get_state(uuid) == SUCCESS)
 
     def announce(uuid: str, args: Any, kwargs: Any, ctx: Context) -> None:
         """Tell everybody that the task is about to run."""
