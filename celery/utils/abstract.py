@@ -1,63 +1,67 @@
-"""Abstract classes of what can be called like a task; ``isinstance`` works by structure."""
+"""
+What makes an object a task, or a signature, for whoever only uses it.
+
+A class belongs here by what it offers, or by being registered.
+"""
 
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = ("CallableSignature", "CallableTask")
 
 
 class _AbstractClass(metaclass=ABCMeta):
-    """A class whose subclass check asks for the attributes in ``__required_attributes__``."""
-
-    __required_attributes__: frozenset[str] = frozenset()
+    __required_attributes__: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def _has_all(cls, candidate: type) -> bool:
-        return all(
-            any(name in vars(base) for base in candidate.__mro__)
-            for name in cls.__required_attributes__
-        )
+    def __subclasshook__(cls, other: type) -> Any:
+        required = cls.__dict__.get("__required_attributes__")
+        if not required:
+            return NotImplemented
+        offered = {name for base in other.__mro__ for name in vars(base)}
+        return True if required <= offered else NotImplemented
 
     @classmethod
     def register(cls, other: type) -> type:
-        """Count *other* as a subclass; a decorator."""
-        # ABCMeta keeps the register; this only makes it reachable on the class under mypy.
+        """Declare that *other* belongs here; also a decorator."""
         return ABCMeta.register(cls, other)
 
 
-class CallableTask(_AbstractClass, Callable):  # type: ignore[misc]
-    """What has the calling methods of a task."""
+class CallableTask(_AbstractClass, Callable):  # type: ignore[misc]  # an abstract base by intent
+    """What can be called, here or by a worker."""
 
-    __required_attributes__ = frozenset({"delay", "apply_async", "apply"})
+    __required_attributes__ = frozenset({"delay", "apply_async", "apply", "__call__"})
 
     @abstractmethod
     def delay(self, *args: Any, **kwargs: Any) -> Any:
-        """Call with these arguments."""
+        """Send a call with these arguments."""
 
     @abstractmethod
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Call with options."""
+        """Send a call, with options."""
 
     @abstractmethod
     def apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Call in this process."""
-
-    @classmethod
-    def __subclasshook__(cls, candidate: type) -> Any:
-        return (cls is CallableTask and cls._has_all(candidate)) or NotImplemented
+        """Call here, as a worker would."""
 
 
 class CallableSignature(CallableTask):
-    """What has the parts and the algebra of a signature."""
+    """A call to be made: a task with arguments and options."""
 
-    __required_attributes__ = frozenset({"clone", "freeze", "set", "link", "link_error", "__or__"})
+    __required_attributes__ = frozenset(
+        {
+            *("name", "type", "app", "id", "task", "args", "kwargs", "options", "subtask_type"),
+            *("chord_size", "immutable", "clone", "freeze", "set", "link", "link_error"),
+            *("__or__", "__invert__"),
+        }
+    )
 
     @property
     @abstractmethod
-    def name(self) -> Any:
+    def name(self) -> str:
         """Name of the task."""
 
     @property
@@ -68,16 +72,16 @@ class CallableSignature(CallableTask):
     @property
     @abstractmethod
     def app(self) -> Any:
-        """The app."""
+        """The app it is called with."""
 
     @property
     @abstractmethod
-    def id(self) -> Any:
-        """Id of the call, once frozen."""
+    def id(self) -> str | None:
+        """Id of the call, once it is frozen."""
 
     @property
     @abstractmethod
-    def task(self) -> Any:
+    def task(self) -> str:
         """Name of the task."""
 
     @property
@@ -97,54 +101,48 @@ class CallableSignature(CallableTask):
 
     @property
     @abstractmethod
-    def subtask_type(self) -> Any:
-        """Which kind of composite this is, or None."""
+    def subtask_type(self) -> str | None:
+        """Kind of workflow; None for a single call."""
 
     @property
     @abstractmethod
-    def chord_size(self) -> Any:
-        """How many results a chord header with this in it yields."""
+    def chord_size(self) -> int | None:
+        """Number of results it adds to a chord it is part of."""
 
     @property
     @abstractmethod
-    def immutable(self) -> Any:
-        """Whether further arguments are refused."""
+    def immutable(self) -> bool:
+        """Whether it ignores the result of the call before it."""
 
     @abstractmethod
     def clone(self, args: Any = None, kwargs: Any = None) -> Any:
-        """Copy, with further arguments."""
+        """Copy it, with further arguments."""
 
     @abstractmethod
     def freeze(
         self,
-        id: Any = None,
-        group_id: Any = None,
+        id: str | None = None,
+        group_id: str | None = None,
         chord: Any = None,
-        root_id: Any = None,
-        group_index: Any = None,
+        root_id: str | None = None,
+        group_index: int | None = None,
     ) -> Any:
-        """Give the call its id; return its result."""
+        """Give it an id before it is sent."""
 
     @abstractmethod
-    def set(self, immutable: Any = None, **options: Any) -> Any:
-        """Set options."""
+    def set(self, immutable: bool | None = None, **options: Any) -> Any:
+        """Change options."""
 
     @abstractmethod
     def link(self, callback: Any) -> Any:
-        """Add a callback."""
+        """Call *callback* with the result."""
 
     @abstractmethod
     def link_error(self, errback: Any) -> Any:
-        """Add an errback."""
+        """Call *errback* if it fails."""
 
     @abstractmethod
-    def __or__(self, other: Any) -> Any:
-        """Chain."""
+    def __or__(self, other: Any) -> Any: ...
 
     @abstractmethod
-    def __invert__(self) -> Any:
-        """Apply, and wait for the result."""
-
-    @classmethod
-    def __subclasshook__(cls, candidate: type) -> Any:
-        return (cls is CallableSignature and cls._has_all(candidate)) or NotImplemented
+    def __invert__(self) -> Any: ...

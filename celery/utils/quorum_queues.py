@@ -1,4 +1,4 @@
-"""Find out whether an app uses quorum queues, which change how prefetch and ETA work."""
+"""Finding out whether quorum queues are in use: they don't know global prefetch limits."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ if TYPE_CHECKING:
 
 
 def detect_quorum_queues(app: Celery, driver_type: str) -> tuple[bool, str]:
-    """Say whether any queue of *app* is a quorum queue, and which.
+    """
+    Look for a quorum queue among those the app knows.
 
     Args:
-        driver_type: Kind of broker as the kombu transport names it; only ``"amqp"`` has them.
+        app: The app.
+        driver_type: That of the broker's transport; only ``amqp`` has such queues.
 
     Returns:
-        ``(True, name of the first)`` or ``(False, "")``.
+        Whether there is one, and its name, or an empty string.
     """
-    if driver_type == "amqp":
-        for name, queue in app.amqp.queues.items():
-            if (queue.queue_arguments or {}).get("x-queue-type") == "quorum":
-                return True, name
+    if driver_type != "amqp":
+        return False, ""
+    for queue in app.amqp.queues.values():
+        if (queue.queue_arguments or {}).get("x-queue-type") == "quorum":
+            return True, str(queue.name)
     return False, ""

@@ -89,7 +89,7 @@ class Signal:
 
     Args:
         providing_args: The arguments that receivers get; for the reader.
-        use_caching: Remember which receivers each sender has.
+        use_caching: Accepted for old callers; looking receivers up is fast enough.
         name: For logs.
         robust: Log what a receiver raises, and go on; otherwise let it through to the sender.
     """
@@ -109,7 +109,6 @@ class Signal:
         self.use_caching = use_caching
         self.name = name
         self.robust = robust
-        self.sender_receivers_cache: dict[_Key, list[_Receiver]] = {}
 
     def connect(self, *args: Any, **kwargs: Any) -> Any:
         """
@@ -146,7 +145,7 @@ class Signal:
         connection = _Receiver(find, key, sender, retry)
         with self.lock:
             if not self._has(key, connection.sender_key):
-                self._replace([*self.receivers, connection])
+                self.receivers = [*self.receivers, connection]
         return receiver
 
     def _weakly(self, receiver: Callable[..., Any]) -> Callable[[], Any]:
@@ -174,12 +173,8 @@ class Signal:
             rest = [connection for connection in self.receivers if not is_meant(connection)]
             removed = len(rest) < len(self.receivers)
             if removed:
-                self._replace(rest)
+                self.receivers = rest
         return removed
-
-    def _replace(self, receivers: list[_Receiver]) -> None:
-        self.receivers = receivers
-        self.sender_receivers_cache = {}
 
     def disconnect(
         self,
@@ -206,15 +201,11 @@ class Signal:
 
     def _live_receivers(self, sender: Any) -> list[tuple[Callable[..., Any], bool]]:
         sender_key = None if sender is None else _key_of(sender)
-        if self.use_caching:
-            cache = self.sender_receivers_cache
-            connections = cache.get(sender_key)
-            if connections is None:
-                connections = [c for c in self.receivers if c.listens_to(sender_key)]
-                cache[sender_key] = connections
-        else:
-            connections = [c for c in self.receivers if c.listens_to(sender_key)]
-        found = ((connection.find(), connection.retry) for connection in connections)
+        found = (
+            (connection.find(), connection.retry)
+            for connection in self.receivers
+            if connection.listens_to(sender_key)
+        )
         return [(receiver, retry) for receiver, retry in found if receiver is not None]
 
     def send(self, sender: Any, **named: Any) -> list[tuple[Callable[..., Any], Any]]:
