@@ -101,7 +101,7 @@ class _Node(Protocol):
 
 
 def _importable_class(obj: object) -> type[Any]:
-    """Return the nearest class of *obj* that a pickle can name; apps make subclasses at run time."""
+    """Return the nearest class of *obj* that a pickle can name: apps make subclasses of results."""
     for cls in type(obj).__mro__:
         module = sys.modules.get(cls.__module__)
         if getattr(module, cls.__qualname__, None) is cls:
