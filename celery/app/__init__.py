@@ -1,7 +1,6 @@
 """The application layer: apps, tasks, routing, publishing, tracing."""
 
-from __future__ import annotations
-
+# No ``from __future__ import annotations`` here: it would hide the module of that name.
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,7 @@ def pop_current_task() -> Any:
     return _pop_current_task()
 
 
-def bugreport(app: Celery | None = None) -> str:
+def bugreport(app: "Celery | None" = None) -> str:
     """Return versions, platform and settings of *app*, by default the current one, as text."""
     return app_or_default(app).bugreport()
 
@@ -75,7 +74,7 @@ def shared_task(*args: Any, **kwargs: Any) -> Any:
             name = options.get("name")
             task_options = {key: value for key, value in options.items() if key != "lazy"}
 
-            def constructor(app: Celery) -> Any:
+            def constructor(app: "Celery") -> Any:
                 return app._task_from_fun(fun, **task_options)
 
             # Apps finalized from now on, and those that are finalized already.

@@ -443,7 +443,7 @@ class Task:
             else:
                 options.setdefault("exchange", exchange)
                 options.setdefault("routing_key", routing_key)
-        return self.signature(args, kwargs, task=self.name, **options)
+        return self.signature(args, kwargs, **options)
 
     subtask_from_request = signature_from_request
 

@@ -43,7 +43,9 @@ def main() -> int:
                 failed.get(timeout=TIMEOUT_S)
             except ZeroDivisionError as exc:
                 print(f"    {type(exc).__name__}: {exc} (state {failed.state})")
-            print(f"All of it took {time.monotonic() - started:.1f} s, the worker's start included.")
+            print(
+                f"All of it took {time.monotonic() - started:.1f} s, the worker's start included."
+            )
         finally:
             worker.send_signal(signal.SIGTERM)
             worker.wait(timeout=TIMEOUT_S)
