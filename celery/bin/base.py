@@ -430,7 +430,7 @@ class LogLevel(StringChoice):
             return int(value)
         from celery.utils.log import mlevel
 
-        return mlevel(super().convert(str(value).upper(), param, ctx))
+        return mlevel(super().convert(str(value).upper(), param, ctx)) or 0
 
 
 COMMA_SEPARATED_LIST = CommaSeparatedList()

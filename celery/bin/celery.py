@@ -135,12 +135,12 @@ def _load_plugin(point: metadata.EntryPoint) -> click.Command:
     return command
 
 
-class CeleryGroup(DYMGroup):
+class CeleryGroup(DYMGroup):  # type: ignore[misc]  # click_didyoumean has no types
     """The group of all commands."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by group, then the commands."""
-        base.CeleryCommand.format_options(self, ctx, formatter)  # type: ignore[arg-type]
+        base.CeleryCommand.format_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -156,7 +156,7 @@ class CeleryGroup(DYMGroup):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, with the options that extensions of the loaded app add to it."""
-        command = super().get_command(ctx, cmd_name)
+        command: click.Command | None = super().get_command(ctx, cmd_name)
         context = ctx.obj
         if command is None or not isinstance(context, base.CLIContext) or not context.has_own_app:
             return command

@@ -38,7 +38,7 @@ Handler = Callable[[dict[str, Any]], Any]
 _zone_and_time = itemgetter("utcoffset", "timestamp")
 
 
-class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is untyped here
+class EventReceiver(ConsumerMixin):
     """
     Gives events to handlers.
 
@@ -76,7 +76,7 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is untyped he
     ) -> None:
         self.app = app = _state.app_or_default(app or self.app)
         conf = app.conf
-        self.channel = maybe_channel(channel)
+        self.channel: Any = maybe_channel(channel)
         self.handlers = {} if handlers is None else handlers
         self.routing_key = routing_key
         self.node_id = node_id or uuid()
@@ -139,7 +139,8 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is untyped he
         self, limit: int | None = None, timeout: float | None = None, wakeup: bool = True
     ) -> Iterator[Any]:
         """Handle events as :meth:`capture` does, with a step of the iterator for each message."""
-        return iter(self.consume(limit=limit, timeout=timeout, wakeup=wakeup))
+        consume: Any = self.consume
+        return iter(consume(limit=limit, timeout=timeout, wakeup=wakeup))
 
     def capture(
         self, limit: int | None = None, timeout: float | None = None, wakeup: bool = True
@@ -155,7 +156,7 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is untyped he
         Raises:
             socket.timeout: After *timeout* seconds of silence.
         """
-        for _ in self.consume(limit=limit, timeout=timeout, wakeup=wakeup):
+        for _ in self.itercapture(limit=limit, timeout=timeout, wakeup=wakeup):
             pass
 
     def wakeup_workers(self, channel: Any = None) -> None:
@@ -183,6 +184,7 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is untyped he
             KeyError: It has no type.
         """
         kind: str = body["type"]
+        clock: int | None
         if kind == "task-sent":
             body["clock"] = clock = (self.clock.value or 1) + CLIENT_CLOCK_SKEW
             self.adjust_clock(clock)
@@ -209,4 +211,4 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is untyped he
     @property
     def connection(self) -> Connection | None:
         """The connection of our channel."""
-        return self.channel.connection.client if self.channel else None
+        return self.channel.connection.client if self.channel is not None else None

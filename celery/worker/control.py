@@ -218,7 +218,7 @@ def memdump(state: Any, samples: int = 10, **kwargs: Any) -> Reply:
 def objgraph(state: Any, num: int = 200, max_depth: int = 10, type: str = "Request") -> Reply:
     """Draw who refers to objects of a type; needs the package objgraph."""
     try:
-        import objgraph as graphs
+        import objgraph as graphs  # type: ignore[import-untyped]  # optional
     except ImportError as exc:
         raise ImportError("Requires the objgraph library: pip install objgraph") from exc
     logger.info("Dumping graph for type %r", type)
@@ -309,9 +309,8 @@ def scheduled(state: Any, **kwargs: Any) -> Reply:
 
 
 def _utc_text(moment: Any) -> str | None:
-    if moment is None:
-        return None
-    return str(to_utc(maybe_make_aware(maybe_iso8601(moment))).isoformat())
+    parsed = maybe_iso8601(moment)
+    return None if parsed is None else to_utc(maybe_make_aware(parsed)).isoformat()
 
 
 @inspect_command(

@@ -70,9 +70,10 @@ class Pidbox:
     def stop(self, c: Any) -> None:
         """Stop listening and close the channel; harmless twice."""
         self.on_stop()
-        self.consumer = self._close_channel(c)
+        self.consumer = None
+        self._close_channel()
 
-    def _close_channel(self, c: Any) -> None:
+    def _close_channel(self) -> None:
         channel, self.node.channel = self.node.channel, None
         if channel is not None:
             try:
@@ -125,7 +126,7 @@ class gPidbox(Pidbox):
         self._resets += 1
 
     def _listen(self, connection: Any) -> None:
-        self._close_channel(self.c)
+        self._close_channel()
         self.node.channel = connection.channel()
         self.consumer = self.node.listen(callback=self.on_message)
 

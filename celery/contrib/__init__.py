@@ -1,0 +1,1 @@
+"""Additions to the library: testing support, debugging, migration, documentation."""

@@ -1,0 +1,1 @@
+"""Additions for Django projects."""

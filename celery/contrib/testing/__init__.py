@@ -1,0 +1,1 @@
+"""Support for tests of projects: apps, workers in a thread, message mocks."""
