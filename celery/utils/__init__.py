@@ -1,6 +1,5 @@
 """The ground layer: helpers that know neither tasks nor apps, and the names old code finds here."""
 
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -7,13 +7,12 @@ A class belongs here by what it offers, or by being registered.
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 __all__ = ("CallableSignature", "CallableTask")
 
 
-class _AbstractClass(metaclass=ABCMeta):
+class _AbstractClass(metaclass=ABCMeta):  # noqa: B024 - a hook, no contract
     __required_attributes__: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
@@ -30,10 +29,14 @@ class _AbstractClass(metaclass=ABCMeta):
         return ABCMeta.register(cls, other)
 
 
-class CallableTask(_AbstractClass, Callable):  # type: ignore[misc]  # an abstract base by intent
+class CallableTask(_AbstractClass):
     """What can be called, here or by a worker."""
 
     __required_attributes__ = frozenset({"delay", "apply_async", "apply", "__call__"})
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call here and now."""
 
     @abstractmethod
     def delay(self, *args: Any, **kwargs: Any) -> Any:

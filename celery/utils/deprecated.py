@@ -126,7 +126,7 @@ def Property(
     alternative: str | None = None,
     description: str | None = None,
 ) -> _Function[[_Function[[Any], Any]], _DeprecatedProperty]:
-    """Make a property of a function that warns when it is used; the arguments are those of `warn`."""
+    """Make a property that warns when it is used; the arguments are those of `warn`."""
     about = {
         "description": description,
         "deprecation": deprecation,

@@ -34,7 +34,7 @@ PROC_SELF_CGROUP = "/proc/self/cgroup"
 class CpuBudget(NamedTuple):
     """How many processors to use, and why: those available, and the quota (None for none)."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides the method, as the public name has to
     available: int
     quota: float | None
 
