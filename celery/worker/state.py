@@ -198,6 +198,14 @@ def task_ready(
         discard_scheduled_request(request)
 
 
+def task_forgotten(request: Request) -> None:
+    """Note that *request* won't run here: its message went back to the broker."""
+    if requests.get(request.id) is request:
+        del requests[request.id]
+    reserved_requests.discard(request)
+    scheduled_requests.discard(request)
+
+
 class Persistent:
     """Keeps the revoked ids and the logical clock in a file over restarts (``--statedb``).
 

@@ -1,0 +1,856 @@
+"""The consumer: one broker connection after another, and the messages on it.
+
+`Consumer.start` runs the steps; the last one, `Evloop`, consumes until the worker stops or
+the connection is lost. In the latter case all steps are stopped and started again on a new
+connection, while the pool goes on with what it has.
+
+A message goes to the strategy of its task. One that is no task, or an unknown one, is
+logged, settled and told of by a signal; none may end the loop.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import sleep, time
+from typing import TYPE_CHECKING, Any
+
+from billiard.common import restart_state
+from billiard.exceptions import RestartFreqExceeded
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.utils.limits import TokenBucket
+from kombu.utils.url import maybe_sanitize_url
+
+from celery import bootsteps, signals
+from celery.app import trace
+from celery.app.task import Context
+from celery.exceptions import (
+    CPendingDeprecationWarning,
+    InvalidTaskError,
+    NotRegistered,
+    WorkerShutdown,
+    WorkerTerminate,
+)
+from celery.utils.functional import noop
+from celery.utils.log import get_logger
+from celery.utils.nodenames import gethostname
+from celery.utils.saferepr import saferepr
+from celery.utils.text import truncate
+from celery.utils.time import humanize_seconds, rate
+from celery.worker import loops, state
+from celery.worker.state import active_requests, maybe_shutdown, reserved_requests, task_reserved
+from celery.worker.strategy import ETA_PRIORITY
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+    from celery.app.task import Task
+    from celery.worker.request import Request
+
+__all__ = ("Consumer", "Evloop", "dump_body")
+
+CLOSE = bootsteps.CLOSE
+TERMINATE = bootsteps.TERMINATE
+STOP_CONDITIONS = {CLOSE, TERMINATE}
+
+logger = get_logger(__name__)
+
+#: Seconds allowed for what a lost connection leaves behind.
+COLLECT_SOCKET_TIMEOUT = 5.0
+
+CONNECTION_RETRY = (
+    "consumer: Connection to broker lost. Trying to re-establish the connection... (%s)"
+)
+CONNECTION_RETRY_STEP = "Trying again {when}... ({retries}/{max_retries})"
+CONNECTION_ERROR = "consumer: Cannot connect to %s: %s.\n%s\n"
+CONNECTION_FAILOVER = "Will retry using next failover."
+
+UNKNOWN_FORMAT = """\
+Received and deleted unknown message.  Wrong destination?!?
+
+It does not look like a task. Its contents: %s
+"""
+
+UNKNOWN_TASK_ERROR = """\
+Received unregistered task of type %s.
+No task of this name is registered with this worker, so the message was dropped.
+
+Is the module that defines it among the worker's imports (settings "imports" and
+"include", option -I)? Do sender and worker import it under the same module name?
+A name says where a task was defined: it has to be the same on both sides.
+
+The contents of the message body:
+%s
+
+The headers of the message:
+%s
+
+The delivery information:
+%s
+"""
+
+INVALID_TASK_ERROR = """\
+Received invalid task message: %s
+The message was dropped, since no attempt to run it could succeed. Its sender
+may follow another version of the message protocol.
+
+The contents of the message body:
+%s
+"""
+
+MESSAGE_DECODE_ERROR = """\
+Can't decode message body: %r [type:%r encoding:%r headers:%s]
+
+body: %s
+"""
+
+MESSAGE_REPORT = """\
+body: {0}
+{{content_type:{1} content_encoding:{2}
+  delivery_info:{3} headers={4}}}
+"""
+
+TERMINATING_TASK_ON_RESTART_AFTER_A_CONNECTION_LOSS = """\
+Task %s cannot be acknowledged after a connection loss since late acknowledgement is enabled
+for it. It is cancelled here, and will run again when the broker delivers it again.
+"""
+
+CANCEL_TASKS_BY_DEFAULT = """\
+Tasks with late acknowledgement that run when the connection is lost run on, and are delivered
+again all the same: each may run twice. From version 6.0 on they are cancelled instead; set
+worker_cancel_long_running_tasks_on_connection_loss to choose that now.
+"""
+
+
+def dump_body(m: Any, body: Any) -> str:
+    """Return *body* of message *m* as text of bounded length, with its size in bytes."""
+    raw = m.body if body is None else body
+    try:
+        size = len(m.body)
+    except TypeError:
+        size = 0
+    return f"{truncate(saferepr(raw), 1024)} ({size}b)"
+
+
+class RateBucket(TokenBucket):  # type: ignore[misc]  # kombu has no types
+    """The rate limit of one task, and the requests that wait for it."""
+
+    #: Timer entry of the next look, None while nothing waits.
+    wakeup: Any = None
+
+    def consume(self, tokens: float = 1) -> bool:
+        """Take *tokens*, unless there are fewer."""
+        return bool(self.can_consume(tokens))
+
+
+class Consumer:
+    """Consumes task messages, through lost connections, until stopped.
+
+    Args:
+        on_task_request: Called with each request that may run now.
+        init_callback: Called with the consumer once it is ready, the first time.
+        hub: The event loop, or None to block on the connection instead.
+        amqheartbeat: Seconds between the broker's heartbeats; None for the setting.
+        worker_options: Options of the worker, for the steps.
+        initial_prefetch_count: Messages the broker may send ahead of acknowledgements.
+        prefetch_multiplier: That many for each process of the pool.
+    """
+
+    Strategies = dict
+
+    init_callback: Any = None
+    pool: Any = None
+    timer: Any = None
+    restart_count = -1
+    #: Sizes of the timer's queue before the steps start, to tell whether any was added.
+    timer_entries_before_start: Any = None
+    timer_entries_registered: Any = None
+    first_connection_attempt = True
+    broker_connection_retry_attempt = 0
+
+    class Blueprint(bootsteps.Blueprint):
+        """The steps of a consumer."""
+
+        name = "Consumer"
+        default_steps = (
+            "celery.worker.consumer.connection:Connection",
+            "celery.worker.consumer.mingle:Mingle",
+            "celery.worker.consumer.events:Events",
+            "celery.worker.consumer.gossip:Gossip",
+            "celery.worker.consumer.heart:Heart",
+            "celery.worker.consumer.control:Control",
+            "celery.worker.consumer.tasks:Tasks",
+            "celery.worker.consumer.delayed_delivery:DelayedDelivery",
+            "celery.worker.consumer.consumer:Evloop",
+            "celery.worker.consumer.agent:Agent",
+        )
+
+        def shutdown(self, parent: Any) -> None:
+            """Let every step end for good."""
+            self.send_all(parent, "shutdown", propagate=False)
+
+    def __init__(
+        self,
+        on_task_request: Callable[[Request], Any],
+        init_callback: Callable[[Any], Any] = noop,
+        hostname: str | None = None,
+        pool: Any = None,
+        app: Celery | None = None,
+        timer: Any = None,
+        controller: Any = None,
+        hub: Any = None,
+        amqheartbeat: float | None = None,
+        worker_options: dict[str, Any] | None = None,
+        disable_rate_limits: bool = False,
+        initial_prefetch_count: int = 2,
+        prefetch_multiplier: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        assert app is not None
+        self.app: Celery = app
+        self.controller = controller
+        self.init_callback = init_callback
+        self.hostname = hostname or gethostname()
+        self.pid = os.getpid()
+        self.pool = pool
+        self.timer = timer
+        self.hub = hub
+        self.on_task_request = on_task_request
+        self.on_task_message: set[Callable[[Request], Any]] = set()
+        self.disable_rate_limits = disable_rate_limits
+        self.initial_prefetch_count = initial_prefetch_count
+        self.prefetch_multiplier = prefetch_multiplier
+        self.qos_global: bool | None = None
+
+        self.connection: Any = None
+        self.event_dispatcher: Any = None
+        self.task_consumer: Any = None
+        self.qos: Any = None
+        self.heart: Any = None
+        self.gossip: Any = None
+        self.strategies: dict[str, Any] = self.Strategies()
+        self.task_buckets: dict[str, RateBucket | None] = {}
+
+        self.conninfo = app.connection_for_read()
+        self.connection_errors: tuple[type[BaseException], ...] = self.conninfo.connection_errors
+        self.channel_errors: tuple[type[BaseException], ...] = self.conninfo.channel_errors
+
+        self._restart_state = restart_state(maxR=5, maxT=1)
+        self._pending: deque[Callable[[], Any]] = deque()
+        self._rate_lock = threading.RLock()
+        #: Timer entries of requests that wait for their ETA.
+        self._held: dict[Request, Any] = {}
+        #: Requests that were running when the connection was lost.
+        self.carried: weakref.WeakSet[Request] = weakref.WeakSet()
+        #: Runs one turn of the loop, within some seconds; None outside of the loop.
+        self.turn: Callable[[float], Any] | None = None
+        self._loop_thread: int | None = None
+        self._was_ready = False
+
+        self.loop = loops.synloop if hub is None else loops.asynloop
+        self.amqheartbeat = (
+            app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat
+        )
+        self.amqheartbeat_rate = app.conf.broker_heartbeat_checkrate
+
+        self.steps: list[Any] = []
+        self.blueprint = self.Blueprint(steps=app.steps["consumer"], on_close=self.on_close)
+        self.blueprint.apply(self, **{**(worker_options or {}), **kwargs})
+
+    # -- calls from other threads
+
+    def call_soon(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Have *p* called by the thread of the loop: at once in it, else with its next turn."""
+        call = partial(p, *args, **kwargs) if args or kwargs else p
+        if threading.get_ident() == self._loop_thread:
+            return call()
+        if self.hub is not None:
+            self.hub.call_soon(call)
+        else:
+            self._pending.append(call)
+        return call
+
+    def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Do as `call_soon` does; for settling a message."""
+        return self.call_soon(p, *args, **kwargs)
+
+    def perform_pending_operations(self) -> None:
+        """Make the calls that other threads left to the loop."""
+        pending = self._pending
+        while pending:
+            call = pending.popleft()
+            try:
+                call()
+            except Exception as exc:
+                logger.exception("Error in pending operation: %r", exc)
+
+    # -- rate limits
+
+    def bucket_for_task(self, type: Task) -> RateBucket | None:
+        """Return a token bucket for the task's rate limit, None when it has none."""
+        limit = rate(getattr(type, "rate_limit", None))
+        return RateBucket(limit, capacity=1) if limit else None
+
+    def reset_rate_limits(self) -> None:
+        """Make the buckets anew; requests that wait in the old ones move over."""
+        with self._rate_lock:
+            old = dict(self.task_buckets)
+            for name, task in self.app.tasks.items():
+                bucket = None if self.disable_rate_limits else self.bucket_for_task(task)
+                self.task_buckets[name] = bucket
+                previous = old.get(name)
+                if previous is None or not previous.contents:
+                    continue
+                if previous.wakeup is not None:
+                    previous.wakeup.cancel()
+                waiting = list(previous.contents)
+                previous.clear_pending()
+                for request in waiting:
+                    if bucket is None:
+                        self.on_task_request(request)
+                    else:
+                        self.throttle(request, bucket)
+
+    def throttle(self, request: Request, bucket: RateBucket) -> None:
+        """Run *request* once *bucket* has a token for it, in order of arrival."""
+        with self._rate_lock:
+            bucket.add(request)
+            if bucket.wakeup is None:
+                self._drain(bucket)
+
+    def _drain(self, bucket: RateBucket) -> None:
+        with self._rate_lock:
+            bucket.wakeup = None
+            while bucket.contents:
+                if not bucket.can_consume(1):
+                    bucket.wakeup = self.timer.call_after(
+                        bucket.expected_time(1), self._drain, (bucket,), priority=ETA_PRIORITY
+                    )
+                    return
+                self.on_task_request(bucket.pop())
+
+    # -- tasks with an ETA
+
+    def hold(self, request: Request, until: float) -> None:
+        """Keep *request* until the POSIX time *until*, with one more message prefetched."""
+        self.qos.increment_eventually()
+        state.task_scheduled(request)
+        self._held[request] = self.timer.call_after(
+            max(until - time(), 0), self.apply_eta_task, (request,), priority=ETA_PRIORITY
+        )
+
+    def apply_eta_task(self, task: Request) -> None:
+        """Run a request whose time has come; its rate limit counts from now."""
+        self._held.pop(task, None)
+        task_reserved(task)
+        self.qos.decrement_eventually()
+        bucket = self.task_buckets.get(task.type)
+        if bucket is not None:
+            self.throttle(task, bucket)
+        else:
+            self.on_task_request(task)
+
+    # -- life
+
+    def start(self) -> None:
+        """Consume, with as many connections as it takes; returns when stopped."""
+        blueprint = self.blueprint
+        while blueprint.state not in STOP_CONDITIONS:
+            maybe_shutdown()
+            self._brake()
+            self.restart_count += 1
+            try:
+                blueprint.start(self)
+            except self.connection_errors as exc:
+                if blueprint.state in STOP_CONDITIONS:
+                    return
+                self._on_connection_error(exc)
+            except self.channel_errors as exc:
+                if not self.app.conf.broker_channel_error_retry:
+                    raise
+                self._on_connection_error(exc)
+
+    def _brake(self) -> None:
+        """Pause when the connection is lost over and over."""
+        if self.restart_count < 0:
+            return
+        try:
+            self._restart_state.step()
+        except RestartFreqExceeded as exc:
+            logger.critical("Frequent restarts detected: %r", exc, exc_info=True)
+            sleep(1)
+
+    def _on_connection_error(self, exc: BaseException) -> None:
+        self.broker_connection_retry_attempt += 1
+        if self.connection is None:
+            self.on_connection_error_before_connected(exc)
+        else:
+            self.on_connection_error_after_connected(exc)
+        # Requests that are not running belong to the lost connection.
+        self.on_close()
+        self.blueprint.restart(self)
+        self._reduce_prefetch()
+
+    def on_connection_error_before_connected(self, exc: BaseException) -> None:
+        """Decide about an error that `ensure_connected` let pass: there are no more attempts.
+
+        Raises:
+            BaseException: *exc*; whoever runs the worker has to know.
+        """
+        raise exc
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Log a lost connection, drop it, and see to the tasks that it takes with it."""
+        if not self.app.conf.broker_connection_retry:
+            raise exc
+        logger.warning(CONNECTION_RETRY, repr(exc), exc_info=True)
+        try:
+            self.connection.collect(socket_timeout=COLLECT_SOCKET_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - the connection is dead anyway
+            logger.debug("while collecting the lost connection: %r", error)
+        if self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
+            for request in tuple(active_requests):
+                if request.task.acks_late and not request.acknowledged:
+                    logger.warning(TERMINATING_TASK_ON_RESTART_AFTER_A_CONNECTION_LOSS, request)
+                    self._cancel(request)
+        else:
+            warnings.warn(CANCEL_TASKS_BY_DEFAULT, CPendingDeprecationWarning, stacklevel=2)
+
+    def cancel_active_requests(self) -> None:
+        """Cancel every request that is running; what that means is up to each."""
+        for request in tuple(active_requests):
+            self._cancel(request)
+
+    def is_busy(self) -> bool:
+        """Say whether the pool has a task that began, or is about to."""
+        slots = getattr(self.controller, "semaphore", None)
+        return bool(active_requests) or (slots is not None and slots.taken > 0)
+
+    def take_turn(self, timeout: float) -> None:
+        """Let the loop work for up to *timeout* seconds, from within it."""
+        if self.turn is not None:
+            self.turn(timeout)
+
+    def _cancel(self, request: Request) -> None:
+        try:
+            request.cancel(self.pool)
+        except NotImplementedError:
+            logger.error("The pool cannot cancel %s; it runs on.", request)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Let every step register with *hub*."""
+        self.blueprint.send_all(
+            self, "register_with_event_loop", args=(hub,), description="Hub.register"
+        )
+
+    def stop(self) -> None:
+        """Stop; what is not settled goes back to the broker."""
+        self.blueprint.stop(self)
+
+    def shutdown(self) -> None:
+        """Let every step end for good."""
+        self.blueprint.shutdown(self)
+
+    def on_ready(self) -> None:
+        """Tell whoever waits for the worker that it consumes."""
+        callback, self.init_callback = self.init_callback, None
+        if callback is not None:
+            callback(self)
+
+    def on_close(self) -> None:
+        """Forget what is not running: the broker delivers it again."""
+        for entry in list(self._held.values()):
+            entry.cancel()
+        self._held.clear()
+        if self.controller is not None and getattr(self.controller, "semaphore", None):
+            self.controller.semaphore.clear()
+        with self._rate_lock:
+            for bucket in self.task_buckets.values():
+                if bucket is not None:
+                    bucket.clear_pending()
+                    if bucket.wakeup is not None:
+                        bucket.wakeup.cancel()
+                        bucket.wakeup = None
+        if self.pool is not None:
+            self.pool.flush()
+        for request in [*state.scheduled_requests, *reserved_requests]:
+            if request not in active_requests and not request.is_in_pool():
+                state.task_forgotten(request)
+                request.free_slot()
+
+    # -- the connection
+
+    def loop_args(self) -> tuple[Any, ...]:
+        """Return the arguments of the loop."""
+        return (
+            self,
+            self.connection,
+            self.task_consumer,
+            self.blueprint,
+            self.hub,
+            self.qos,
+            self.amqheartbeat,
+            self.app.clock,
+            self.amqheartbeat_rate,
+        )
+
+    def connect(self) -> Any:
+        """Return a connection that works, registered with the event loop if there is one."""
+        connection = self.connection_for_read(heartbeat=self.amqheartbeat)
+        if self.hub is not None:
+            connection.transport.register_with_event_loop(connection.connection, self.hub)
+        return connection
+
+    def connection_for_read(self, heartbeat: float | None = None) -> Any:
+        """Return a connection to consume from."""
+        return self.ensure_connected(self.app.connection_for_read(heartbeat=heartbeat))
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """Return a connection to publish to."""
+        return self.ensure_connected(self.app.connection_for_write(url=url, heartbeat=heartbeat))
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect *conn*, trying again as the settings ask for; returns it."""
+        conf = self.app.conf
+        attempts = [0]
+
+        def report(exc: BaseException, interval: float, next_step: str | None = None) -> None:
+            if interval == 0 and getattr(conn, "alt", None):
+                next_step = CONNECTION_FAILOVER
+            attempts[0] += 1
+            step = next_step or CONNECTION_RETRY_STEP.format(
+                when=humanize_seconds(interval, "in", " "),
+                retries=attempts[0],
+                max_retries=conf.broker_connection_max_retries,
+            )
+            logger.error(CONNECTION_ERROR, maybe_sanitize_url(conn.as_uri()), exc, step)
+
+        if not self._retries_connecting():
+            self.first_connection_attempt = False
+            conn.connect()
+            return conn
+        conn = conn.ensure_connection(
+            report,
+            conf.broker_connection_max_retries,
+            callback=maybe_shutdown,
+        )
+        self.first_connection_attempt = False
+        self.broker_connection_retry_attempt = 0
+        return conn
+
+    def _retries_connecting(self) -> bool:
+        conf = self.app.conf
+        if not self.first_connection_attempt:
+            return bool(conf.broker_connection_retry)
+        on_startup = conf.broker_connection_retry_on_startup
+        if on_startup is not None:
+            return bool(on_startup)
+        if conf.broker_connection_retry:
+            warnings.warn(
+                "broker_connection_retry will no longer decide about retries at start-up in "
+                "version 6.0: set broker_connection_retry_on_startup for those.",
+                CPendingDeprecationWarning,
+                stacklevel=3,
+            )
+        return bool(conf.broker_connection_retry)
+
+    # -- prefetch
+
+    @property
+    def max_prefetch_count(self) -> int:
+        """Prefetch count when nothing is held back: that of a fresh start."""
+        return int(self.pool.num_processes * self.prefetch_multiplier)
+
+    def _reduce_prefetch(self) -> None:
+        """After a lost connection, leave room for what still runs."""
+        if not self.app.conf.worker_enable_prefetch_count_reduction or self.pool is None:
+            return
+        if self.qos_global is False:
+            logger.info(
+                "Skipping prefetch count reduction after connection restart because "
+                "per-consumer QoS (apply_global=False) is in effect: the count of a running "
+                "consumer could not be raised again."
+            )
+            return
+        limit = self.max_prefetch_count
+        if not limit:
+            return
+        self.carried = weakref.WeakSet(active_requests)
+        self.initial_prefetch_count = max(
+            self.prefetch_multiplier, limit - len(self.carried) * self.prefetch_multiplier
+        )
+        if self.carried:
+            logger.info(
+                "Temporarily reducing the prefetch count to %s: %s tasks still run. "
+                "It grows back to %s as they end.",
+                self.initial_prefetch_count,
+                len(self.carried),
+                limit,
+            )
+
+    def restore_prefetch(self) -> None:
+        """Raise the prefetch count for each task that ended of those a lost connection left."""
+        ended = [request for request in self.carried if request not in active_requests]
+        for request in ended:
+            self.carried.discard(request)
+        if ended and self.qos is not None:
+            room = self.max_prefetch_count - self.qos.value
+            step = min(len(ended) * self.prefetch_multiplier, room)
+            if step > 0:
+                self.qos.increment_eventually(step)
+            if not self.carried:
+                self.initial_prefetch_count = self.max_prefetch_count
+                logger.info("Resuming normal operations following a restart.")
+
+    def on_qos_known(self) -> None:
+        """Undo a reduction that the new connection can't take back."""
+        if self.qos_global is False and self.pool is not None and self._was_ready:
+            self.carried = weakref.WeakSet()
+            if self.max_prefetch_count:
+                self.initial_prefetch_count = self.max_prefetch_count
+
+    def update_prefetch_count(self, by: int = 0) -> int | None:
+        """Follow a pool that grew (or shrank, *by* negative) by some processes.
+
+        Returns:
+            The new count, or None where it can't change.
+        """
+        slots = getattr(self.controller, "semaphore", None)
+        if slots is not None and self.pool is not None:
+            slots.resize(slots.limit + by)
+        if not self.qos_global or self.qos is None or not self.max_prefetch_count:
+            return None
+        change = by * self.prefetch_multiplier
+        if change > 0:
+            return int(self.qos.increment_eventually(change))
+        return int(self.qos.decrement_eventually(-change))
+
+    _update_prefetch_count = update_prefetch_count
+
+    def on_send_event_buffered(self) -> None:
+        """Flush the buffered events with the loop's next turn."""
+        if self.hub is not None:
+            self.hub._ready.add(self.event_dispatcher.flush)
+
+    # -- queues
+
+    def add_task_queue(
+        self,
+        queue: Any,
+        exchange: Any = None,
+        exchange_type: str | None = None,
+        routing_key: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Consume from one more queue, also after lost connections."""
+        consumer = self.task_consumer
+        queues = self.app.amqp.queues
+        if queue in queues:
+            declared = queues[queue]
+        else:
+            exchange = queue if exchange is None else exchange
+            exchange_type = "direct" if exchange_type is None else exchange_type
+            declared = queues.select_add(
+                queue,
+                exchange=exchange,
+                exchange_type=exchange_type,
+                routing_key=queue if routing_key is None else routing_key,
+                **options,
+            )
+        if queue not in queues.consume_from:
+            queues.select_add(declared)
+        if not consumer.consuming_from(queue):
+            consumer.add_queue(declared)
+            consumer.consume()
+            logger.info("Started consuming from %s", queue)
+
+    def cancel_task_queue(self, queue: Any) -> None:
+        """Stop consuming from a queue, also after lost connections."""
+        logger.info("Canceling queue %s", queue)
+        self.app.amqp.queues.deselect(queue)
+        self.task_consumer.cancel_by_queue(queue)
+
+    # -- messages
+
+    def update_strategies(self) -> None:
+        """Build the strategy of every task anew, and its tracer where tasks run in here."""
+        self.reset_rate_limits()
+        app, hostname = self.app, self.hostname
+        runs_here = self.pool is None or not self.pool.uses_semaphore
+        for name, task in app.tasks.items():
+            self.strategies[name] = task.start_strategy(app, self)
+            if runs_here:
+                task.__trace__ = trace.build_tracer(
+                    name, task, app.loader, hostname, app=app
+                )
+
+    def create_task_handler(self, promise: Any = None) -> Callable[[Any], None]:
+        """Return the function that takes every message of the task consumer."""
+        strategies = self.strategies
+        callbacks = self.on_task_message
+        in_loop = self._calls_back_in_loop()
+        call_soon_ack = self.call_soon_ack
+        on_refused = self._on_refused
+
+        def on_task_received(message: Any) -> None:
+            body = None
+            try:
+                try:
+                    name = message.headers["task"]
+                except (KeyError, TypeError):
+                    body = message.decode()
+                    try:
+                        name = body["task"]
+                    except (KeyError, TypeError, IndexError):
+                        self.on_unknown_message(body, message)
+                        return
+                try:
+                    strategy = strategies[name]
+                except (KeyError, TypeError) as exc:
+                    self.on_unknown_task(body, message, exc)
+                    return
+                if in_loop:
+                    strategy(
+                        message, body, message.ack_log_error, message.reject_log_error, callbacks
+                    )
+                else:
+                    strategy(
+                        message,
+                        body,
+                        partial(call_soon_ack, message.ack_log_error),
+                        partial(call_soon_ack, message.reject_log_error),
+                        callbacks,
+                    )
+            except (WorkerShutdown, WorkerTerminate):
+                raise
+            except Exception as exc:  # noqa: BLE001 - no message may end the loop
+                on_refused(body, message, exc)
+
+        return on_task_received
+
+    def _calls_back_in_loop(self) -> bool:
+        """Say whether the pool answers in the thread of the loop, which owns the connection."""
+        pool = self.pool
+        if pool is None or pool.is_green:
+            return False
+        if self.hub is not None and pool.uses_semaphore:
+            return True
+        return getattr(type(pool), "__module__", "").endswith(".solo")
+
+    def _on_refused(self, body: Any, message: Any, exc: Exception) -> None:
+        if isinstance(exc, self.connection_errors) and not isinstance(exc, ValueError):
+            raise exc
+        if isinstance(exc, InvalidTaskError):
+            self.on_invalid_task(body, message, exc)
+        elif isinstance(exc, ContentDisallowed) and message.headers.get("task"):
+            self.on_invalid_task(body, message, exc)
+        elif isinstance(exc, DecodeError | ContentDisallowed):
+            self.on_decode_error(message, exc)
+        else:
+            logger.exception("Cannot handle a message: %r", exc)
+            self.on_invalid_task(body, message, exc)
+
+    def on_decode_error(self, message: Any, exc: BaseException) -> None:
+        """Log and drop a message whose body can't be decoded."""
+        logger.critical(
+            MESSAGE_DECODE_ERROR,
+            exc,
+            message.content_type,
+            message.content_encoding,
+            saferepr(message.headers),
+            dump_body(message, message.body),
+            exc_info=True,
+        )
+        self._drop(message)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Log and drop a message that is no task."""
+        logger.warning(UNKNOWN_FORMAT, self._report(body, message))
+        self._drop(message)
+        signals.task_rejected.send(sender=self, message=message, exc=None)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """Log and drop a message of a task that is not registered, and fail its result."""
+        headers = message.headers
+        fields = headers if headers.get("task") else body
+        name, task_id = fields["task"], fields.get("id")
+        logger.error(
+            UNKNOWN_TASK_ERROR,
+            saferepr(name),
+            dump_body(message, body),
+            saferepr(headers),
+            saferepr(message.delivery_info),
+            exc_info=exc,
+        )
+        self._drop(message)
+        if isinstance(task_id, str):
+            self._fail_unknown(task_id, str(name), fields)
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+    def _fail_unknown(self, task_id: str, name: str, fields: Any) -> None:
+        error = NotRegistered(name)
+        context = Context(
+            {
+                "id": task_id,
+                "task": name,
+                "chord": None,
+                "root_id": fields.get("root_id"),
+                "group": fields.get("group"),
+                "reply_to": fields.get("reply_to"),
+                "errbacks": None,
+                "hostname": self.hostname,
+            }
+        )
+        try:
+            self.app.backend.mark_as_failure(task_id, error, request=context)
+        except Exception as exc:
+            logger.exception("Cannot store the failure of %s: %r", task_id, exc)
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.send(
+                "task-failed", uuid=task_id, exception=f"NotRegistered({name!r})"
+            )
+
+    def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """Log and drop a task message that can't be run."""
+        logger.error(INVALID_TASK_ERROR, exc, dump_body(message, body), exc_info=True)
+        self._drop(message)
+        signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    def _drop(self, message: Any) -> None:
+        if not message.acknowledged:
+            message.reject_log_error(logger, self.connection_errors)
+
+    def _report(self, body: Any, message: Any) -> str:
+        return MESSAGE_REPORT.format(
+            dump_body(message, body),
+            saferepr(message.content_type),
+            saferepr(message.content_encoding),
+            saferepr(message.delivery_info),
+            saferepr(message.headers),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Consumer: {self.hostname} ({self.blueprint.human_state()})>"
+
+
+class Evloop(bootsteps.StartStopStep):
+    """The last step: runs the loop."""
+
+    name: str
+    label = "event loop"
+    last = True
+
+    def start(self, c: Any) -> None:
+        """Consume until the connection is lost or the worker stops."""
+        self.patch_all(c)
+        c._loop_thread = threading.get_ident()
+        c._was_ready = True
+        c.loop(*c.loop_args())
+
+    def patch_all(self, c: Any) -> None:
+        """Drop calls that were meant for the last connection."""
+        c._pending.clear()

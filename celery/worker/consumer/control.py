@@ -1,0 +1,33 @@
+"""Step that obeys remote commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import pidbox
+from celery.worker.consumer.tasks import Tasks
+
+__all__ = ("Control",)
+
+
+class Control(bootsteps.StartStopStep):
+    """Listens to the worker's mailbox, where the transport can broadcast."""
+
+    name: str
+    requires = (Tasks,)
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        self.is_green = c.pool is not None and c.pool.is_green
+        self.box = (pidbox.gPidbox if self.is_green else pidbox.Pidbox)(c)
+        self.start = self.box.start  # type: ignore[method-assign]  # the mailbox is the part
+        self.stop = self.box.stop  # type: ignore[method-assign]
+        self.shutdown = self.box.shutdown
+        super().__init__(c, **kwargs)
+
+    def include_if(self, c: Any) -> bool:
+        """Take part where it is wanted and possible."""
+        return bool(
+            c.app.conf.worker_enable_remote_control
+            and c.conninfo.supports_exchange_type("fanout")
+        )

@@ -1,0 +1,83 @@
+"""Step that sends events: what monitors and other workers hear of this one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.consumer.connection import Connection
+
+__all__ = ("Events",)
+
+logger = get_logger(__name__)
+
+
+class Events(bootsteps.StartStopStep):
+    """Keeps an event dispatcher; what could not be sent survives a lost connection.
+
+    Args:
+        task_events: Send events of tasks too, not only of the worker.
+        without_heartbeat, without_gossip: With both, and no task events, nothing is sent.
+    """
+
+    name: str
+    requires = (Connection,)
+
+    def __init__(
+        self,
+        c: Any,
+        task_events: bool = True,
+        without_heartbeat: bool = False,
+        without_gossip: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.groups = None if task_events else ["worker"]
+        self.send_events = bool(task_events or not without_gossip or not without_heartbeat)
+        self.enabled = self.send_events
+        c.event_dispatcher = None
+        super().__init__(c, **kwargs)
+
+    def include_if(self, c: Any) -> bool:
+        """Take part always: events may be switched on later."""
+        return True
+
+    def start(self, c: Any) -> None:
+        """Make a dispatcher on a new connection, and hand it what the last one kept."""
+        previous = self._take(c)
+        evented = c.hub is not None
+        dispatcher = c.event_dispatcher = c.app.events.Dispatcher(
+            c.connection_for_write(),
+            hostname=c.hostname,
+            groups=self.groups,
+            enabled=self.send_events,
+            # Without a loop nobody would flush the buffer in time.
+            buffer_group=["task"] if evented else None,
+            on_send_buffered=c.on_send_event_buffered if evented else None,
+        )
+        for request in list(state.reserved_requests):
+            request.eventer = dispatcher
+        if previous is not None:
+            dispatcher.extend_buffer(previous)
+            dispatcher.flush()
+
+    def stop(self, c: Any) -> None:
+        """Keep the dispatcher for the next start, but let go of its connection."""
+
+    def shutdown(self, c: Any) -> None:
+        """Send what is left, and stop sending."""
+        self._take(c)
+
+    def _take(self, c: Any) -> Any:
+        dispatcher, c.event_dispatcher = c.event_dispatcher, None
+        if dispatcher is not None:
+            for action in (dispatcher.flush, dispatcher.close):
+                try:
+                    action()
+                except Exception as exc:  # noqa: BLE001 - the old connection may be dead
+                    logger.debug("while closing the event dispatcher: %r", exc)
+            connection = getattr(dispatcher, "connection", None)
+            if connection is not None:
+                bootsteps._quietly(connection.release)
+        return dispatcher

@@ -1,0 +1,234 @@
+"""The loops in which a consumer spends its life.
+
+`asynloop` runs on a kombu hub, with transports and pools that can wait together;
+`synloop` blocks on the connection, with all others. Both raise what the connection raises,
+and `WorkerShutdown` or `WorkerTerminate` when the worker is to stop; a warm stop first
+lets running tasks end, with the loop still answering broker, pool and remote commands.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import bootsteps
+from celery.exceptions import WorkerLostError, WorkerShutdown, WorkerTerminate
+from celery.utils.functional import noop
+from celery.utils.log import get_logger
+from celery.worker import state
+
+__all__ = ("asynloop", "synloop")
+
+logger = get_logger(__name__)
+
+#: Seconds for which `synloop` waits for a message before it looks at other things.
+DRAIN_TIMEOUT_S = 1.0
+
+#: The same once it no longer consumes, and waits for tasks to end.
+FINISH_TIMEOUT_S = 0.05
+
+
+def asynloop(
+    obj: Any,
+    connection: Any,
+    consumer: Any,
+    blueprint: Any,
+    hub: Any,
+    qos: Any,
+    heartbeat: float | None,
+    clock: Any,
+    hbrate: float = 2.0,
+) -> None:
+    """Consume on an event loop.
+
+    Args:
+        obj: The consumer of the worker.
+        consumer: The kombu consumer of task messages.
+        heartbeat: Seconds between the broker's heartbeats, None or 0 for none.
+        hbrate: Looks at them for each interval.
+    """
+    consumer.on_message = obj.create_task_handler()
+    obj.controller.register_with_event_loop(hub)
+    obj.register_with_event_loop(hub)
+    # A pool that could not start its processes would let us collect messages for nobody.
+    if not obj.restart_count and not obj.pool.did_start_ok():
+        raise WorkerLostError("Could not start worker processes")
+    consumer.consume()
+    obj.on_ready()
+    hub.propagate_errors = (*obj.connection_errors, *obj.channel_errors)
+    turn = _hub_turns(hub)
+    try:
+        with _woken_by_signals(hub), _watched(obj, connection, heartbeat, hbrate) as check:
+            with _finishing(obj, consumer, lambda timeout: (turn(timeout), check())):
+                while blueprint.state == bootsteps.RUN and obj.connection:
+                    state.maybe_shutdown()
+                    if qos.prev != qos.value:
+                        qos.update()
+                    turn(None)
+                    if obj.carried:
+                        obj.restore_prefetch()
+                    check()
+    finally:
+        try:
+            hub.reset()
+        except Exception as exc:
+            logger.exception("Error cleaning up after event loop: %r", exc)
+
+
+def synloop(
+    obj: Any,
+    connection: Any,
+    consumer: Any,
+    blueprint: Any,
+    hub: Any,
+    qos: Any,
+    heartbeat: float | None,
+    clock: Any,
+    hbrate: float = 2.0,
+    **kwargs: Any,
+) -> None:
+    """Consume by blocking on the connection; see `asynloop` for the arguments."""
+    consumer.on_message = obj.create_task_handler()
+    consumer.consume()
+    obj.on_ready()
+    pause = threading.Event()
+
+    def finish_turn(timeout: float) -> None:
+        # Without a task consumer some transports refuse to drain.
+        pause.wait(min(timeout, FINISH_TIMEOUT_S))
+        obj.perform_pending_operations()
+
+    try:
+        with _watched(obj, connection, heartbeat, hbrate) as check:
+            with _finishing(obj, consumer, finish_turn):
+                while blueprint.state == bootsteps.RUN and obj.connection:
+                    state.maybe_shutdown()
+                    if qos.prev != qos.value:
+                        qos.update()
+                    if obj.carried:
+                        obj.restore_prefetch()
+                    obj.perform_pending_operations()
+                    _drain(connection)
+                    check()
+    finally:
+        obj.perform_pending_operations()
+
+
+def _drain(connection: Any) -> None:
+    try:
+        connection.drain_events(timeout=DRAIN_TIMEOUT_S)
+    except TimeoutError:
+        # Nothing came. Some drivers raise an OSError of their own for that, see below.
+        return
+    except OSError as exc:
+        if exc.errno not in (errno.EINTR, errno.EAGAIN):
+            raise
+
+
+def _hub_turns(hub: Any) -> Callable[[float | None], None]:
+    """Return a function that runs one turn of *hub*, within some seconds or its own time."""
+    loop: list[Any] = [hub.create_loop()]
+
+    def turn(timeout: float | None) -> None:
+        bound = None if timeout is None else hub.call_later(timeout, noop)
+        try:
+            next(loop[0])
+        except StopIteration:
+            loop[0] = hub.create_loop()
+        except BaseException:
+            # A generator that raised is at its end, but the loop may have to go on.
+            loop[0] = hub.create_loop()
+            raise
+        finally:
+            if bound is not None:
+                bound.cancel()
+
+    return turn
+
+
+@contextmanager
+def _finishing(obj: Any, consumer: Any, turn: Callable[[float], Any]) -> Iterator[None]:
+    """Let running tasks end, as far as the way of stopping allows, before the loop ends."""
+    obj.turn = turn
+    try:
+        try:
+            yield
+        except WorkerShutdown:
+            bootsteps._quietly(consumer.cancel)
+            obj.on_close()
+            while obj.is_busy():
+                if state.should_terminate not in (None, False):
+                    state.maybe_shutdown()
+                obj.take_turn(DRAIN_TIMEOUT_S)
+            raise
+    except WorkerTerminate:
+        bootsteps._quietly(consumer.cancel)
+        obj.controller.wait_for_soft_shutdown()
+        obj.cancel_active_requests()
+        raise
+    finally:
+        obj.turn = None
+
+
+@contextmanager
+def _watched(
+    obj: Any, connection: Any, heartbeat: float | None, rate: float
+) -> Iterator[Callable[[], None]]:
+    """Check the broker's heartbeats, *rate* times an interval.
+
+    Gives a function that raises what a check raised: in the loop, rather than in the timer,
+    it is seen as the loss of the connection that it is.
+    """
+    lost: list[BaseException] = []
+
+    def beat() -> None:
+        try:
+            connection.heartbeat_check(rate)
+        except obj.connection_errors as exc:
+            lost.append(exc)
+
+    def check() -> None:
+        if lost:
+            raise lost[0]
+
+    if not heartbeat or not connection.supports_heartbeats:
+        yield check
+        return
+    watch = obj.timer.call_repeatedly(heartbeat / rate, beat)
+    try:
+        yield check
+    finally:
+        watch.cancel()
+
+
+@contextmanager
+def _woken_by_signals(hub: Any) -> Iterator[None]:
+    """Let a signal end the wait of *hub*, which would otherwise resume it (PEP 475)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+
+    def drain() -> None:
+        try:
+            reader.recv(4096)
+        except BlockingIOError:
+            # Another wake-up was drained with this one.
+            return
+
+    previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    hub.add_reader(reader, drain)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        hub.remove_reader(reader)
+        reader.close()
+        writer.close()

@@ -1,0 +1,985 @@
+"""One object per task message in the worker, from its arrival until it is settled.
+
+The strategy makes a `Request`, the pool calls it back: accepted, succeeded, failed, timed
+out. Its life has four stages, and every move between them is in one method:
+
+=========  ==========================================================================
+received   scheduled, reserved or waiting for the pool
+accepted   `Request.on_accepted`: a process runs it; an early message is acknowledged
+ended      any of success, failure, retry, time-out, revoked, cancelled; only once
+settled    the broker was told; `acknowledged` is true
+=========  ==========================================================================
+
+What the broker is told is decided in `celery.worker._settle`. A version 2 body stays
+undecoded here: the pool process decodes it. What needs the arguments in this process
+(remote inspection, hooks after a lost process) decodes on demand.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, tzinfo
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+
+from celery import signals
+from celery._protocol.message import TASK_HEADERS
+from celery.app import trace as tracing
+from celery.app.task import Context
+from celery.exceptions import (
+    Ignore,
+    InvalidTaskError,
+    Reject,
+    Retry,
+    TaskRevokedError,
+)
+from celery.platforms import signals as platform_signals
+from celery.states import RETRY
+from celery.utils.functional import maybe_list, noop
+from celery.utils.log import get_logger
+from celery.utils.nodenames import gethostname
+from celery.utils.saferepr import saferepr
+from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
+from celery.worker import state
+from celery.worker._settle import End, Settlement, resolve, settle, stores_failure
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+    from celery.app.task import Task
+
+__all__ = ("Request",)
+
+IS_PYPY = hasattr(sys, "pypy_version_info")
+
+logger = get_logger(__name__)
+
+revoked_tasks = state.revoked
+revoked_stamps = state.revoked_stamps
+task_accepted = state.task_accepted
+task_ready = state.task_ready
+
+send_revoked = signals.task_revoked.send
+send_retry = signals.task_retry.send
+
+
+def tz_or_local(tzinfo: tzinfo | None = None) -> tzinfo:
+    """Return *tzinfo*, or the local zone when it is None."""
+    return timezone.tz_or_local(tzinfo)
+
+
+class Request:
+    """A received task message and what became of it.
+
+    Args:
+        message: The kombu message.
+        on_ack, on_reject: Called with a logger, the errors to be expected of a lost
+            connection, and for the latter whether to requeue.
+        request_dict: Unused fields of the past; ``headers`` are taken instead.
+        body: What the pool is given: undecoded unless *decoded*.
+        headers: Fields of the task; by default the headers of the message.
+        decoded: *body* is a sequence of args, kwargs and embedded options.
+        utc: Naive times are in UTC; otherwise in the app's zone.
+
+    Raises:
+        InvalidTaskError: A needed header is missing or of no use.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_app",
+        "_args",
+        "_body",
+        "_connection_errors",
+        "_content_encoding",
+        "_content_type",
+        "_context_cache",
+        "_decoded",
+        "_ended",
+        "_eta",
+        "_eventer",
+        "_expires",
+        "_hostname",
+        "_job",
+        "_kwargs",
+        "_message",
+        "_on_ack",
+        "_on_reject",
+        "_request_dict",
+        "_revoked",
+        "_slot",
+        "_task",
+        "_terminate_on_accept",
+        "_tzlocal",
+        "_utc",
+        "acknowledged",
+        "id",
+        "name",
+        "time_limits",
+        "time_start",
+        "worker_pid",
+    )
+    if IS_PYPY:
+        __slots__ = (*__slots__, "__dict__")
+
+    def __init__(
+        self,
+        message: Any,
+        on_ack: Callable[..., Any] = noop,
+        hostname: str | None = None,
+        eventer: Any = None,
+        app: Celery | None = None,
+        connection_errors: tuple[type[BaseException], ...] | None = None,
+        request_dict: dict[str, Any] | None = None,
+        task: Task | None = None,
+        on_reject: Callable[..., Any] = noop,
+        body: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        decoded: bool = False,
+        utc: bool = True,
+        maybe_make_aware: Callable[..., Any] = maybe_make_aware,
+        maybe_iso8601: Callable[..., Any] = maybe_iso8601,
+        **opts: Any,
+    ) -> None:
+        if headers is None:
+            headers = message.headers
+        try:
+            self.id: str = headers["id"]
+            task_type = headers["task"]
+        except KeyError as exc:
+            raise InvalidTaskError(f"Task message without the header {exc}") from exc
+        self.name: str = headers.get("shadow") or task_type
+        self._message = message
+        self._app = app
+        self._body = message.body if body is None else body
+        self._decoded = decoded
+        self._utc = utc
+        if decoded:
+            self._content_type = self._content_encoding = None
+        else:
+            self._content_type = message.content_type
+            self._content_encoding = message.content_encoding
+        self._on_ack = on_ack
+        self._on_reject = on_reject
+        self._hostname = hostname or gethostname()
+        self._eventer = eventer
+        self._connection_errors = connection_errors or ()
+        self._task = task or app.tasks[task_type]  # type: ignore[union-attr]  # one is given
+        self._tzlocal: Any = None
+        self._context_cache: Context | None = None
+        self._args = self._kwargs = None
+        self._job: Any = None
+        self._slot: Any = None
+        self._terminate_on_accept: Any = None
+        self._ended = self._revoked = self.acknowledged = False
+        self.time_start: float | None = None
+        self.worker_pid: int | None = None
+
+        limits = headers.get("timelimit")
+        self.time_limits: tuple[Any, Any] = _time_limits(limits) if limits else (None, None)
+        eta = headers.get("eta")
+        self._eta = None if eta is None else self._moment("ETA", eta)
+        expires = headers.get("expires")
+        self._expires = None if expires is None else self._moment("expires", expires)
+
+        properties = message.properties
+        delivered = message.delivery_info
+        custom = headers.keys() - TASK_HEADERS
+        self._request_dict: dict[str, Any] = {
+            **headers,
+            "headers": {name: headers[name] for name in custom} if custom else None,
+            "properties": properties,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "hostname": self._hostname,
+            "delivery_info": {
+                "exchange": delivered.get("exchange"),
+                "routing_key": delivered.get("routing_key"),
+                "priority": properties.get("priority"),
+                "redelivered": delivered.get("redelivered", False),
+            },
+        }
+
+    def _moment(self, what: str, value: Any) -> datetime:
+        try:
+            moment = maybe_iso8601(value)
+            if moment.tzinfo is None:
+                zone = UTC if self._utc or self._app is None else self._app.timezone
+                moment = maybe_make_aware(moment, zone)
+            return moment  # type: ignore[no-any-return]  # parsed from text
+        except (AttributeError, ValueError, TypeError, OverflowError) as exc:
+            raise InvalidTaskError(f"invalid {what} value {value!r}: {exc}") from exc
+
+    # -- what the message says
+
+    @property
+    def delivery_info(self) -> dict[str, Any]:
+        """Exchange, routing key, priority, and whether it was delivered before."""
+        return self._request_dict["delivery_info"]  # type: ignore[no-any-return]  # ours
+
+    @property
+    def message(self) -> Any:
+        """The kombu message."""
+        return self._message
+
+    @property
+    def request_dict(self) -> dict[str, Any]:
+        """The fields that the pool process builds the request context from."""
+        return self._request_dict
+
+    @property
+    def body(self) -> Any:
+        """What the pool gets to decode, or the decoded body of an old message."""
+        return self._body
+
+    @property
+    def app(self) -> Any:
+        """The app that the worker belongs to."""
+        return self._app
+
+    @property
+    def utc(self) -> bool:
+        """Whether naive times of the message are in UTC."""
+        return self._utc
+
+    @property
+    def content_type(self) -> str | None:
+        """Content type of the body, None when it is decoded already."""
+        return self._content_type
+
+    @property
+    def content_encoding(self) -> str | None:
+        """Encoding of the body, None when it is decoded already."""
+        return self._content_encoding
+
+    @property
+    def type(self) -> str:
+        """Name of the task that runs; `name` is the shadow name if there is one."""
+        return self._request_dict["task"]  # type: ignore[no-any-return]  # a header
+
+    @property
+    def root_id(self) -> str | None:
+        """Id of the first task of the workflow."""
+        return self._request_dict.get("root_id")
+
+    @property
+    def parent_id(self) -> str | None:
+        """Id of the task that called this one."""
+        return self._request_dict.get("parent_id")
+
+    @property
+    def argsrepr(self) -> str:
+        """The positional arguments as the caller showed them."""
+        return self._request_dict.get("argsrepr", "")
+
+    @property
+    def kwargsrepr(self) -> str:
+        """The keyword arguments as the caller showed them."""
+        return self._request_dict.get("kwargsrepr", "")
+
+    @property
+    def _payload(self) -> Any:
+        return self._body if self._decoded else self._message.payload
+
+    @property
+    def args(self) -> Any:
+        """The positional arguments; decodes the body."""
+        return self._payload[0]
+
+    @property
+    def kwargs(self) -> Any:
+        """The keyword arguments; decodes the body."""
+        return self._payload[1]
+
+    @property
+    def _embed(self) -> Mapping[str, Any]:
+        return self._payload[2] or {}
+
+    @property
+    def chord(self) -> Any:
+        """Body of the chord this task is a part of; decodes the body."""
+        return self._embed.get("chord")
+
+    @property
+    def errbacks(self) -> Any:
+        """Signatures to call on failure; decodes the body."""
+        return self._embed.get("errbacks")
+
+    @property
+    def group(self) -> str | None:
+        """Id of the group this task is a part of."""
+        return self._request_dict.get("group")
+
+    @property
+    def group_index(self) -> int | None:
+        """Place in the group."""
+        return self._request_dict.get("group_index")
+
+    @property
+    def groups(self) -> Any:
+        """Stamp ``groups`` of the task."""
+        return self._request_dict.get("groups")
+
+    @property
+    def stamped_headers(self) -> list[str]:
+        """Names of the stamps."""
+        return self._request_dict.get("stamped_headers") or []
+
+    @property
+    def stamps(self) -> dict[str, Any]:
+        """Values of the stamps, each a list."""
+        stamps = self._request_dict.get("stamps") or {}
+        return {name: maybe_list(stamps.get(name) or []) for name in self.stamped_headers}
+
+    @property
+    def reply_to(self) -> str | None:
+        """Queue that the caller reads results from."""
+        return self._request_dict["reply_to"]  # type: ignore[no-any-return]  # a property
+
+    @property
+    def correlation_id(self) -> str | None:
+        """Id that replies carry; equals the task id."""
+        return self._request_dict["correlation_id"]  # type: ignore[no-any-return]  # a property
+
+    @property
+    def replaced_task_nesting(self) -> int:
+        """How many times this task replaced another."""
+        return self._request_dict.get("replaced_task_nesting", 0)
+
+    @property
+    def ignore_result(self) -> bool:
+        """Whether the result is not stored: the call's choice, else the task's."""
+        chosen = self._request_dict.get("ignore_result")
+        return bool(self._task.ignore_result if chosen is None else chosen)
+
+    @property
+    def eta(self) -> datetime | None:
+        """Moment before which the task must not start."""
+        return self._eta
+
+    @property
+    def expires(self) -> datetime | None:
+        """Moment after which the task is no longer wanted."""
+        return self._expires
+
+    @property
+    def tzlocal(self) -> Any:
+        """The zone of the app."""
+        if self._tzlocal is None:
+            self._tzlocal = self._app.timezone if self._app is not None else UTC
+        return self._tzlocal
+
+    # -- what it belongs to
+
+    @property
+    def on_ack(self) -> Callable[..., Any]:
+        """Acknowledges the message."""
+        return self._on_ack
+
+    @property
+    def on_reject(self) -> Callable[..., Any]:
+        """Rejects the message."""
+        return self._on_reject
+
+    @on_reject.setter
+    def on_reject(self, value: Callable[..., Any]) -> None:
+        self._on_reject = value
+
+    @property
+    def hostname(self) -> str:
+        """Node name of the worker."""
+        return self._hostname
+
+    @property
+    def eventer(self) -> Any:
+        """The event dispatcher."""
+        return self._eventer
+
+    @eventer.setter
+    def eventer(self, value: Any) -> None:
+        self._eventer = value
+
+    @property
+    def connection_errors(self) -> tuple[type[BaseException], ...]:
+        """Errors that settling may raise when the connection is lost."""
+        return self._connection_errors
+
+    @property
+    def task(self) -> Task:
+        """The task object."""
+        return self._task
+
+    @property
+    def task_id(self) -> str:
+        """Same as `id`."""
+        return self.id
+
+    @task_id.setter
+    def task_id(self, value: str) -> None:
+        self.id = value
+
+    @property
+    def task_name(self) -> str:
+        """Same as `name`."""
+        return self.name
+
+    @task_name.setter
+    def task_name(self, value: str) -> None:
+        self.name = value
+
+    @property
+    def store_errors(self) -> bool:
+        """Whether a failure is stored."""
+        return not self.ignore_result or bool(self._task.store_errors_even_if_ignored)
+
+    @property
+    def _context(self) -> Context:
+        """The request context, for hooks and stores called in this process."""
+        if self._context_cache is None:
+            fields = dict(self._request_dict)
+            try:
+                args, kwargs, embed = self._payload
+            except Exception as exc:  # noqa: BLE001 - an undecodable body must not hide the end
+                logger.debug("Cannot decode the body of %s: %r", self.id, exc)
+                args, kwargs, embed = (), {}, None
+            fields.update(embed or {}, args=args, kwargs=kwargs, called_directly=False)
+            self._context_cache = Context(fields)
+        return self._context_cache
+
+    # -- into the pool
+
+    def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
+        """Hand the task to *pool* and return the pool's job.
+
+        Raises:
+            TaskRevokedError: It was revoked or has expired meanwhile, and is settled.
+        """
+        if self.revoked():
+            raise TaskRevokedError(self.id)
+        hard, soft = self.time_limits
+        task = self._task
+        self._job = job = pool.apply_async(
+            tracing.fast_trace_task
+            if self._app.use_fast_trace_task
+            else tracing.trace_task_ret,
+            args=(
+                self._request_dict["task"],
+                self.id,
+                self._request_dict,
+                self._body,
+                self._content_type,
+                self._content_encoding,
+            ),
+            accept_callback=self.on_accepted,
+            timeout_callback=self._on_pool_timeout,
+            callback=self._on_pool_success,
+            error_callback=self._on_pool_failure,
+            soft_timeout=soft or task.soft_time_limit,
+            timeout=hard or task.time_limit,
+            correlation_id=self.id,
+        )
+        if self._ended:
+            # Ran to its end within the call, as in the solo pool: nothing to hold on to.
+            self._job = None
+        return job
+
+    def execute(self, loglevel: int | None = None, logfile: str | None = None) -> Any:
+        """Run the task here and now, without a pool; returns its result."""
+        if self.revoked():
+            return None
+        if not self._task.acks_late:
+            self.acknowledge()
+        args, kwargs, embed = self._payload
+        fields = {
+            **self._request_dict,
+            **(embed or {}),
+            "args": args,
+            "kwargs": kwargs,
+            "loglevel": loglevel,
+            "logfile": logfile,
+            "is_eager": False,
+        }
+        done = tracing.trace_task(
+            self._task, self.id, args, kwargs, fields, hostname=self._hostname, app=self._app
+        )
+        if isinstance(done.retval, ExceptionInfo):
+            self.on_failure(done.retval)
+        else:
+            self.on_success((0, done.retstr, done.runtime))
+        return done.retval
+
+    def maybe_expire(self) -> bool:
+        """Say whether the task is no longer wanted."""
+        return self._expires is not None and datetime.now(UTC) > self._expires
+
+    def revoked(self) -> bool:
+        """Say whether the task must not run; if so it is settled, stored and announced."""
+        if self._expires is None and self.id not in revoked_tasks and not revoked_stamps:
+            return False
+        if self._ended:
+            return True
+        expired = self.maybe_expire()
+        if not expired and self.id not in revoked_tasks:
+            header = self._revoked_stamp()
+            if header is None:
+                return False
+            logger.info(
+                "Discarding revoked task: %s[%s] (revoked by header: %s)",
+                self.name,
+                self.id,
+                header,
+            )
+        else:
+            logger.info("Discarding revoked task: %s[%s]", self.name, self.id)
+        self._announce_revoked("expired" if expired else "revoked", False, None, expired)
+        return True
+
+    def _revoked_stamp(self) -> dict[str, Any] | None:
+        """Return the stamps by which this task is revoked, as far as they match."""
+        if not revoked_stamps or not self.stamped_headers:
+            return None
+        mine = self.stamps
+        for name, unwanted in revoked_stamps.items():
+            shared = set(maybe_list(mine.get(name) or [])) & set(maybe_list(unwanted))
+            if shared:
+                values = sorted(shared, key=str)
+                return {name: values[0] if len(values) == 1 else values}
+        return None
+
+    # -- called back by the pool
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Note that process *pid* runs the task since *time_accepted* (monotonic seconds)."""
+        self.worker_pid = pid
+        self.time_start = time() - (monotonic() - time_accepted)
+        if self._ended:
+            return
+        task_accepted(self)
+        if not self._task.acks_late:
+            self.acknowledge()
+        eventer = self._eventer
+        if eventer is not None and eventer.enabled:
+            self.send_event("task-started")
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Task accepted: %s[%s] pid:%r", self.name, self.id, pid)
+        if self._terminate_on_accept is not None:
+            self.terminate(*self._terminate_on_accept)
+
+    def on_success(self, failed__retval__runtime: tuple[int, Any, float], **kwargs: Any) -> None:
+        """Take the answer of the pool process, which may be a failure that it has stored."""
+        failed, retval, runtime = failed__retval__runtime
+        if failed:
+            self.on_failure(retval, return_ok=True)
+            return
+        if self._ended:
+            return
+        self._ended = True
+        task_ready(self, successful=True)
+        if self._task.acks_late:
+            self.acknowledge()
+        eventer = self._eventer
+        if eventer is not None and eventer.enabled:
+            self.send_event("task-succeeded", result=retval, runtime=runtime)
+
+    def on_retry(self, exc_info: Any) -> None:
+        """Settle a task whose next attempt is published."""
+        if self._end():
+            self._settle(End.RETRIED)
+            reason = _unwrapped(exc_info.exception)
+            self.send_event(
+                "task-retried",
+                exception=saferepr(getattr(reason, "exc", None) or reason),
+                traceback=_text(exc_info.traceback),
+            )
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        """Settle a task that did not succeed.
+
+        Args:
+            exc_info: What happened, as a billiard `ExceptionInfo`.
+            send_failed_event: Send ``task-failed``.
+            return_ok: The process answered, so it has stored what is to be stored.
+        """
+        exc = _unwrapped(exc_info.exception)
+        if isinstance(exc, Retry):
+            self.on_retry(exc_info)
+            return
+        if not self._end():
+            return
+        if isinstance(exc, Ignore):
+            self._settle(End.IGNORED)
+            return
+        end = self._classify(exc)
+        if end is End.WORKER_LOST and self._task.retry_on_worker_lost and self._try_again(exc):
+            self._settle(End.RETRIED)
+            return
+        told = self._settle(end)
+        if stores_failure(end, told):
+            self._store_failure(end, exc, exc_info)
+        if send_failed_event and not (told is Settlement.REQUEUE and end is not End.TIMED_OUT):
+            self.send_event(
+                "task-failed", exception=saferepr(exc), traceback=_text(exc_info.traceback)
+            )
+        if not return_ok:
+            logger.error(
+                "Task handler raised error: %r",
+                exc,
+                exc_info=None if exc.__traceback__ is None else exc,
+            )
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Note a time limit of *timeout* seconds: the soft one, or the one that ends it."""
+        if soft:
+            logger.warning("Soft time limit (%ss) exceeded for %s[%s]", timeout, self.name, self.id)
+            return
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", timeout, self.name, self.id)
+        if not self._end():
+            return
+        exc = TimeLimitExceeded(timeout)
+        einfo = ExceptionInfo((TimeLimitExceeded, exc, None))
+        self._settle(End.TIMED_OUT)
+        self._store_failure(End.TIMED_OUT, exc, einfo)
+        self.send_event("task-failed", exception=saferepr(exc), traceback=_text(einfo.traceback))
+
+    def _classify(self, exc: BaseException) -> End:
+        if isinstance(exc, Reject):
+            return End.REJECTED_TO_REQUEUE if exc.requeue else End.REJECTED
+        if isinstance(exc, WorkerLostError):
+            return End.WORKER_LOST
+        if isinstance(exc, TimeLimitExceeded) and not isinstance(exc, SoftTimeLimitExceeded):
+            return End.TIMED_OUT
+        return End.FAILED
+
+    def _end(self) -> bool:
+        """Leave the registers; true only for the first caller, who settles the message."""
+        if self._ended:
+            return False
+        self._ended = True
+        task_ready(self)
+        return True
+
+    def _store_failure(self, end: End, exc: BaseException, einfo: Any) -> None:
+        """Store and announce a failure that no pool process is left to report."""
+        task, context = self._task, self._context
+        try:
+            task.backend.mark_as_failure(
+                self.id, exc, einfo.traceback, request=context, store_result=self.store_errors
+            )
+            if end is End.TIMED_OUT:
+                # Hooks of the task run here only for the hard limit.
+                task.on_failure(exc, self.id, context.args, context.kwargs, einfo)
+                task.after_return(
+                    "FAILURE", exc, self.id, context.args, context.kwargs, einfo
+                )
+        except Exception as error:
+            logger.exception("Cannot store the failure of task %s: %r", self.id, error)
+        signals.task_failure.send(
+            sender=task,
+            task_id=self.id,
+            exception=exc,
+            args=context.args,
+            kwargs=context.kwargs,
+            traceback=_text(einfo.traceback),
+            einfo=einfo,
+        )
+
+    def _try_again(self, exc: BaseException) -> bool:
+        """Publish the task anew after a lost process; false when it may not be, or can't."""
+        task, context = self._task, self._context
+        task.push_request(**vars(context))
+        try:
+            reason = task.retry(exc=exc, throw=False)
+        except Exception as error:  # noqa: BLE001 - no attempts left, or no broker: it failed
+            logger.debug("Task %s is not tried again: %r", self.id, error)
+            return False
+        finally:
+            task.pop_request()
+        try:
+            einfo = tracing.TraceInfo(RETRY, reason).handle_retry(
+                task, context, store_errors=self.store_errors
+            )
+        except Exception:
+            logger.exception("Cannot store the retry of task %s", self.id)
+        else:
+            self.send_event(
+                "task-retried", exception=saferepr(exc), traceback=_text(einfo.traceback)
+            )
+        return True
+
+    # -- ended from outside
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End the running task by *signal* (SIGTERM), or as soon as it is accepted."""
+        signum = platform_signals.signum(signal or "TERM")
+        if self._ended:
+            return
+        if self.time_start is None:
+            self._terminate_on_accept = (pool, signal)
+            return
+        pool.terminate_job(self.worker_pid, signum)
+        self._announce_revoked("terminated", True, signum, False)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """End the running task because this worker can't see it through.
+
+        A late acknowledged message goes back to its queue when the connection closes, and
+        the task's state stays as it is. An early one is gone; its task has failed.
+
+        Args:
+            signal: Signal for the process; SIGTERM by default.
+            emit_retry: Announce a late task's coming next attempt as an event.
+        """
+        signum = platform_signals.signum(signal or "TERM")
+        if self.time_start is not None:
+            pool.terminate_job(self.worker_pid, signum)
+        if not self._end():
+            return
+        self.send_event("task-cancelled")
+        if self.acknowledged:
+            exc = WorkerLostError("The worker was shut down while the task ran.")
+            einfo = ExceptionInfo((WorkerLostError, exc, None))
+            self._store_failure(End.CANCELLED, exc, einfo)
+            self.send_event("task-failed", exception=saferepr(exc), traceback="")
+        elif emit_retry:
+            self.send_event("task-retried", exception=saferepr(Retry(when=0)), traceback="")
+
+    def _announce_revoked(
+        self, reason: str, terminated: bool, signum: int | None, expired: bool
+    ) -> None:
+        if not self._end():
+            return
+        self._revoked = True
+        self._settle(End.TERMINATED if terminated else End.DISCARDED)
+        self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
+        try:
+            self._task.backend.mark_as_revoked(
+                self.id, reason, request=self._context, store_result=self.store_errors
+            )
+        except Exception:
+            logger.exception("Cannot store that task %s is revoked", self.id)
+        send_revoked(
+            sender=self._task,
+            request=self._context,
+            terminated=terminated,
+            signum=signum,
+            expired=expired,
+        )
+
+    # -- settling
+
+    def _settle(self, end: End) -> Settlement:
+        task = self._task
+        told = settle(
+            end,
+            resolve(
+                late=task.acks_late,
+                on_failure_or_timeout=task.acks_on_failure_or_timeout,
+                on_failure=task.acks_on_failure,
+                on_timeout=task.acks_on_timeout,
+                reject_on_worker_lost=task.reject_on_worker_lost,
+            ),
+        )
+        if told is Settlement.ACK:
+            self.acknowledge()
+        elif told is not Settlement.KEEP:
+            self.reject(requeue=told is Settlement.REQUEUE)
+        return told
+
+    def acknowledge(self) -> None:
+        """Tell the broker that the message is done with; no effect once settled."""
+        if not self.acknowledged:
+            self._on_ack(logger, self._connection_errors)
+            self.acknowledged = True
+
+    def reject(self, requeue: bool = False) -> None:
+        """Tell the broker to drop the message, or to deliver it again."""
+        if not self.acknowledged:
+            self._on_reject(logger, self._connection_errors, requeue)
+            self.acknowledged = True
+            self.send_event("task-rejected", requeue=requeue)
+
+    # -- the slot in the pool that it holds
+
+    def is_in_pool(self) -> bool:
+        """Say whether the pool has it and will call back."""
+        job = self._job
+        return job is not None and not getattr(job, "ready", bool)()
+
+    def free_slot(self) -> None:
+        """Give back the slot of the pool that it holds, if any."""
+        release, self._slot = self._slot, None
+        self._job = None
+        if release is not None:
+            release()
+
+    def _on_pool_success(self, answer: tuple[int, Any, float]) -> None:
+        try:
+            self.on_success(answer)
+        finally:
+            self.free_slot()
+
+    def _on_pool_failure(self, exc_info: Any) -> None:
+        try:
+            self.on_failure(exc_info)
+        finally:
+            self.free_slot()
+
+    def _on_pool_timeout(self, soft: bool, timeout: float) -> None:
+        try:
+            self.on_timeout(soft, timeout)
+        finally:
+            if not soft:
+                self.free_slot()
+
+    # -- for people and monitors
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Send a task event, if events are on and the task does not decline."""
+        eventer = self._eventer
+        if eventer is not None and eventer.enabled and self._task.send_events:
+            eventer.send(type, uuid=self.id, **fields)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return what remote inspection shows.
+
+        Args:
+            safe: Show arguments as text rather than decoded.
+        """
+        return {
+            "id": self.id,
+            "name": self.name,
+            "args": self.argsrepr if safe else self.args,
+            "kwargs": self.kwargsrepr if safe else self.kwargs,
+            "type": self.type,
+            "hostname": self._hostname,
+            "time_start": self.time_start,
+            "acknowledged": self.acknowledged,
+            "delivery_info": self.delivery_info,
+            "worker_pid": self.worker_pid,
+        }
+
+    def humaninfo(self) -> str:
+        """Return name and id as the log shows them."""
+        return f"{self.name}[{self.id}]"
+
+    def __str__(self) -> str:
+        notes = [self.humaninfo()]
+        if self._eta:
+            notes.append(f"ETA:[{self._eta}]")
+        if self._expires:
+            notes.append(f"expires:[{self._expires}]")
+        return " ".join(notes)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.humaninfo()} {self.argsrepr} {self.kwargsrepr}>"
+
+
+def create_request_cls(
+    base: type[Request],
+    task: Task,
+    pool: Any,
+    hostname: str,
+    eventer: Any,
+    ref: Any = None,
+    revoked_tasks: Any = revoked_tasks,
+    task_ready: Callable[..., Any] = task_ready,
+    trace: Any = None,
+    app: Any = None,
+) -> type[Request]:
+    """Return *base* made ready for one task and one pool: what is constant is bound once.
+
+    Args:
+        ref: Unused; of the past.
+        trace: Function for the pool to call; by default what the app's worker uses.
+    """
+    if trace is None:
+        trace = (
+            tracing.fast_trace_task
+            if app is not None and app.use_fast_trace_task
+            else tracing.trace_task_ret
+        )
+    apply_async = pool.apply_async
+
+    class TaskRequest(base):  # type: ignore[valid-type,misc]  # the base is a parameter
+        """A request of one task, bound to its pool."""
+
+        __slots__ = ()
+
+        def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
+            task_id = self.id
+            if (
+                self._expires is not None or revoked_stamps or task_id in revoked_tasks
+            ) and self.revoked():
+                raise TaskRevokedError(task_id)
+            hard, soft = self.time_limits
+            self._job = job = apply_async(
+                trace,
+                args=(
+                    self._request_dict["task"],
+                    task_id,
+                    self._request_dict,
+                    self._body,
+                    self._content_type,
+                    self._content_encoding,
+                ),
+                accept_callback=self.on_accepted,
+                timeout_callback=self._on_pool_timeout,
+                callback=self._on_pool_success,
+                error_callback=self._on_pool_failure,
+                soft_timeout=soft or task.soft_time_limit,
+                timeout=hard or task.time_limit,
+                correlation_id=task_id,
+            )
+            if self._ended:
+                self._job = None
+            return job
+
+    if base.on_success is Request.on_success and base.on_failure is Request.on_failure:
+
+        def on_pool_success(self: Request, answer: tuple[int, Any, float]) -> None:
+            """Do what `on_success` does, in one step for what nearly always happens."""
+            try:
+                if answer[0] or self._ended:
+                    self.on_success(answer)
+                    return
+                self._ended = True
+                task_ready(self, True)
+                if task.acks_late:
+                    self.acknowledge()
+                eventer = self._eventer
+                if eventer is not None and eventer.enabled:
+                    self.send_event("task-succeeded", result=answer[1], runtime=answer[2])
+            finally:
+                self._job = None
+                release, self._slot = self._slot, None
+                if release is not None:
+                    release()
+
+        TaskRequest._on_pool_success = on_pool_success  # type: ignore[method-assign]
+    TaskRequest.__name__ = base.__name__
+    return TaskRequest
+
+
+def _time_limits(limits: Any) -> tuple[Any, Any]:
+    try:
+        hard, soft = limits
+    except (TypeError, ValueError) as exc:
+        raise InvalidTaskError(f"invalid timelimit value {limits!r}: {exc}") from exc
+    for limit in (hard, soft):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+            raise InvalidTaskError(f"invalid timelimit value {limits!r}: not a number")
+    return hard, soft
+
+
+def _unwrapped(exc: Any) -> Any:
+    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+
+
+def _text(traceback: Any) -> str | None:
+    return None if traceback is None else str(traceback)

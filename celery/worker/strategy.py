@@ -1,0 +1,310 @@
+"""From a task message to a decision: run it, hold it until its time, or drop it.
+
+A strategy is built once for each task when the consumer starts, with everything bound
+that it needs, and called with each message of that task. `admit` is the decision as a
+function of plain values; the strategy carries it out. Custom strategies (``Task.Strategy``)
+have the signature of `default`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import Enum, auto
+from time import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kombu.exceptions import ContentDisallowed
+from kombu.serialization import prepare_accept_content, registry
+
+from celery import signals
+from celery.app import trace
+from celery.exceptions import InvalidTaskError
+from celery.utils.imports import symbol_by_name
+from celery.utils.log import get_logger
+from celery.utils.saferepr import saferepr
+from celery.utils.time import timezone
+from celery.worker.request import Request, create_request_cls
+from celery.worker.state import task_reserved as task_reserved
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+    from celery.app.task import Task
+
+__all__ = ("default",)
+
+logger = get_logger(__name__)
+
+#: Priority in the timer of tasks that wait for their ETA; housekeeping has lower numbers.
+ETA_PRIORITY = 6
+
+#: Ends of a JSON body that can be the three parts of a task message.
+_JSON_ENDS = (b"}]", b"null]")
+
+
+class Verdict(Enum):
+    """What is to be done with a message."""
+
+    RUN = auto()
+    #: Wait until the ETA.
+    HOLD = auto()
+    #: Wait for a token of the rate limit.
+    LIMIT = auto()
+    #: Don't run; it is revoked or expired.
+    DROP = auto()
+
+
+class Admission(NamedTuple):
+    """A verdict, and for `Verdict.HOLD` the POSIX time until which."""
+
+    verdict: Verdict
+    until: float | None = None
+
+
+def admit(
+    now: float,
+    *,
+    revoked: bool = False,
+    expires: float | None = None,
+    eta: float | None = None,
+    rate_limited: bool = False,
+) -> Admission:
+    """Decide about a message that has just arrived.
+
+    Args:
+        now, expires, eta: POSIX times; None where the message names none.
+        revoked: Its id or one of its stamps is revoked.
+        rate_limited: Its task has a rate limit, which counts after the ETA.
+    """
+    if revoked or (expires is not None and now > expires):
+        return Admission(Verdict.DROP)
+    if eta is not None and eta > now:
+        return Admission(Verdict.HOLD, eta)
+    return Admission(Verdict.LIMIT if rate_limited else Verdict.RUN)
+
+
+Decoded = tuple[Any, dict[str, Any], bool, bool]
+
+
+def hybrid_to_proto2(message: Any, body: Mapping[str, Any]) -> Decoded:
+    """Read a message with the fields of a task in its body, and arguments that may be absent.
+
+    Returns:
+        Body (args, kwargs, embedded options), headers, True for "decoded", and whether its
+        naive times are in UTC.
+    """
+    return _from_fields(body)
+
+
+def proto1_to_proto2(message: Any, body: Mapping[str, Any]) -> Decoded:
+    """Read a version 1 message, whose body holds everything; see `hybrid_to_proto2`.
+
+    Raises:
+        InvalidTaskError: The body is no mapping, or its arguments are of no use.
+    """
+    return _from_fields(body)
+
+
+def _from_fields(body: Mapping[str, Any]) -> Decoded:
+    if not isinstance(body, Mapping):
+        raise InvalidTaskError(f"Task message body is no mapping: {type(body).__name__}")
+    args, kwargs = body.get("args") or (), body.get("kwargs") or {}
+    if not isinstance(kwargs, Mapping):
+        raise InvalidTaskError("Task keyword arguments must be a mapping")
+    if not isinstance(args, list | tuple):
+        raise InvalidTaskError("Task positional arguments must be a list")
+    headers = dict(body)
+    if "group" not in headers and "taskset" in headers:
+        headers["group"] = headers["taskset"]
+    headers.setdefault("argsrepr", saferepr(args))
+    headers.setdefault("kwargsrepr", saferepr(kwargs))
+    if headers.get("id"):
+        headers.setdefault("root_id", headers["id"])
+    embedded = {
+        "callbacks": body.get("callbacks"),
+        "errbacks": body.get("errbacks"),
+        "chord": body.get("chord"),
+        "chain": None,
+    }
+    return (args, kwargs, embedded), headers, True, body.get("utc", True)
+
+
+def default(
+    task: Task,
+    app: Celery,
+    consumer: Any,
+    info: Callable[..., Any] = logger.info,
+    error: Callable[..., Any] = logger.error,
+    task_reserved: Callable[[Any], Any] = task_reserved,
+    to_system_tz: Callable[[datetime], datetime] = timezone.to_system,
+    bytes: type = bytes,
+    proto1_to_proto2: Callable[..., Decoded] = proto1_to_proto2,
+) -> Callable[..., None]:
+    """Build the function that handles each message of *task*.
+
+    What it returns is called with the message, its decoded body (None for version 2, which
+    stays undecoded), functions that acknowledge and reject it, and functions to tell of the
+    request. It raises `InvalidTaskError` or `ContentDisallowed` for what can't be a task.
+    """
+    hostname = consumer.hostname
+    connection_errors = consumer.connection_errors
+    eventer = consumer.event_dispatcher
+    pool = consumer.pool
+    run = consumer.on_task_request
+    throttle = consumer.throttle
+    hold = consumer.hold
+    buckets = consumer.task_buckets
+    name = task.name
+    received = signals.task_received
+    shows_info = logger.isEnabledFor(logging.INFO)
+    shows_args = logger.isEnabledFor(logging.DEBUG)
+    is_allowed = _content_check(app)
+    wants_buffer = bool(getattr(pool, "body_can_be_buffer", False))
+    base = symbol_by_name(task.Request)
+    request_cls: Callable[..., Request] = create_request_cls(
+        base, task, pool, hostname, eventer, app=app
+    )
+
+    def handle(
+        message: Any,
+        body: Any,
+        ack: Callable[..., Any],
+        reject: Callable[..., Any],
+        callbacks: Any = (),
+    ) -> None:
+        headers, decoded, utc = message.headers, False, True
+        if body is None:
+            body = message.body
+            if not is_allowed(message):
+                raise _untrusted(message)
+            _check_shape(body, message)
+            if type(body) is memoryview and not wants_buffer:
+                body = bytes(body)
+        else:
+            body, headers, decoded, utc = proto1_to_proto2(message, body)
+        req = request_cls(
+            message,
+            on_ack=ack,
+            on_reject=reject,
+            app=app,
+            hostname=hostname,
+            eventer=eventer,
+            task=task,
+            connection_errors=connection_errors,
+            body=body,
+            headers=headers,
+            decoded=decoded,
+            utc=utc,
+        )
+        if shows_info:
+            _log_received(req, info, shows_args)
+        if req.revoked():
+            return
+        if eventer is not None and eventer.enabled and task.send_events:
+            _announce(req)
+        if received.receivers:
+            received.send(sender=consumer, request=req)
+        bucket = buckets.get(name)
+        if req._eta is not None:
+            verdict, until = admit(
+                time(), eta=req._eta.timestamp(), rate_limited=bucket is not None
+            )
+            if verdict is Verdict.HOLD:
+                hold(req, until)
+                return
+        if bucket is not None:
+            task_reserved(req)
+            throttle(req, bucket)
+            return
+        task_reserved(req)
+        if callbacks:
+            for callback in callbacks:
+                callback(req)
+        run(req)
+
+    return handle
+
+
+def _log_received(req: Request, info: Callable[..., Any], with_args: bool) -> None:
+    fields = {
+        "id": req.id,
+        "name": req.name,
+        "args": req.argsrepr,
+        "kwargs": req.kwargsrepr,
+        "eta": req.eta,
+    }
+    text = trace.LOG_RECEIVED
+    if with_args:
+        text += " args=%(args)s kwargs=%(kwargs)s"
+    if req.eta is not None:
+        text += "  ETA:[%(eta)s]"
+    info(text, fields, extra={"data": fields})
+
+
+def _announce(req: Request) -> None:
+    eta, expires = req.eta, req.expires
+    req.send_event(
+        "task-received",
+        name=req.name,
+        args=req.argsrepr,
+        kwargs=req.kwargsrepr,
+        root_id=req.root_id,
+        parent_id=req.parent_id,
+        retries=req.request_dict.get("retries", 0),
+        eta=eta and eta.isoformat(),
+        expires=expires and expires.isoformat(),
+    )
+
+
+def _content_check(app: Celery) -> Callable[[Any], bool]:
+    """Return a function that says whether a message's content type may be decoded."""
+    accepted = prepare_accept_content(app.conf.accept_content)
+    known: set[Any] = set()
+
+    def is_allowed(message: Any) -> bool:
+        content_type = message.content_type
+        if content_type in known:
+            return True
+        if (accepted is not None and content_type in accepted) or (
+            accepted is None and content_type not in registry._disabled_content_types
+        ):
+            known.add(content_type)
+            return True
+        return False
+
+    return is_allowed
+
+
+def _untrusted(message: Any) -> ContentDisallowed:
+    content_type = message.content_type
+    name = registry.type_to_name.get(content_type, content_type)
+    shown = content_type if name == content_type else f"{name} ({content_type})"
+    return ContentDisallowed(f"Refusing to deserialize untrusted content of type {shown}")
+
+
+def _check_shape(body: Any, message: Any) -> None:
+    """Refuse a body that can't be the three parts of a task message, without decoding it.
+
+    Only JSON is looked at, and only its ends; when these look odd it is decoded to be sure.
+    What gets past this fails as a task when the pool process decodes it.
+
+    Raises:
+        InvalidTaskError: It is something else, or broken.
+    """
+    if message.errors:
+        raise InvalidTaskError(f"Cannot read the message body: {message.errors[0][1]!r}")
+    if message.content_type != "application/json":
+        return
+    raw = body.encode() if isinstance(body, str) else body
+    if raw[:1] == b"[" and raw[1:2] in b"[{n" and raw[-2:] in _JSON_ENDS:
+        return
+    try:
+        parts = message.decode()
+        args, kwargs, embed = parts
+    except Exception as exc:
+        raise InvalidTaskError(
+            f"Task message body is not args, kwargs and options: {exc!r}"
+        ) from exc
+    if isinstance(parts, Mapping) or not (embed is None or isinstance(embed, Mapping)):
+        raise InvalidTaskError("Task message body is not args, kwargs and options")
