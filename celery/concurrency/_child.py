@@ -46,6 +46,7 @@ from celery.concurrency._packets import (
     UP,
     Spill,
 )
+from celery.concurrency.base import describe
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -445,14 +446,6 @@ def exit_status(exc: SystemExit) -> int:
     if exc.code is None:
         return 0
     return exc.code if isinstance(exc.code, int) else 1
-
-
-def describe(exc: BaseException) -> ExceptionInfo:
-    """Wrap an error that nothing raised."""
-    try:
-        raise exc
-    except type(exc):
-        return ExceptionInfo()
 
 
 def _unsendable(exc: BaseException, value: Any) -> ExceptionInfo:

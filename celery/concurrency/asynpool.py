@@ -37,7 +37,7 @@ from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import signals
 from celery.concurrency import _child, _loop, _packets
-from celery.concurrency._child import EX_RECYCLE, Worker, describe
+from celery.concurrency._child import EX_RECYCLE, Worker
 from celery.concurrency._job import ENDED, RUNNING, SENT, WAITING, WITHDRAWN, Job
 from celery.concurrency._packets import (
     IN_FILE,
@@ -52,6 +52,7 @@ from celery.concurrency._packets import (
     UP,
     Spill,
 )
+from celery.concurrency.base import describe
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -200,12 +201,9 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             sched_strategy if isinstance(sched_strategy, int) else SCHED_STRATEGIES[sched_strategy]
         )
         self._alive_timeout = proc_alive_timeout or PROC_ALIVE_TIMEOUT
-        self._semaphore: Any = None
-        self._configure(*args, **kwargs)
         self._processes: int = self.cpu_count() if processes is None else processes
-        if self._semaphore is None and self.putlocks:
-            self._semaphore = billiard_pool.LaxBoundedSemaphore(self._processes)
-        self._putlock = self._semaphore
+        self._configure(*args, **kwargs)
+        self._putlock: Any = self._semaphore
         self._state = RUN
         self._cache: dict[int, Job] = {}
         self._waiting: deque[tuple[Job | None, bytes]] = deque()
@@ -273,7 +271,9 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self.on_timeout_set, self.on_timeout_cancel = on_timeout_set, on_timeout_cancel
         self.threads = threads
         self.putlocks = putlocks
-        self._semaphore = semaphore
+        if semaphore is None and putlocks:
+            semaphore = billiard_pool.LaxBoundedSemaphore(self._processes)
+        self._semaphore: Any = semaphore
         self._on_process_exit = on_process_exit
         self._ctx = context or billiard.get_context()
 

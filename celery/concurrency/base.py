@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 __all__ = ("BasePool", "apply_target")
 
 
+def describe(exc: BaseException) -> ExceptionInfo:
+    """Wrap an error that nothing raised, for callbacks that expect a raised one."""
+    try:
+        raise exc
+    except type(exc):
+        return ExceptionInfo()
+
+
 def report_failure(
     einfo: ExceptionInfo,
     callback: Callable[[Any], Any] | None,
@@ -99,7 +107,8 @@ class BasePool:
     CLOSE = 0x2
     TERMINATE = 0x3
 
-    Timer = timer2.Timer
+    #: What runs timers beside this pool when the worker has no event loop.
+    Timer: type[Any] = timer2.Timer
 
     #: Signals may interrupt a body without leaving the pool in disorder.
     signal_safe = True

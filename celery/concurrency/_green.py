@@ -1,0 +1,123 @@
+"""
+What the two pools of green threads have in common.
+
+A green thread is stopped by raising something in it.  What we raise is also a SystemExit: code
+that traces tasks lets that pass, so a stopped task doesn't end as one that failed by itself.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from billiard.common import TERM_SIGNAL
+from billiard.exceptions import Terminated
+from greenlet import GreenletExit
+from kombu.asynchronous import timer
+
+from celery.concurrency import base
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Killed(GreenletExit, SystemExit):  # type: ignore[misc]  # greenlet may have no types
+    """Raised in a body whose task is to be terminated."""
+
+    def __init__(self, signum: int | str | None = None) -> None:
+        super().__init__(signum)
+        self.signum = signum or int(TERM_SIGNAL)
+
+
+def apply_killable(
+    target: Callable[..., Any],
+    args: Iterable[Any] = (),
+    kwargs: dict[str, Any] | None = None,
+    callback: Callable[[Any], Any] | None = None,
+    accept_callback: Callable[[int, float], Any] | None = None,
+    getpid: Callable[[], int] | None = None,
+    propagate: tuple[type[BaseException], ...] = (),
+    error_callback: Callable[[Any], Any] | None = None,
+) -> None:
+    """Do what `base.apply_target` does; a `Killed` body ends as `Terminated`."""
+    try:
+        base.apply_target(
+            target,
+            args,
+            kwargs,
+            callback,
+            accept_callback,
+            pid=getpid() if getpid is not None else None,
+            propagate=(Killed, *propagate),
+            error_callback=error_callback,
+        )
+    except Killed as exc:
+        base.report_failure(base.describe(Terminated(exc.signum)), callback, error_callback)
+
+
+class GreenEntry(timer.Entry):
+    """One call that a green thread makes when it is due."""
+
+    __slots__ = ("stop",)
+
+    #: Wakes the green thread for good; set when it is started.
+    stop: Callable[[], Any] | None
+
+    def __init__(
+        self, fun: Callable[..., Any], args: Any = None, kwargs: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(fun, args, kwargs)  # type: ignore[no-untyped-call]
+        self.stop = None
+
+    def cancel(self) -> None:
+        """Make the call never happen, and release what waits for its time."""
+        self.canceled = True
+        stop, self.stop = self.stop, None
+        if stop is not None:
+            stop()
+
+
+class GreenTimer(timer.Timer):
+    """A timer with a green thread for each entry; subclasses say how to start one."""
+
+    Entry = GreenEntry
+    _queue: set[GreenEntry]  # type: ignore[assignment]  # kombu keeps a heap
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._queue = set()
+
+    def _spawn_later(
+        self, delay: float, run: Callable[[GreenEntry], None], entry: GreenEntry
+    ) -> Any:
+        """Start ``run(entry)`` after *delay* seconds; return what prevents that when called."""
+        raise NotImplementedError
+
+    def _enter(  # type: ignore[override]  # nothing is pushed
+        self, eta: float, priority: int, entry: GreenEntry, **kwargs: Any
+    ) -> GreenEntry:
+        entry.stop = self._spawn_later(max(eta - monotonic(), 0.0), self._run, entry)
+        self._queue.add(entry)
+        return entry
+
+    def _run(self, entry: GreenEntry) -> None:
+        entry.stop = None
+        self._queue.discard(entry)
+        if not entry.canceled:
+            self.apply_entry(entry)  # type: ignore[no-untyped-call]
+
+    def clear(self) -> None:
+        """Cancel every entry."""
+        entries, self._queue = self._queue, set()
+        for entry in entries:
+            entry.cancel()
+
+    def cancel(self, tref: GreenEntry) -> None:
+        """Cancel one entry."""
+        self._queue.discard(tref)
+        tref.cancel()
+
+    @property
+    def queue(self) -> set[GreenEntry]:
+        """The entries that are not due yet, in no order."""
+        return self._queue
