@@ -31,10 +31,10 @@ from celery.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from celery.utils.graph import DependencyGraph, GraphFormatter
     from typing_extensions import TypeVar
 
     from celery.app.base import Celery
+    from celery.utils.graph import DependencyGraph, GraphFormatter
 
     T = TypeVar("T", default=Any)
 else:
@@ -331,7 +331,7 @@ class AsyncResult(ResultBase, Generic[T]):
 
     def _remote_traceback(self, text: str | None) -> Any:
         """Turn the worker's traceback into an object, where settings and tblib allow."""
-        if not text or not self.app.conf.result_remote_tracebacks:
+        if not text or not self.app.conf.task_remote_tracebacks:
             return None
         try:
             from tblib import Traceback  # type: ignore[import-not-found, unused-ignore]

@@ -458,6 +458,8 @@ class _chord(Signature):
             text = " | ".join([first.reprcall(tasks), *map(repr, rest)])
             return "%" + remove_repeating_from_task(first["task"], text)
         body = maybe_signature(body)
+        if body.get("subtask_type") in ("group", "chord"):
+            return f"%({body!r})({tasks!r})"
         return "%" + remove_repeating_from_task(body["task"], body.reprcall(tasks))
 
 

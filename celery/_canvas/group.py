@@ -223,7 +223,11 @@ class group(Signature):
         options["task_id"] = own_id
         options["root_id"] = root_id
         options["parent_id"] = parent_id
-        place = {"group_id": group_id, "group_index": group_index, "chord": chord}
+        place = {
+            "group_id": options.get("group_id") or group_id,
+            "group_index": group_index,
+            "chord": chord,
+        }
         options.update((name, value) for name, value in place.items() if value is not None)
         members = list(self._members())
         self.tasks = members

@@ -10,7 +10,7 @@ from celery.utils.functional import chunks as in_chunks
 from celery.utils.functional import regen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from celery.app.base import Celery
 
@@ -55,21 +55,16 @@ class _basemap(_OverItems):
             app=app,
         )
 
-    def _call_kwargs(self) -> dict[str, Any]:
-        kwargs = self["kwargs"]
-        return {"task": maybe_signature(kwargs["task"])._copy(), "it": list(kwargs["it"])}
-
-    def apply_async(
+    def _merge(
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        route_name: str | None = None,
-        **opts: Any,
-    ) -> Any:
-        """Send one task that goes through all items; see `Signature.apply_async`."""
-        # Items may come from a generator, which no serializer takes.
-        self["kwargs"] = self._call_kwargs()
-        return super().apply_async(args, kwargs, route_name=route_name, **opts)
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[Sequence[Any], dict[str, Any], dict[str, Any]]:
+        own_args, own_kwargs, merged = super()._merge(args, kwargs, options)
+        # Plain data: a generator of items goes through no serializer.
+        call = {"task": dict(own_kwargs["task"]), "it": list(own_kwargs["it"])}
+        return own_args, {**own_kwargs, **call}, merged
 
     def __repr__(self) -> str:
         name = maybe_signature(self["kwargs"]["task"])["task"]

@@ -363,7 +363,8 @@ class Signature(dict[str, Any]):
             options["root_id"] = root_id
         if parent_id is not None:
             options["parent_id"] = parent_id
-        if group_id is not None:
+        if group_id is not None and options.get("group_id") is None:
+            # The body of a chord that is itself part of a header belongs to that header.
             options["group_id"] = group_id
         if group_index is not None:
             options["group_index"] = group_index

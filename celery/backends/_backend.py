@@ -280,27 +280,29 @@ class Backend:
         """Fail the later tasks of a chain; a chord that one of them belongs to has to know."""
         root_id, parent_id = request.root_id, request.id
         for link in reversed(request.chain):
-            options = link["options"]
-            link_id = options.get("task_id")
-            if link_id is None:
-                continue
-            context = self._context(
-                id=link_id,
-                task=link["task"],
-                args=link["args"],
-                kwargs=link["kwargs"],
-                root_id=root_id,
-                parent_id=parent_id,
-                group=options.get("group_id"),
-                group_index=options.get("group_index"),
-                chord=options.get("chord"),
-                errbacks=options.get("link_error"),
-            )
-            if store:
-                self.store_result(link_id, exc, state, traceback=traceback, request=context)
-            if context.chord:
-                self.on_chord_part_return(context, state, exc)
-            parent_id = link_id
+            # A chord in a chain ends with its body, a group with all of its members.
+            for step in self.app.signature(link).awaited():
+                options = step.options
+                step_id = options.get("task_id")
+                if step_id is None:
+                    continue
+                context = self._context(
+                    id=step_id,
+                    task=step.task,
+                    args=step.args,
+                    kwargs=step.kwargs,
+                    root_id=root_id,
+                    parent_id=parent_id,
+                    group=options.get("group_id"),
+                    group_index=options.get("group_index"),
+                    chord=options.get("chord"),
+                    errbacks=options.get("link_error"),
+                )
+                if store:
+                    self.store_result(step_id, exc, state, traceback=traceback, request=context)
+                if context.chord:
+                    self.on_chord_part_return(context, state, exc)
+            parent_id = link["options"].get("task_id") or parent_id
 
     def store_result(
         self,
@@ -405,14 +407,11 @@ class Backend:
         """Fail the body *callback* of a chord with *exc*, or with the error being handled."""
         if exc is None:
             exc = _error_being_handled()
-        members = _members_of_group(callback)
-        if members is None:
-            return self._fail_body(callback, exc, ())
-        shared = callback["options"].get("link_error") or ()
-        group_id = callback["options"].get("task_id")
-        for member in members:
-            self._fail_body(self.app.signature(member), exc, shared)
-        return group_id
+        body = self.app.signature(callback)
+        shared = body.options.get("link_error") or ()
+        for step in body.awaited():
+            self._fail_body(step, exc, shared)
+        return body.id
 
     def _fail_body(self, body: Signature, exc: BaseException, more_errbacks: Any) -> None:
         """Store the failure of *body*, fail its chord if it is in one, call its errbacks."""
@@ -787,10 +786,3 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _members_of_group(signature: Any) -> list[Any] | None:
-    """Return the tasks of a group signature, None for anything else."""
-    if signature.get("subtask_type") == "group":
-        return list(signature["kwargs"]["tasks"])
-    return None

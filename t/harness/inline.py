@@ -1,0 +1,94 @@
+"""A worker without processes, for tests: runs the messages of one app, in order, in this thread."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from celery import Celery
+from celery.app import trace
+
+
+class Sent(NamedTuple):
+    """One task message as it was found in the queue."""
+
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    body: Any
+
+    @property
+    def task(self) -> str:
+        return self.headers["task"]
+
+    @property
+    def id(self) -> str:
+        return self.headers["id"]
+
+    @property
+    def embed(self) -> dict[str, Any]:
+        return self.body[2]
+
+
+def memory_app(**conf: Any) -> Celery:
+    """Return an app with a queue and a result store of its own, both in memory."""
+    app = Celery("p", broker="memory://", backend="cache+memory://", set_as_current=False)
+    app.conf.update(task_default_queue=f"q-{uuid4().hex}", **conf)
+    return app
+
+
+class InlineWorker:
+    """Takes messages off the default queue of an app and runs them."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        #: All messages taken so far, in order.
+        self.seen: list[Sent] = []
+        self._open = ExitStack()
+        connection = self._open.enter_context(app.connection_for_read())
+        self._channel = self._open.enter_context(connection.channel())
+        app.amqp.queues[app.conf.task_default_queue](self._channel).declare()
+
+    def close(self) -> None:
+        self._open.close()
+
+    def _next(self) -> Any:
+        message = self._channel.basic_get(self.app.conf.task_default_queue, no_ack=True)
+        if message is not None:
+            self.seen.append(
+                Sent(message.headers, dict(message.properties), json.loads(message.body))
+            )
+        return message
+
+    def sent(self) -> list[Sent]:
+        """Take all waiting messages without running them, and return them."""
+        before = len(self.seen)
+        while self._next() is not None:
+            pass
+        return self.seen[before:]
+
+    def run(self, limit: int = 1000) -> list[Sent]:
+        """Run messages until none is left, and return them."""
+        before = len(self.seen)
+        while len(self.seen) - before < limit:
+            message = self._next()
+            if message is None:
+                return self.seen[before:]
+            request = {
+                **message.headers,
+                "reply_to": message.properties.get("reply_to"),
+                "correlation_id": message.properties.get("correlation_id"),
+                "hostname": "inline@test",
+                "delivery_info": message.delivery_info,
+            }
+            trace.trace_task_ret(
+                message.headers["task"],
+                message.headers["id"],
+                request,
+                message.body,
+                message.content_type,
+                message.content_encoding,
+                app=self.app,
+            )
+        raise AssertionError(f"more than {limit} messages")
