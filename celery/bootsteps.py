@@ -329,10 +329,10 @@ class Blueprint:
             logger.debug("| %s: %s %s...", self.alias, words, step.alias)
             try:
                 call(parent, *args)
-            except Exception as exc:
+            except Exception:
                 if propagate:
                     raise
-                logger.exception("Error on %s %s: %r", description or method, step.alias, exc)
+                logger.exception("Error on %s %s", description or method, step.alias)
 
     def stop(self, parent: Any, close: bool = True, terminate: bool = False) -> None:
         """Stop every step, last one first; harmless when it was done, or nothing runs.
@@ -462,5 +462,5 @@ def _quietly(call: Callable[[], Any]) -> None:
     except IGNORE_ERRORS as exc:
         # The connection is gone, and the broker has let go of this with it.
         logger.debug("while closing: %r", exc)
-    except Exception as exc:  # noqa: BLE001 - drivers raise their own classes here
+    except Exception as exc:  # drivers raise their own classes here
         logger.debug("while closing: %r", exc, exc_info=True)

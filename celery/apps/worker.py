@@ -133,15 +133,14 @@ class Worker(WorkController):
         self.purge = purge
         self.no_color = no_color
         self.colored = term.colored(
-            enabled=not no_color and self.app.log.supports_color(conf.worker_log_color, self.logfile)
+            enabled=not no_color
+            and self.app.log.supports_color(conf.worker_log_color, self.logfile)
         )
 
     def on_init_blueprint(self) -> None:
         """Set up logging, and let users see the finished set-up."""
         self._custom_logging = self.setup_logging()
-        signals.celeryd_after_setup.send(
-            sender=self.hostname, instance=self, conf=self.app.conf
-        )
+        signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=self.app.conf)
 
     def on_start(self) -> None:
         """Say who we are, and take over the process."""
@@ -167,7 +166,7 @@ class Worker(WorkController):
         if image:
             print(term.imgcat(static.logo()))  # noqa: T201 - the banner belongs on the terminal
         text = self.startup_info(artlines=not image) + (self.extra_info() or "")
-        print(str(self.colored.cyan(" \n", text)), file=sys.__stdout__, flush=True)  # noqa: T201
+        print(str(self.colored.cyan(" \n", text)), file=sys.__stdout__, flush=True)
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Tell that we consume."""
@@ -233,9 +232,7 @@ class Worker(WorkController):
             conninfo=app.connection().as_uri(),
             results=app.backend.as_uri(),
             concurrency=self._concurrency_text(),
-            events="ON"
-            if self.task_events
-            else "OFF (enable -E to monitor tasks in this worker)",
+            events="ON" if self.task_events else "OFF (enable -E to monitor tasks in this worker)",
             queues=app.amqp.queues.format(indent=0, indent_first=False),
         ).splitlines()
         width = len(ARTLINES[0])
@@ -375,9 +372,7 @@ def _has_soft_shutdown(worker: Any) -> bool:
     return bool(worker.app.conf.worker_soft_shutdown_timeout)
 
 
-install_worker_term_handler = partial(
-    _shutdown_handler, sig="SIGTERM", how="Warm", exitcode=EX_OK
-)
+install_worker_term_handler = partial(_shutdown_handler, sig="SIGTERM", how="Warm", exitcode=EX_OK)
 install_worker_term_hard_handler = partial(
     _shutdown_handler, sig="SIGQUIT", how="Cold", callback=on_cold_shutdown, exitcode=EX_OK
 )

@@ -18,7 +18,7 @@ __all__ = ("Autoscaler", "WorkerComponent")
 logger = get_logger(__name__)
 
 #: Seconds without work before the pool shrinks (environment ``AUTOSCALE_KEEPALIVE``).
-AUTOSCALE_KEEPALIVE = float(os.environ.get("AUTOSCALE_KEEPALIVE", 30))
+AUTOSCALE_KEEPALIVE = float(os.environ.get("AUTOSCALE_KEEPALIVE") or 30)
 
 #: Seconds between two looks.
 LOOK_INTERVAL_S = 1.0
@@ -58,9 +58,7 @@ class WorkerComponent(bootsteps.StartStopStep):
     def register_with_event_loop(self, w: Any, hub: Any) -> None:
         """Look at each task that comes, and now and then."""
         w.consumer.on_task_message.add(w.autoscaler.on_task_received)
-        hub.call_repeatedly(
-            min(LOOK_INTERVAL_S, w.autoscaler.keepalive), w.autoscaler.maybe_scale
-        )
+        hub.call_repeatedly(min(LOOK_INTERVAL_S, w.autoscaler.keepalive), w.autoscaler.maybe_scale)
 
     def info(self, w: Any) -> dict[str, Any]:
         """Return bounds and present size."""
@@ -158,8 +156,8 @@ class Autoscaler(bgThread):
             self.pool.shrink(n)
         except ValueError:
             logger.debug("Autoscaler won't scale down: all processes busy.")
-        except Exception as exc:
-            logger.exception("Autoscaler: scale down: %r", exc)
+        except Exception:
+            logger.exception("Autoscaler: scale down failed")
         else:
             self._follow(-n)
 

@@ -63,21 +63,24 @@ def asynloop(
     hub.propagate_errors = (*obj.connection_errors, *obj.channel_errors)
     turn = _hub_turns(hub)
     try:
-        with _woken_by_signals(hub), _watched(obj, connection, heartbeat, hbrate) as check:
-            with _finishing(obj, consumer, lambda timeout: (turn(timeout), check())):
-                while blueprint.state == bootsteps.RUN and obj.connection:
-                    state.maybe_shutdown()
-                    if qos.prev != qos.value:
-                        qos.update()
-                    turn(None)
-                    if obj.carried:
-                        obj.restore_prefetch()
-                    check()
+        with (
+            _woken_by_signals(hub),
+            _watched(obj, connection, heartbeat, hbrate) as check,
+            _finishing(obj, consumer, lambda timeout: (turn(timeout), check())),
+        ):
+            while blueprint.state == bootsteps.RUN and obj.connection:
+                state.maybe_shutdown()
+                if qos.prev != qos.value:
+                    qos.update()
+                turn(None)
+                if obj.carried:
+                    obj.restore_prefetch()
+                check()
     finally:
         try:
             hub.reset()
-        except Exception as exc:
-            logger.exception("Error cleaning up after event loop: %r", exc)
+        except Exception:
+            logger.exception("Error cleaning up after event loop")
 
 
 def synloop(
@@ -104,17 +107,19 @@ def synloop(
         obj.perform_pending_operations()
 
     try:
-        with _watched(obj, connection, heartbeat, hbrate) as check:
-            with _finishing(obj, consumer, finish_turn):
-                while blueprint.state == bootsteps.RUN and obj.connection:
-                    state.maybe_shutdown()
-                    if qos.prev != qos.value:
-                        qos.update()
-                    if obj.carried:
-                        obj.restore_prefetch()
-                    obj.perform_pending_operations()
-                    _drain(connection)
-                    check()
+        with (
+            _watched(obj, connection, heartbeat, hbrate) as check,
+            _finishing(obj, consumer, finish_turn),
+        ):
+            while blueprint.state == bootsteps.RUN and obj.connection:
+                state.maybe_shutdown()
+                if qos.prev != qos.value:
+                    qos.update()
+                if obj.carried:
+                    obj.restore_prefetch()
+                obj.perform_pending_operations()
+                _drain(connection)
+                check()
     finally:
         obj.perform_pending_operations()
 

@@ -21,6 +21,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
+from operator import attrgetter
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,6 @@ from celery.worker import state
 from celery.worker._settle import End, Settlement, resolve, settle, stores_failure
 
 if TYPE_CHECKING:
-    from celery.app.base import Celery
     from celery.app.task import Task
 
 __all__ = ("Request",)
@@ -70,6 +70,24 @@ send_retry = signals.task_retry.send
 def tz_or_local(tzinfo: tzinfo | None = None) -> tzinfo:
     """Return *tzinfo*, or the local zone when it is None."""
     return timezone.tz_or_local(tzinfo)
+
+
+def _slot(name: str, doc: str, *, writable: bool = False) -> Any:
+    """Return a property that shows the private slot *name*."""
+
+    def put(self: Request, value: Any) -> None:
+        setattr(self, name, value)
+
+    return property(attrgetter(name), put if writable else None, doc=doc)
+
+
+def _header(name: str, doc: str, default: Any = None) -> Any:
+    """Return a property that shows the field *name* of the message."""
+
+    def read(self: Request) -> Any:
+        return self._request_dict.get(name, default)
+
+    return property(read, doc=doc)
 
 
 class Request:
@@ -114,7 +132,6 @@ class Request:
         "_slot",
         "_task",
         "_terminate_on_accept",
-        "_tzlocal",
         "_utc",
         "acknowledged",
         "id",
@@ -123,8 +140,6 @@ class Request:
         "time_start",
         "worker_pid",
     )
-    if IS_PYPY:
-        __slots__ = (*__slots__, "__dict__")
 
     def __init__(
         self,
@@ -132,7 +147,7 @@ class Request:
         on_ack: Callable[..., Any] = noop,
         hostname: str | None = None,
         eventer: Any = None,
-        app: Celery | None = None,
+        app: Any = None,
         connection_errors: tuple[type[BaseException], ...] | None = None,
         request_dict: dict[str, Any] | None = None,
         task: Task | None = None,
@@ -168,8 +183,7 @@ class Request:
         self._hostname = hostname or gethostname()
         self._eventer = eventer
         self._connection_errors = connection_errors or ()
-        self._task = task or app.tasks[task_type]  # type: ignore[union-attr]  # one is given
-        self._tzlocal: Any = None
+        self._task = task or app.tasks[task_type]
         self._context_cache: Context | None = None
         self._args = self._kwargs = None
         self._job: Any = None
@@ -206,7 +220,7 @@ class Request:
 
     def _moment(self, what: str, value: Any) -> datetime:
         try:
-            moment = maybe_iso8601(value)
+            moment: Any = maybe_iso8601(value)
             if moment.tzinfo is None:
                 zone = UTC if self._utc or self._app is None else self._app.timezone
                 moment = maybe_make_aware(moment, zone)
@@ -216,70 +230,36 @@ class Request:
 
     # -- what the message says
 
-    @property
-    def delivery_info(self) -> dict[str, Any]:
-        """Exchange, routing key, priority, and whether it was delivered before."""
-        return self._request_dict["delivery_info"]  # type: ignore[no-any-return]  # ours
+    message = _slot("_message", "The kombu message.")
+    app = _slot("_app", "The app that the worker belongs to.")
+    task = _slot("_task", "The task object.")
+    body = _slot("_body", "What the pool gets: to be decoded, unless `content_type` is None.")
+    content_type = _slot("_content_type", "Content type of the body, None when it is decoded.")
+    content_encoding = _slot("_content_encoding", "Encoding of the body, None when it is decoded.")
+    request_dict = _slot("_request_dict", "Fields from which the request context is built.")
+    utc = _slot("_utc", "Whether naive times of the message are in UTC.")
+    eta = _slot("_eta", "Aware moment before which the task must not start, or None.")
+    expires = _slot("_expires", "Aware moment after which the task is not wanted, or None.")
+    hostname = _slot("_hostname", "Node name of the worker.")
+    eventer = _slot("_eventer", "The event dispatcher.", writable=True)
+    connection_errors = _slot("_connection_errors", "What settling may raise on a lost connection.")
+    on_ack = _slot("_on_ack", "Acknowledges the message.")
+    on_reject = _slot("_on_reject", "Rejects the message.", writable=True)
+    task_id = _slot("id", "Same as `id`.", writable=True)
+    task_name = _slot("name", "Same as `name`.", writable=True)
 
-    @property
-    def message(self) -> Any:
-        """The kombu message."""
-        return self._message
-
-    @property
-    def request_dict(self) -> dict[str, Any]:
-        """The fields that the pool process builds the request context from."""
-        return self._request_dict
-
-    @property
-    def body(self) -> Any:
-        """What the pool gets to decode, or the decoded body of an old message."""
-        return self._body
-
-    @property
-    def app(self) -> Any:
-        """The app that the worker belongs to."""
-        return self._app
-
-    @property
-    def utc(self) -> bool:
-        """Whether naive times of the message are in UTC."""
-        return self._utc
-
-    @property
-    def content_type(self) -> str | None:
-        """Content type of the body, None when it is decoded already."""
-        return self._content_type
-
-    @property
-    def content_encoding(self) -> str | None:
-        """Encoding of the body, None when it is decoded already."""
-        return self._content_encoding
-
-    @property
-    def type(self) -> str:
-        """Name of the task that runs; `name` is the shadow name if there is one."""
-        return self._request_dict["task"]  # type: ignore[no-any-return]  # a header
-
-    @property
-    def root_id(self) -> str | None:
-        """Id of the first task of the workflow."""
-        return self._request_dict.get("root_id")
-
-    @property
-    def parent_id(self) -> str | None:
-        """Id of the task that called this one."""
-        return self._request_dict.get("parent_id")
-
-    @property
-    def argsrepr(self) -> str:
-        """The positional arguments as the caller showed them."""
-        return self._request_dict.get("argsrepr", "")
-
-    @property
-    def kwargsrepr(self) -> str:
-        """The keyword arguments as the caller showed them."""
-        return self._request_dict.get("kwargsrepr", "")
+    delivery_info = _header("delivery_info", "Where it came from, and whether not the first time.")
+    type = _header("task", "Name of the task that runs; `name` is the shadow if there is one.")
+    root_id = _header("root_id", "Id of the first task of the workflow.")
+    parent_id = _header("parent_id", "Id of the task that called this one.")
+    argsrepr = _header("argsrepr", "The positional arguments as the caller showed them.", "")
+    kwargsrepr = _header("kwargsrepr", "The keyword arguments as the caller showed them.", "")
+    group = _header("group", "Id of the group this task is a part of.")
+    group_index = _header("group_index", "Place in the group.")
+    groups = _header("groups", "Groups around this task, as stamped.")
+    reply_to = _header("reply_to", "Queue that the caller reads results from.")
+    correlation_id = _header("correlation_id", "Id that replies carry; equals the task id.")
+    replaced_task_nesting = _header("replaced_task_nesting", "How often this task was replaced.", 0)
 
     @property
     def _payload(self) -> Any:
@@ -310,21 +290,6 @@ class Request:
         return self._embed.get("errbacks")
 
     @property
-    def group(self) -> str | None:
-        """Id of the group this task is a part of."""
-        return self._request_dict.get("group")
-
-    @property
-    def group_index(self) -> int | None:
-        """Place in the group."""
-        return self._request_dict.get("group_index")
-
-    @property
-    def groups(self) -> Any:
-        """Stamp ``groups`` of the task."""
-        return self._request_dict.get("groups")
-
-    @property
     def stamped_headers(self) -> list[str]:
         """Names of the stamps."""
         return self._request_dict.get("stamped_headers") or []
@@ -336,105 +301,20 @@ class Request:
         return {name: maybe_list(stamps.get(name) or []) for name in self.stamped_headers}
 
     @property
-    def reply_to(self) -> str | None:
-        """Queue that the caller reads results from."""
-        return self._request_dict["reply_to"]  # type: ignore[no-any-return]  # a property
-
-    @property
-    def correlation_id(self) -> str | None:
-        """Id that replies carry; equals the task id."""
-        return self._request_dict["correlation_id"]  # type: ignore[no-any-return]  # a property
-
-    @property
-    def replaced_task_nesting(self) -> int:
-        """How many times this task replaced another."""
-        return self._request_dict.get("replaced_task_nesting", 0)
-
-    @property
     def ignore_result(self) -> bool:
         """Whether the result is not stored: the call's choice, else the task's."""
         chosen = self._request_dict.get("ignore_result")
         return bool(self._task.ignore_result if chosen is None else chosen)
 
     @property
-    def eta(self) -> datetime | None:
-        """Moment before which the task must not start."""
-        return self._eta
-
-    @property
-    def expires(self) -> datetime | None:
-        """Moment after which the task is no longer wanted."""
-        return self._expires
+    def store_errors(self) -> bool:
+        """Whether a failure is stored."""
+        return not self.ignore_result or bool(self._task.store_errors_even_if_ignored)
 
     @property
     def tzlocal(self) -> Any:
         """The zone of the app."""
-        if self._tzlocal is None:
-            self._tzlocal = self._app.timezone if self._app is not None else UTC
-        return self._tzlocal
-
-    # -- what it belongs to
-
-    @property
-    def on_ack(self) -> Callable[..., Any]:
-        """Acknowledges the message."""
-        return self._on_ack
-
-    @property
-    def on_reject(self) -> Callable[..., Any]:
-        """Rejects the message."""
-        return self._on_reject
-
-    @on_reject.setter
-    def on_reject(self, value: Callable[..., Any]) -> None:
-        self._on_reject = value
-
-    @property
-    def hostname(self) -> str:
-        """Node name of the worker."""
-        return self._hostname
-
-    @property
-    def eventer(self) -> Any:
-        """The event dispatcher."""
-        return self._eventer
-
-    @eventer.setter
-    def eventer(self, value: Any) -> None:
-        self._eventer = value
-
-    @property
-    def connection_errors(self) -> tuple[type[BaseException], ...]:
-        """Errors that settling may raise when the connection is lost."""
-        return self._connection_errors
-
-    @property
-    def task(self) -> Task:
-        """The task object."""
-        return self._task
-
-    @property
-    def task_id(self) -> str:
-        """Same as `id`."""
-        return self.id
-
-    @task_id.setter
-    def task_id(self, value: str) -> None:
-        self.id = value
-
-    @property
-    def task_name(self) -> str:
-        """Same as `name`."""
-        return self.name
-
-    @task_name.setter
-    def task_name(self, value: str) -> None:
-        self.name = value
-
-    @property
-    def store_errors(self) -> bool:
-        """Whether a failure is stored."""
-        return not self.ignore_result or bool(self._task.store_errors_even_if_ignored)
+        return UTC if self._app is None else self._app.timezone
 
     @property
     def _context(self) -> Context:
@@ -462,10 +342,8 @@ class Request:
             raise TaskRevokedError(self.id)
         hard, soft = self.time_limits
         task = self._task
-        self._job = job = pool.apply_async(
-            tracing.fast_trace_task
-            if self._app.use_fast_trace_task
-            else tracing.trace_task_ret,
+        job = pool.apply_async(
+            tracing.fast_trace_task if self._app.use_fast_trace_task else tracing.trace_task_ret,
             args=(
                 self._request_dict["task"],
                 self.id,
@@ -482,9 +360,9 @@ class Request:
             timeout=hard or task.time_limit,
             correlation_id=self.id,
         )
-        if self._ended:
-            # Ran to its end within the call, as in the solo pool: nothing to hold on to.
-            self._job = None
+        if not self._ended:
+            # Otherwise it ran within the call, as in the solo pool.
+            self._job = job
         return job
 
     def execute(self, loglevel: int | None = None, logfile: str | None = None) -> Any:
@@ -674,11 +552,9 @@ class Request:
             if end is End.TIMED_OUT:
                 # Hooks of the task run here only for the hard limit.
                 task.on_failure(exc, self.id, context.args, context.kwargs, einfo)
-                task.after_return(
-                    "FAILURE", exc, self.id, context.args, context.kwargs, einfo
-                )
-        except Exception as error:
-            logger.exception("Cannot store the failure of task %s: %r", self.id, error)
+                task.after_return("FAILURE", exc, self.id, context.args, context.kwargs, einfo)
+        except Exception:
+            logger.exception("Cannot store the failure of task %s", self.id)
         signals.task_failure.send(
             sender=task,
             task_id=self.id,
@@ -839,7 +715,7 @@ class Request:
 
     # -- for people and monitors
 
-    def send_event(self, type: str, **fields: Any) -> None:
+    def send_event(self, type: Any, **fields: Any) -> None:
         """Send a task event, if events are on and the task does not decline."""
         eventer = self._eventer
         if eventer is not None and eventer.enabled and self._task.send_events:
@@ -918,7 +794,7 @@ def create_request_cls(
             ) and self.revoked():
                 raise TaskRevokedError(task_id)
             hard, soft = self.time_limits
-            self._job = job = apply_async(
+            job = apply_async(
                 trace,
                 args=(
                     self._request_dict["task"],
@@ -936,8 +812,9 @@ def create_request_cls(
                 timeout=hard or task.time_limit,
                 correlation_id=task_id,
             )
-            if self._ended:
-                self._job = None
+            if not self._ended:
+                # Otherwise it ran within the call, as in the solo pool.
+                self._job = job  # type: ignore[misc]  # a slot of the base
             return job
 
     if base.on_success is Request.on_success and base.on_failure is Request.on_failure:
@@ -961,7 +838,7 @@ def create_request_cls(
                 if release is not None:
                     release()
 
-        TaskRequest._on_pool_success = on_pool_success  # type: ignore[method-assign]
+        TaskRequest._on_pool_success = on_pool_success
     TaskRequest.__name__ = base.__name__
     return TaskRequest
 

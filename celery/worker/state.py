@@ -49,22 +49,20 @@ SOFTWARE_INFO: dict[str, str] = {
 }
 
 #: Most revoked ids remembered (environment ``CELERY_WORKER_REVOKES_MAX``).
-REVOKES_MAX = int(os.environ.get("CELERY_WORKER_REVOKES_MAX", 50000))
+REVOKES_MAX = int(os.environ.get("CELERY_WORKER_REVOKES_MAX") or 50000)
 
 #: Most successful ids remembered for deduplication (``CELERY_WORKER_SUCCESSFUL_MAX``).
-SUCCESSFUL_MAX = int(os.environ.get("CELERY_WORKER_SUCCESSFUL_MAX", 1000))
+SUCCESSFUL_MAX = int(os.environ.get("CELERY_WORKER_SUCCESSFUL_MAX") or 1000)
 
 #: Seconds for which a revoked id counts (``CELERY_WORKER_REVOKE_EXPIRES``).
-REVOKE_EXPIRES = float(os.environ.get("CELERY_WORKER_REVOKE_EXPIRES", 10800))
+REVOKE_EXPIRES = float(os.environ.get("CELERY_WORKER_REVOKE_EXPIRES") or 10800)
 
 #: Seconds for which a successful id counts (``CELERY_WORKER_SUCCESSFUL_EXPIRES``).
-SUCCESSFUL_EXPIRES = float(os.environ.get("CELERY_WORKER_SUCCESSFUL_EXPIRES", 10800))
+SUCCESSFUL_EXPIRES = float(os.environ.get("CELERY_WORKER_SUCCESSFUL_EXPIRES") or 10800)
 
 #: Log the rate of finished tasks when set (``CELERY_BENCH``); kept for compatibility.
 C_BENCH = os.environ.get("C_BENCH") or os.environ.get("CELERY_BENCH")
-C_BENCH_EVERY = int(
-    os.environ.get("C_BENCH_EVERY") or os.environ.get("CELERY_BENCH_EVERY") or 1000
-)
+C_BENCH_EVERY = int(os.environ.get("C_BENCH_EVERY") or os.environ.get("CELERY_BENCH_EVERY") or 1000)
 
 #: Requests by id, from the time they are scheduled or reserved until they ended.
 requests: dict[str, Request] = {}
@@ -105,7 +103,7 @@ def reset_state() -> None:
         revoked_stamps,
         successful_requests,
     ):
-        register.clear()  # type: ignore[attr-defined]  # all of these have it
+        register.clear()
     all_total_count[0] = 0
 
 

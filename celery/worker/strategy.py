@@ -301,7 +301,7 @@ def _check_shape(body: Any, message: Any) -> None:
         return
     try:
         parts = message.decode()
-        args, kwargs, embed = parts
+        _args, _kwargs, embed = parts
     except Exception as exc:
         raise InvalidTaskError(
             f"Task message body is not args, kwargs and options: {exc!r}"

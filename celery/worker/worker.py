@@ -74,6 +74,11 @@ class WorkController:
     exitcode: int | None = None
 
     consumer: Any = None
+    autoscale: Any = None
+    concurrency: Any = None
+    loglevel: Any = None
+    pool_cls: Any = None
+    _persistence: Any = None
     timer: Any = None
     hub: Any = None
 
@@ -130,9 +135,7 @@ class WorkController:
         self.loglevel = mlevel(self.loglevel)
         self.ready_callback = ready_callback or self.on_consumer_ready
         self._conninfo = self.app.connection_for_read()
-        self.use_eventloop = (
-            self.should_use_eventloop() if use_eventloop is None else use_eventloop
-        )
+        self.use_eventloop = self.should_use_eventloop() if use_eventloop is None else use_eventloop
         self.options = kwargs
         self._soft_shutdown_done = False
         self._thread: int | None = None
@@ -220,9 +223,7 @@ class WorkController:
         self.schedule_filename = either("beat_schedule_filename", schedule_filename)
         self.scheduler = either("beat_scheduler", scheduler, scheduler_cls)
         self.time_limit = either("task_time_limit", time_limit, task_time_limit)
-        self.soft_time_limit = either(
-            "task_soft_time_limit", soft_time_limit, task_soft_time_limit
-        )
+        self.soft_time_limit = either("task_soft_time_limit", soft_time_limit, task_soft_time_limit)
         self.max_tasks_per_child = either("worker_max_tasks_per_child", max_tasks_per_child)
         self.max_memory_per_child = either("worker_max_memory_per_child", max_memory_per_child)
         self.prefetch_multiplier = int(
@@ -326,7 +327,7 @@ class WorkController:
         if self.consumer is not None:
             self.consumer.perform_pending_operations()
             self.consumer.shutdown()
-        if getattr(self, "_persistence", None) is not None:
+        if self._persistence is not None:
             self._persistence.save()
         if self.pidlock:
             self.pidlock.release()
@@ -435,8 +436,8 @@ class WorkController:
             req.execute_using_pool(self.pool)
         except TaskRevokedError:
             return False
-        except Exception as exc:
-            logger.exception("Cannot hand task %s to the pool: %r", req, exc)
+        except Exception:
+            logger.exception("Cannot hand task %s to the pool", req)
             return False
         return True
 

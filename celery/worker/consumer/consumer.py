@@ -136,15 +136,37 @@ def dump_body(m: Any, body: Any) -> str:
     return f"{truncate(saferepr(raw), 1024)} ({size}b)"
 
 
-class RateBucket(TokenBucket):  # type: ignore[misc]  # kombu has no types
-    """The rate limit of one task, and the requests that wait for it."""
+class RateBucket(TokenBucket):
+    """The rate limit of one task, and the requests that wait for it.
 
+    Args:
+        fill_rate: Tasks a second.
+        capacity: Tasks that may start at once after a quiet time.
+    """
+
+    contents: deque[Request]
     #: Timer entry of the next look, None while nothing waits.
     wakeup: Any = None
 
+    def __init__(self, fill_rate: float, capacity: float = 1) -> None:
+        super().__init__(fill_rate, capacity)  # type: ignore[no-untyped-call]  # kombu's
+
     def consume(self, tokens: float = 1) -> bool:
         """Take *tokens*, unless there are fewer."""
-        return bool(self.can_consume(tokens))
+        return bool(self.can_consume(tokens))  # type: ignore[no-untyped-call]  # kombu's
+
+    def delay(self) -> float:
+        """Return the seconds until there is a token."""
+        return float(self.expected_time(1))  # type: ignore[no-untyped-call]  # kombu's
+
+    def clear(self) -> list[Request]:
+        """Stop looking, and return the requests that waited."""
+        waiting = list(self.contents)
+        self.contents.clear()
+        wakeup, self.wakeup = self.wakeup, None
+        if wakeup is not None:
+            wakeup.cancel()
+        return waiting
 
 
 class Consumer:
@@ -252,9 +274,7 @@ class Consumer:
         self._was_ready = False
 
         self.loop = loops.synloop if hub is None else loops.asynloop
-        self.amqheartbeat = (
-            app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat
-        )
+        self.amqheartbeat = app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat
         self.amqheartbeat_rate = app.conf.broker_heartbeat_checkrate
 
         self.steps: list[Any] = []
@@ -285,8 +305,8 @@ class Consumer:
             call = pending.popleft()
             try:
                 call()
-            except Exception as exc:
-                logger.exception("Error in pending operation: %r", exc)
+            except Exception:
+                logger.exception("Error in pending operation")
 
     # -- rate limits
 
@@ -303,13 +323,7 @@ class Consumer:
                 bucket = None if self.disable_rate_limits else self.bucket_for_task(task)
                 self.task_buckets[name] = bucket
                 previous = old.get(name)
-                if previous is None or not previous.contents:
-                    continue
-                if previous.wakeup is not None:
-                    previous.wakeup.cancel()
-                waiting = list(previous.contents)
-                previous.clear_pending()
-                for request in waiting:
+                for request in () if previous is None else previous.clear():
                     if bucket is None:
                         self.on_task_request(request)
                     else:
@@ -318,7 +332,7 @@ class Consumer:
     def throttle(self, request: Request, bucket: RateBucket) -> None:
         """Run *request* once *bucket* has a token for it, in order of arrival."""
         with self._rate_lock:
-            bucket.add(request)
+            bucket.contents.append(request)
             if bucket.wakeup is None:
                 self._drain(bucket)
 
@@ -326,12 +340,15 @@ class Consumer:
         with self._rate_lock:
             bucket.wakeup = None
             while bucket.contents:
-                if not bucket.can_consume(1):
+                if not bucket.consume(1):
                     bucket.wakeup = self.timer.call_after(
-                        bucket.expected_time(1), self._drain, (bucket,), priority=ETA_PRIORITY
+                        bucket.delay(),
+                        self._drain,
+                        (bucket,),
+                        priority=ETA_PRIORITY,
                     )
                     return
-                self.on_task_request(bucket.pop())
+                self.on_task_request(bucket.contents.popleft())
 
     # -- tasks with an ETA
 
@@ -407,7 +424,7 @@ class Consumer:
         """Log a lost connection, drop it, and see to the tasks that it takes with it."""
         if not self.app.conf.broker_connection_retry:
             raise exc
-        logger.warning(CONNECTION_RETRY, repr(exc), exc_info=True)
+        logger.warning(CONNECTION_RETRY, repr(exc), exc_info=exc)
         try:
             self.connection.collect(socket_timeout=COLLECT_SOCKET_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - the connection is dead anyway
@@ -439,7 +456,7 @@ class Consumer:
         try:
             request.cancel(self.pool)
         except NotImplementedError:
-            logger.error("The pool cannot cancel %s; it runs on.", request)
+            logger.warning("The pool cannot cancel %s; it runs on.", request)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let every step register with *hub*."""
@@ -471,10 +488,7 @@ class Consumer:
         with self._rate_lock:
             for bucket in self.task_buckets.values():
                 if bucket is not None:
-                    bucket.clear_pending()
-                    if bucket.wakeup is not None:
-                        bucket.wakeup.cancel()
-                        bucket.wakeup = None
+                    bucket.clear()
         if self.pool is not None:
             self.pool.flush()
         for request in [*state.scheduled_requests, *reserved_requests]:
@@ -680,13 +694,12 @@ class Consumer:
         """Build the strategy of every task anew, and its tracer where tasks run in here."""
         self.reset_rate_limits()
         app, hostname = self.app, self.hostname
+        tasks: dict[str, Any] = app.tasks
         runs_here = self.pool is None or not self.pool.uses_semaphore
-        for name, task in app.tasks.items():
+        for name, task in tasks.items():
             self.strategies[name] = task.start_strategy(app, self)
             if runs_here:
-                task.__trace__ = trace.build_tracer(
-                    name, task, app.loader, hostname, app=app
-                )
+                task.__trace__ = trace.build_tracer(name, task, app.loader, hostname, app=app)
 
     def create_task_handler(self, promise: Any = None) -> Callable[[Any], None]:
         """Return the function that takes every message of the task consumer."""
@@ -744,14 +757,13 @@ class Consumer:
     def _on_refused(self, body: Any, message: Any, exc: Exception) -> None:
         if isinstance(exc, self.connection_errors) and not isinstance(exc, ValueError):
             raise exc
-        if isinstance(exc, InvalidTaskError):
-            self.on_invalid_task(body, message, exc)
-        elif isinstance(exc, ContentDisallowed) and message.headers.get("task"):
+        is_task = bool(message.headers.get("task"))
+        if isinstance(exc, InvalidTaskError) or (is_task and isinstance(exc, ContentDisallowed)):
             self.on_invalid_task(body, message, exc)
         elif isinstance(exc, DecodeError | ContentDisallowed):
             self.on_decode_error(message, exc)
         else:
-            logger.exception("Cannot handle a message: %r", exc)
+            logger.error("Cannot handle a message: %r", exc, exc_info=exc)
             self.on_invalid_task(body, message, exc)
 
     def on_decode_error(self, message: Any, exc: BaseException) -> None:
@@ -763,7 +775,7 @@ class Consumer:
             message.content_encoding,
             saferepr(message.headers),
             dump_body(message, message.body),
-            exc_info=True,
+            exc_info=exc,
         )
         self._drop(message)
 
@@ -807,8 +819,8 @@ class Consumer:
         )
         try:
             self.app.backend.mark_as_failure(task_id, error, request=context)
-        except Exception as exc:
-            logger.exception("Cannot store the failure of %s: %r", task_id, exc)
+        except Exception:
+            logger.exception("Cannot store the failure of %s", task_id)
         if self.event_dispatcher is not None:
             self.event_dispatcher.send(
                 "task-failed", uuid=task_id, exception=f"NotRegistered({name!r})"
@@ -816,7 +828,7 @@ class Consumer:
 
     def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> None:
         """Log and drop a task message that can't be run."""
-        logger.error(INVALID_TASK_ERROR, exc, dump_body(message, body), exc_info=True)
+        logger.error(INVALID_TASK_ERROR, exc, dump_body(message, body), exc_info=exc)
         self._drop(message)
         signals.task_rejected.send(sender=self, message=message, exc=exc)
 

@@ -20,14 +20,22 @@ class Control(bootsteps.StartStopStep):
     def __init__(self, c: Any, **kwargs: Any) -> None:
         self.is_green = c.pool is not None and c.pool.is_green
         self.box = (pidbox.gPidbox if self.is_green else pidbox.Pidbox)(c)
-        self.start = self.box.start  # type: ignore[method-assign]  # the mailbox is the part
-        self.stop = self.box.stop  # type: ignore[method-assign]
-        self.shutdown = self.box.shutdown
         super().__init__(c, **kwargs)
+
+    def start(self, parent: Any) -> None:
+        """Listen."""
+        self.box.start(parent)
+
+    def stop(self, parent: Any) -> None:
+        """Stop listening."""
+        self.box.stop(parent)
+
+    def shutdown(self, parent: Any) -> None:
+        """Stop listening for good."""
+        self.box.shutdown(parent)
 
     def include_if(self, c: Any) -> bool:
         """Take part where it is wanted and possible."""
         return bool(
-            c.app.conf.worker_enable_remote_control
-            and c.conninfo.supports_exchange_type("fanout")
+            c.app.conf.worker_enable_remote_control and c.conninfo.supports_exchange_type("fanout")
         )

@@ -44,7 +44,9 @@ class DelayedDelivery(bootsteps.StartStopStep):
 
     def include_if(self, c: Any) -> bool:
         """Take part when a quorum queue is consumed."""
-        return bool(detect_quorum_queues(c.app, c.app.connection_for_write().transport.driver_type)[0])
+        return bool(
+            detect_quorum_queues(c.app, c.app.connection_for_write().transport.driver_type)[0]
+        )
 
     def start(self, c: Any) -> None:
         """Set up all brokers.

@@ -40,7 +40,7 @@ class Gossip(bootsteps.ConsumerStep):
 
     name: str
     label = "Gossip"
-    requires = (Mingle,)
+    requires: Any = (Mingle,)
     compatible_transports: ClassVar[set[str]] = {"amqp", "redis"}
 
     def __init__(
@@ -101,8 +101,8 @@ class Gossip(bootsteps.ConsumerStep):
         """Publish the winner's *task*, a signature."""
         try:
             self.app.signature(task).apply_async()
-        except Exception as exc:
-            logger.exception("gossip: cannot call task %r: %r", task, exc)
+        except Exception:
+            logger.exception("gossip: cannot call task %r", task)
 
     def on_elect(self, event: dict[str, Any]) -> None:
         """Note a candidate and answer."""
@@ -110,7 +110,7 @@ class Gossip(bootsteps.ConsumerStep):
             election, topic, action = event["id"], event["topic"], event["action"]
             candidate = (event["clock"], f"{event['hostname']}.{event['pid']}", topic, action)
         except KeyError as exc:
-            logger.error("gossip: election event without the field %s", exc)
+            logger.warning("gossip: election event without the field %s", exc)
             return
         self.consensus_requests[election].append(candidate)
         self.dispatcher.send("worker-elect-ack", id=election)
@@ -174,8 +174,8 @@ class Gossip(bootsteps.ConsumerStep):
         for callback in tuple(getattr(self.on, what)):
             try:
                 callback(worker)
-            except Exception as exc:
-                logger.exception("Ignored error from handler %r: %r", callback, exc)
+            except Exception:
+                logger.exception("Ignored error from handler %r", callback)
 
     def register_timer(self) -> None:
         """Look for lost workers every `interval` seconds."""
@@ -199,9 +199,7 @@ class Gossip(bootsteps.ConsumerStep):
     def get_consumers(self, channel: Any) -> list[Any]:
         """Return one consumer of all worker events."""
         self.register_timer()
-        receiver = self.Receiver(
-            channel, routing_key="worker.#", queue_ttl=self.heartbeat_interval
-        )
+        receiver = self.Receiver(channel, routing_key="worker.#", queue_ttl=self.heartbeat_interval)
         return [
             Consumer(
                 channel,
@@ -226,4 +224,4 @@ class Gossip(bootsteps.ConsumerStep):
                 _, event = prepare(body)
                 self.state.event(event)
         except (DecodeError, ContentDisallowed, TypeError, KeyError) as exc:
-            logger.error("gossip: cannot read an event: %r", exc)
+            logger.warning("gossip: cannot read an event: %r", exc)

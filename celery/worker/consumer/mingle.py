@@ -110,8 +110,8 @@ class Mingle(bootsteps.StartStopStep):
         logger.debug("mingle: processing reply from %s", nodename)
         try:
             self.sync_with_node(c, **reply)
-        except Exception as exc:
-            logger.exception("mingle: sync with %s failed: %r", nodename, exc)
+        except Exception:
+            logger.exception("mingle: sync with %s failed", nodename)
 
     def sync_with_node(
         self, c: Any, clock: int | None = None, revoked: Any = None, **kwargs: Any
