@@ -293,7 +293,6 @@ class AsyncResult(ResultBase, Generic[T]):
             if on_interval is not None:
                 on_interval()
 
-        self._subscribe()
         self.backend.wait_for_pending(
             self,
             timeout=timeout,

@@ -1,0 +1,1 @@
+"""Parts of the Redis back-end: scripts, connection settings, connections, channels."""

@@ -1,0 +1,107 @@
+"""Connections to Redis that stay with the back-end.
+
+A client object of the driver takes a connection from its pool, checks it, and gives it back, for
+each command; that costs as much as the command. A back-end sends one command per task, so it
+keeps the connection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import NoScriptError, ResponseError
+
+
+class Script:
+    """A Lua script; sent once, then named by its hash."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha: str | None = None
+
+
+class Link:
+    """Sends commands; safe between threads, and in a child after a fork.
+
+    Args:
+        pool: Returns the driver's pool of connections.
+        keep: Keep connections between commands; otherwise each goes back to the pool.
+    """
+
+    def __init__(self, pool: Callable[[], Any], keep: bool = True) -> None:
+        self._pool = pool
+        self._keep = keep
+        self._idle: deque[Any] = deque()
+        self._pid = os.getpid()
+
+    def _acquire(self) -> Any:
+        if self._pid != os.getpid():
+            # These connections belong to the parent, which goes on using them.
+            self._idle = deque()
+            self._pid = os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return take_connection(self._pool())
+
+    def _release(self, connection: Any) -> None:
+        if self._keep:
+            self._idle.append(connection)
+        else:
+            self._pool().release(connection)
+
+    def call(self, *command: Any) -> Any:
+        """Send one command and return its answer.
+
+        Raises:
+            redis.exceptions.RedisError: The command was refused, or the connection lost.
+        """
+        connection = self._acquire()
+        try:
+            connection.send_command(*command)
+            answer = connection.read_response()
+        except ResponseError:
+            self._release(connection)
+            raise
+        except BaseException:
+            # An answer may be under way; this connection would give it to the next command.
+            connection.disconnect()
+            self._release(connection)
+            raise
+        self._release(connection)
+        return answer
+
+    def run(self, script: Script, keys: tuple[Any, ...], *arguments: Any) -> Any:
+        """Run a script and return its result."""
+        if script.sha is None:
+            script.sha = self._load(script)
+        try:
+            return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            # The server was restarted, or another one took over.
+            script.sha = self._load(script)
+            return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+
+    def _load(self, script: Script) -> str:
+        sha = self.call("SCRIPT", "LOAD", script.text)
+        return sha.decode() if isinstance(sha, bytes) else sha
+
+    def close(self) -> None:
+        """Disconnect what is idle."""
+        while self._idle:
+            connection = self._idle.pop()
+            connection.disconnect()
+            self._pool().release(connection)
+
+
+def take_connection(pool: Any) -> Any:
+    """Take a connection from a pool of the driver, old or new."""
+    try:
+        return pool.get_connection()
+    except TypeError:
+        return pool.get_connection("_")

@@ -1,0 +1,729 @@
+"""Results in Redis: one round trip to store, pushed to whoever waits, chords counted by a script.
+
+Keys are ``celery-task-meta-ID`` and ``celery-taskset-meta-ID``, behind ``global_keyprefix``. A
+document is announced on a channel named as its key. Scripts, connection settings, connections and
+channels live in `celery.backends._redis`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+from uuid import uuid4
+
+from kombu.utils.functional import retry_over_time
+from kombu.utils.url import maybe_sanitize_url
+
+from celery import states
+from celery._protocol import meta as documents
+from celery.backends._chord import Part, body_argument, dependency_error, first_failure
+from celery.backends._redis import params, scripts
+from celery.backends._redis.params import (
+    E_REDIS_SSL_CERT_REQS_MISSING_INVALID as E_REDIS_SSL_CERT_REQS_MISSING_INVALID,
+)
+from celery.backends._redis.params import (
+    E_REDIS_SSL_PARAMS_AND_SCHEME_MISMATCH as E_REDIS_SSL_PARAMS_AND_SCHEME_MISMATCH,
+)
+from celery.backends._redis.params import W_REDIS_SSL_CERT_NONE as W_REDIS_SSL_CERT_NONE
+from celery.backends._redis.params import W_REDIS_SSL_CERT_OPTIONAL as W_REDIS_SSL_CERT_OPTIONAL
+from celery.backends.asynchronous import (
+    E_RETRY_LIMIT_EXCEEDED,
+    AsyncBackendMixin,
+    BaseResultConsumer,
+)
+from celery.backends.base import BaseKeyValueStoreBackend
+from celery.exceptions import BackendStoreError, ChordError, ImproperlyConfigured
+from celery.result import GroupResult
+
+if TYPE_CHECKING:
+    from celery.canvas import Signature
+
+try:
+    import redis
+    import redis.connection
+    from kombu.transport.redis import get_redis_error_classes
+    from redis.exceptions import NoPermissionError
+
+    from celery.backends._redis.channels import Channels
+    from celery.backends._redis.link import Link, Script
+except ImportError:  # the driver is optional
+    redis = None
+    get_redis_error_classes = None
+
+try:
+    import redis.sentinel as sentinel
+except ImportError:
+    sentinel = None
+
+__all__ = ("RedisBackend", "SentinelBackend")
+
+logger = logging.getLogger(__name__)
+
+E_REDIS_MISSING = "The Redis result back-end needs the package redis: pip install 'celery[redis]'"
+E_REDIS_SENTINEL_MISSING = (
+    "The Sentinel result back-end needs a newer package redis, with redis.sentinel: "
+    "pip install -U redis"
+)
+W_REDIS_COMPRESSION_DISABLED = (
+    "result_compression has no effect: results are text for a driver with decode_responses."
+)
+E_LOST = "Connection to Redis lost: Retry (%s/%s) %s."
+
+CHORD_PART_RETURN_LUA = scripts.CHORD_PART_RETURN_LUA
+CHORD_CLAIM_EXTEND_LUA = scripts.CHORD_CLAIM_EXTEND_LUA
+CHORD_CLEANUP_LUA = scripts.CHORD_CLEANUP_LUA
+
+#: Largest value that Redis takes, in bytes.
+MAX_VALUE_SIZE = 512 * 1024 * 1024
+#: Keys read with one command.
+MGET_SIZE = 1000
+#: Announcements handled before the waiting side is asked whether it has enough.
+READ_AT_ONCE = 200
+
+#: Seconds that the body of a complete chord is claimed for by the one who starts it: first to
+#: get going, then for publishing. When they die, a redelivered header task claims it next.
+CLAIM_S = 6
+CLAIM_EXTENDED_S = 21
+#: Seconds for which it is remembered that the body was started.
+DONE_S = 300
+
+
+def _whole_seconds(value: float) -> int:
+    """Round a life up: less than a second must not become 'for ever'."""
+    return math.ceil(value)
+
+
+class _Confirmed:
+    """Ready once the server has confirmed channels."""
+
+    def __init__(self, channels: Channels, names: Iterable[bytes]) -> None:
+        self._channels = channels
+        self._names = set(names)
+
+    @property
+    def ready(self) -> bool:
+        return self._names <= self._channels.confirmed
+
+
+class ResultConsumer(BaseResultConsumer):
+    """Receives documents from channels."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._channels: Channels | None = None
+        self._writing = threading.Lock()
+        self._cancelled: set[str] = set()
+        self._broken = False
+        self._failures = 0
+        self._pid = os.getpid()
+        self._errors: tuple[type[Exception], ...] = self.backend.connection_errors
+
+    @property
+    def subscribed_to(self) -> set[bytes]:
+        """Channels that are asked for."""
+        return self._channels.wanted if self._channels is not None else set()
+
+    def _key(self, task_id: str) -> Any:
+        return self.backend.get_key_for_task(task_id)
+
+    # -- Life
+
+    def start(self, initial_task_id: str, **kwargs: Any) -> None:
+        """Connect, and begin to receive documents of *initial_task_id*."""
+        self.consume_from(initial_task_id)
+
+    def stop(self) -> None:
+        """Disconnect; harmless twice."""
+        channels, self._channels = self._channels, None
+        if channels is not None:
+            channels.close()
+
+    def on_after_fork(self) -> None:
+        """Forget the connection of the parent."""
+        if self._channels is not None:
+            self._channels.forget()
+        self._channels = None
+        self._cancelled = set()
+        self._broken = False
+        self._pid = os.getpid()
+
+    # -- Channels
+
+    def consume_from(self, task_id: str) -> None:
+        """Receive documents of *task_id*, too."""
+        self.consume_from_all([task_id])
+
+    def consume_from_all(self, task_ids: list[str]) -> None:
+        """Receive documents of all *task_ids*, too."""
+        if self._pid != os.getpid():
+            self.on_after_fork()
+        with self._writing:
+            if self._channels is None:
+                self._channels = Channels(self.backend.connection_pool)
+            self._cancelled.difference_update(task_ids)
+            with self.reconnect_on_error():
+                self._channels.subscribe(map(self._key, task_ids))
+
+    def cancel_for(self, task_id: str) -> None:
+        """Receive nothing more about *task_id*."""
+        self._cancelled.add(task_id)
+        # Results also end here from their __del__, which runs wherever they die: possibly in this
+        # thread, in the middle of a command. Whoever writes next does it then.
+        if self._writing.acquire(blocking=False):
+            try:
+                self._cancel()
+            finally:
+                self._writing.release()
+
+    def _cancel(self) -> None:
+        cancelled, self._cancelled = self._cancelled, set()
+        if cancelled and self._channels is not None and self._pid == os.getpid():
+            with self.reconnect_on_error():
+                self._channels.unsubscribe(map(self._key, cancelled))
+
+    # -- Receiving
+
+    @contextmanager
+    def reconnect_on_error(self) -> Iterator[None]:
+        """Note a lost connection; the next `drain_events` makes it anew."""
+        try:
+            yield
+        except self._errors as exc:
+            if not self._broken:
+                logger.warning("Lost the Redis connection for results: %r", exc)
+            self._broken = True
+
+    def drain_events(self, timeout: float | None = None) -> Any:
+        """Receive for at most *timeout* seconds, until something came.
+
+        Raises:
+            socket.timeout: Nothing came.
+            RuntimeError: The connection is lost, and the tries of the retry policy are used up.
+        """
+        if self._broken:
+            self._restore(timeout)
+        channels = self._channels
+        if channels is None:
+            time.sleep(timeout or 0)
+            return
+        received = 0
+        # Cancelling is put off, so that many ends make one command.
+        with self._writing_later(), self.reconnect_on_error():
+            announced = channels.read(timeout)
+            while announced is not None and received < READ_AT_ONCE:
+                received += 1
+                self.on_state_change(self.backend.decode(announced[1]), announced)
+                announced = channels.read(0)
+
+    @contextmanager
+    def _writing_later(self) -> Iterator[None]:
+        if not self._writing.acquire(blocking=False):
+            # Another thread subscribes; reading does not disturb it.
+            yield
+            return
+        try:
+            yield
+            self._cancel()
+        finally:
+            self._writing.release()
+
+    def on_unexpected(self, task_id: str, document: dict[str, Any]) -> None:
+        """Drop the document: it can be read again."""
+
+    def peek(self, results: list[Any]) -> None:
+        """Read the documents; those of ended tasks need no channel."""
+        keys = [self._key(result.id) for result in results]
+        backend = self.backend
+        payloads = [backend.get(keys[0])] if len(keys) == 1 else backend.mget(keys)
+        for result, payload in zip(results, payloads, strict=True):
+            document = backend.decode(payload) if payload else None
+            if document and document["status"] in states.READY_STATES:
+                if self.on_message is not None:
+                    self.on_message(document)
+                self.deliver(backend.meta_from_decoded(document), [result])
+
+    def on_wait_for_pending(self, result: Any, timeout: float | None = None, **kwargs: Any) -> None:
+        """Read what was stored before the channels were open."""
+        results = result if isinstance(result, list) else [result]
+        waiting = [each.id for each in results if each._cache is None]
+        if not waiting:
+            return
+        if timeout != 0 and self._channels is not None:
+            names = map(_bytes, map(self._key, waiting))
+            confirmed = _Confirmed(self._channels, names)
+            try:
+                for _ in self.drain_events_until(confirmed, timeout=timeout):
+                    # Each round may confirm some.
+                    pass
+            except self.backend.TimeoutError:
+                # One look is owed to every caller.
+                pass
+        still_waiting = {each.id for each in results if each._cache is None}
+        self._read_documents([task_id for task_id in waiting if task_id in still_waiting])
+
+    def _read_documents(self, task_ids: list[str]) -> None:
+        for payload in self.backend.mget([self._key(task_id) for task_id in task_ids]):
+            if payload:
+                self.on_state_change(self.backend.decode(payload), None)
+
+    def _restore(self, timeout: float | None) -> None:
+        """Connect again, and catch up on what was announced meanwhile."""
+        policy = self.backend.retry_policy
+        channels = self._channels
+        try:
+            if channels is not None:
+                channels.connect()
+            self._read_documents(self.watched_ids())
+        except self._errors as exc:
+            self._failures += 1
+            most = policy.get("max_retries")
+            if most is not None and self._failures > most:
+                self._failures = 0
+                raise RuntimeError(E_RETRY_LIMIT_EXCEEDED) from exc
+            logger.warning(E_LOST, self._failures, most or "Inf", exc)
+            pause = policy.get("interval_max", 1)
+            time.sleep(pause if timeout is None else min(pause, timeout))
+            raise TimeoutError from exc
+        self._broken, self._failures = False, 0
+
+
+def _bytes(key: Any) -> bytes:
+    return key if isinstance(key, bytes) else key.encode()
+
+
+class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
+    """Keeps results in Redis.
+
+    Args:
+        host: Name of the server; by default ``redis_host``.
+        port: Its port; by default ``redis_port``.
+        db: Number of the database; by default ``redis_db``.
+        password: By default ``redis_password``.
+        max_connections: Of the pool; by default ``redis_max_connections``.
+        url: ``redis://``, ``rediss://`` or ``socket://``; wins over the above.
+        connection_pool: A pool of the driver to use.
+
+    Raises:
+        ImproperlyConfigured: The driver is not installed.
+        ValueError: The settings for TLS are contradictory or incomplete.
+    """
+
+    ResultConsumer = ResultConsumer
+
+    #: The driver.
+    redis = redis
+    connection_class_ssl = redis.connection.SSLConnection if redis else None
+
+    max_connections: int | None = None
+    supports_autoexpire = True
+    supports_native_join = True
+    supports_result_compression = True
+    supports_failure_expires = True
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        db: int | None = None,
+        password: str | None = None,
+        max_connections: int | None = None,
+        url: str | None = None,
+        connection_pool: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(expires_type=_whole_seconds, **{**kwargs, "url": url})
+        if self.redis is None:
+            raise ImproperlyConfigured(E_REDIS_MISSING.strip())
+        conf = self.app.conf
+        options = conf.result_backend_transport_options
+        self.connparams = self._connection_parameters(
+            url, host=host, port=port, db=db, password=password, max_connections=max_connections
+        )
+        self.url = url
+        if self.compression and self.connparams.get("decode_responses"):
+            logger.warning(W_REDIS_COMPRESSION_DISABLED)
+            self.compression = None
+        failure_expires = conf.result_failure_expires
+        self.failure_expires = (
+            self.expires
+            if failure_expires is None
+            else self.prepare_expires(failure_expires, _whole_seconds)
+        )
+        self._given_pool = connection_pool
+        classes = get_redis_error_classes()
+        more = tuple(options.get("additional_connection_errors") or ())
+        # A KeyError is what kombu's event loop may see of a dead connection; here it is a bug.
+        self.connection_errors = (
+            *(error for error in classes.connection_errors if error is not KeyError),
+            *more,
+        )
+        self.channel_errors = classes.channel_errors
+        self._in_order = options.get("result_chord_ordered", True)
+        few = self.connparams.get("max_connections")
+        self._link = Link(self.connection_pool, keep=few is None or few > 2)
+        self._store_script = Script(scripts.STORE_LUA)
+        self._part_script = Script(CHORD_PART_RETURN_LUA)
+        self._extend_script = Script(CHORD_CLAIM_EXTEND_LUA)
+        self._cleanup_script = Script(CHORD_CLEANUP_LUA)
+        self._may_run_scripts = True
+        self.result_consumer = self.ResultConsumer(
+            self, self.app, self.accept, self._pending_results, self._pending_messages
+        )
+
+    def __reduce__(self, args: tuple[Any, ...] = (), kwargs: Any = None) -> tuple[Any, ...]:
+        return super().__reduce__(
+            args, {"expires": self.expires, "url": self.url, **(kwargs or {})}
+        )
+
+    # -- Connecting
+
+    def _connection_parameters(self, url: str | None, **given: Any) -> dict[str, Any]:
+        conf = self.app.conf
+        found = params.from_settings(conf)
+        found.update((name, value) for name, value in given.items() if value is not None)
+        if url:
+            found = params.from_url(url, found, self.redis)
+        found = params.with_tls(found, conf.redis_backend_use_ssl, url, self.connection_class_ssl)
+        # The newer protocol mixes announcements and answers on one connection.
+        found.setdefault("protocol", 2)
+        return found
+
+    @property
+    def ConnectionPool(self) -> Any:
+        """The driver's class of connection pools."""
+        return self.redis.ConnectionPool
+
+    def connection_pool(self) -> Any:
+        """Return the pool of connections; made at its first use."""
+        return self._pool
+
+    @cached_property
+    def _pool(self) -> Any:
+        return self._given_pool or self._make_pool()
+
+    def _make_pool(self) -> Any:
+        return self.ConnectionPool(**self.connparams)
+
+    @cached_property
+    def client(self) -> Any:
+        """A client of the driver, on the same pool of connections."""
+        return self.redis.StrictRedis(connection_pool=self._pool)
+
+    @cached_property
+    def retry_policy(self) -> dict[str, Any]:  # type: ignore[override]
+        """How often and how soon a command is sent again after the connection was lost."""
+        policy = dict(BaseKeyValueStoreBackend.retry_policy)
+        policy.update(self.app.conf.result_backend_transport_options.get("retry_policy") or {})
+        return policy
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Say whether *exc* is a lost connection."""
+        return isinstance(exc, self.connection_errors)
+
+    def ensure(self, fun: Callable[..., Any], args: Iterable[Any], **policy: Any) -> Any:
+        """Call *fun* with *args*, again after the connection was lost.
+
+        Raises:
+            redis.exceptions.ConnectionError: The tries of the retry policy are used up.
+        """
+        args = tuple(args)
+        try:
+            return fun(*args)
+        except self.connection_errors:
+            policy = {**self.retry_policy, **policy}
+            return retry_over_time(
+                fun,
+                self.connection_errors,
+                args,
+                {},
+                partial(self.on_connection_error, policy.get("max_retries")),
+                **policy,
+            )
+
+    def on_connection_error(
+        self, max_retries: int | None, exc: BaseException, intervals: Any, retries: int
+    ) -> float:
+        """Log a lost connection and return the seconds until the next try."""
+        pause: float = next(intervals)
+        logger.error("%s next try in %.2f s", E_LOST % (retries, max_retries or "Inf", exc), pause)
+        return pause
+
+    def process_cleanup(self) -> None:
+        """Do nothing: connections stay for the next task."""
+
+    # -- Keys and values
+
+    def get(self, key: Any) -> Any:
+        """Read a value, None when there is none."""
+        return self.ensure(self._link.call, ("GET", key))
+
+    def mget(self, keys: Iterable[Any]) -> list[Any]:
+        """Read many values, in order."""
+        names = list(keys)
+        values: list[Any] = []
+        for start in range(0, len(names), MGET_SIZE):
+            values += self.ensure(self._link.call, ("MGET", *names[start : start + MGET_SIZE]))
+        return values
+
+    def set(self, key: Any, value: Any, expires: int | None = None, **retry_policy: Any) -> None:
+        """Write a value and announce it; by default it lives as long as a result."""
+        self._check_size(value)
+        life = self.expires if expires is None else expires
+        self.ensure(self._set, (key, value, life), **retry_policy)
+
+    def _check_size(self, value: Any) -> None:
+        if len(value) > MAX_VALUE_SIZE:
+            raise BackendStoreError("value too large for Redis backend")
+
+    def _set(self, key: Any, value: Any, life: int | None) -> None:
+        with self.client.pipeline() as pipe:
+            pipe.set(key, value, ex=life or None)
+            pipe.publish(key, value)
+            pipe.execute()
+
+    def _set_document(self, key: Any, payload: Any, state: str) -> Any:
+        self.set(key, payload)
+
+    def delete(self, key: Any) -> Any:
+        """Delete a key."""
+        return self.ensure(self._link.call, ("DEL", key))
+
+    def incr(self, key: Any) -> int:
+        """Add one to a counter and return it."""
+        return int(self.ensure(self._link.call, ("INCR", key)))
+
+    def expire(self, key: Any, value: Any) -> Any:
+        """Let a key live for *value* more seconds."""
+        return self.ensure(self._link.call, ("EXPIRE", key, value))
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Do nothing: whoever wants the result subscribes then."""
+
+    def forget(self, task_id: str) -> None:
+        """Delete the result of a task, and stop listening for it."""
+        super().forget(task_id)
+        self.result_consumer.cancel_for(task_id)
+
+    # -- Documents
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: str | None = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        payload = self._encode_document(self._document(task_id, result, state, traceback, request))
+        self._check_size(payload)
+        life = self.failure_expires if state == states.FAILURE else self.expires
+        self.ensure(self._store, (self.get_key_for_task(task_id), payload, life))
+        return result
+
+    def _store(self, key: Any, payload: Any, life: int | None) -> None:
+        """Store a document in one round trip, unless a success is stored already."""
+        replaceable: Any = ""
+        while self._may_run_scripts:
+            try:
+                outcome = self._link.run(
+                    self._store_script, (key,), payload, life or 0, replaceable
+                )
+            except NoPermissionError:
+                logger.warning("The Redis user may not run scripts; storing takes two round trips")
+                self._may_run_scripts = False
+                break
+            if isinstance(outcome, int) or self._is_success(outcome):
+                return
+            # It is compressed, or in a format that only Python reads.
+            replaceable = outcome
+        before = self._link.call("GET", key)
+        if not before or not self._is_success(before):
+            self._set(key, payload, life)
+
+    def _is_success(self, payload: Any) -> bool:
+        return bool(self.decode(payload)["status"] == states.SUCCESS)
+
+    # -- Chords
+
+    @property
+    def counts_unstored_parts(self) -> bool:  # type: ignore[override]
+        """The value of a header task is kept with the count."""
+        return True
+
+    def _chord_keys(self, group_id: str) -> tuple[Any, ...]:
+        """Return parts, size, additions, counted tasks, claim, first failure."""
+        return tuple(self.get_key_for_group(group_id, suffix) for suffix in _CHORD_SUFFIXES)
+
+    def add_to_chord(self, group_id: str, result: Any) -> None:
+        """Make the header of a chord one task larger."""
+        key = self.get_key_for_group(group_id, ".t")
+        self.incr(key)
+        if self.chord_expires:
+            self.expire(key, self.chord_expires)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Note how many header tasks a chord has."""
+        key = self.get_key_for_group(group_id, ".s")
+        life = ("EX", self.chord_expires) if self.chord_expires else ()
+        self.ensure(self._link.call, ("SET", key, chord_size, *life))
+
+    def apply_chord(
+        self, header_result_args: tuple[Any, ...], body: Signature, **kwargs: Any
+    ) -> None:
+        """Note the size of the header, before its tasks are published."""
+        self.ensure_chords_allowed()
+        group_id, results = header_result_args[:2]
+        self.set_chord_size(group_id, sum(1 for _ in _leaves(results)))
+
+    def on_chord_part_return(
+        self, request: Any, state: str, result: Any, propagate: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Count a finished header task; the last one starts the body."""
+        group_id, task_id = request.group, request.id
+        if not group_id or not task_id:
+            return
+        part = self.encode(documents.chord_part(task_id, state, self.encode_result(result, state)))
+        index = request.group_index
+        keys = self._chord_keys(group_id)
+        token = uuid4().hex
+        arguments = (
+            f"{task_id}:{index}",
+            part,
+            "+inf" if index is None else index,
+            self.chord_expires or 0,
+            token,
+            CLAIM_S,
+            int(bool(self._in_order)),
+            int(state in states.EXCEPTION_STATES),
+        )
+        while True:
+            answer = self.ensure(self._link.run, (self._part_script, keys, *arguments))
+            if answer[0] == 0:
+                return
+            if answer[0] == 1:
+                break
+            # This task was delivered again, and whoever claimed the body may be dead.
+            time.sleep(max(answer[1], 1) / 1000)
+        failed, encoded = answer[1], answer[2]
+        self._finish_chord(request, keys, token, failed, encoded, propagate is not False)
+
+    def _finish_chord(
+        self,
+        request: Any,
+        keys: tuple[Any, ...],
+        token: str,
+        failed: Any,
+        encoded: list[Any],
+        propagate: bool,
+    ) -> None:
+        """Start the body of a complete chord, or fail it; forget the chord."""
+        group_id = request.group
+        body = self.app.signature(request.chord)
+        try:
+            parts = self._decode_parts(encoded)
+            culprit = self._decode_parts([failed])[0] if failed else first_failure(parts)
+            if culprit is not None and propagate:
+                raise dependency_error(culprit, self.exception_to_python)
+            if not self.ensure(
+                self._link.run, (self._extend_script, (keys[4],), token, CLAIM_EXTENDED_S)
+            ):
+                # Reading took so long that somebody else starts the body.
+                return
+            self._start_body(body, body_argument(parts), request)
+        except Exception as exc:
+            error = exc if isinstance(exc, ChordError) else ChordError(f"Join error: {exc!r}")
+            logger.exception("Chord %r raised: %r", group_id, error)
+            self.chord_error_from_stack(body, error)
+        others = tuple(key for key in keys if key is not keys[4])
+        self.ensure(self._link.run, (self._cleanup_script, (keys[4], *others), DONE_S))
+
+    def _decode_parts(self, encoded: Iterable[Any]) -> list[Part]:
+        plain = documents.chord_parts(self.decode(part) for part in encoded)
+        return [Part(*part) for part in plain]
+
+    def _start_body(self, body: Signature, values: list[Any], request: Any) -> None:
+        try:
+            body.apply_async((values,), root_id=request.root_id, parent_id=request.id)
+        except Exception as exc:
+            raise ChordError(f"Callback error: {exc!r}") from exc
+
+
+#: Parts, size, additions, counted tasks, claim, first failure; the order is that of the script.
+_CHORD_SUFFIXES = (".j", ".s", ".t", ".d", ".c", ".f")
+
+
+def _leaves(results: Iterable[Any]) -> Iterator[Any]:
+    for result in results:
+        if isinstance(result, GroupResult):
+            yield from _leaves(result.results)
+        else:
+            yield result
+
+
+if sentinel is not None:
+
+    class SentinelManagedSSLConnection(
+        sentinel.SentinelManagedConnection, redis.connection.SSLConnection
+    ):
+        """A TLS connection to whatever server the sentinels name."""
+
+else:
+    SentinelManagedSSLConnection = None  # type: ignore[assignment, misc]
+
+
+class SentinelBackend(RedisBackend):
+    """Keeps results in a Redis server that a group of sentinels watches.
+
+    The URL is ``sentinel://:password@host:port/db;sentinel://host:port``; the name of the master
+    stands in ``result_backend_transport_options["master_name"]``.
+    """
+
+    #: The part of the driver that talks to sentinels.
+    sentinel = sentinel
+    connection_class_ssl = SentinelManagedSSLConnection if sentinel else None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self.sentinel is None:
+            raise ImproperlyConfigured(E_REDIS_SENTINEL_MISSING.strip())
+        super().__init__(*args, **kwargs)
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return the URLs of the sentinels."""
+        chunks = (self.url or "").split(";")
+        if not include_password:
+            chunks = [unquote(maybe_sanitize_url(chunk)).rstrip("/") for chunk in chunks]
+        return ";".join(chunks)
+
+    def _connection_parameters(self, url: str | None, **given: Any) -> dict[str, Any]:
+        hosts, shared = params.sentinel_hosts(url or "")
+        found = super()._connection_parameters(None, **given)
+        for name in ("host", "port"):
+            found.pop(name)
+        return {**found, **shared, "hosts": hosts}
+
+    def _make_pool(self) -> Any:
+        options = self.app.conf.result_backend_transport_options
+        connection = dict(self.connparams)
+        hosts = connection.pop("hosts")
+        group = self.sentinel.Sentinel(
+            [(host["host"], host["port"]) for host in hosts],
+            min_other_sentinels=options.get("min_other_sentinels", 0),
+            sentinel_kwargs=options.get("sentinel_kwargs", {}),
+            **connection,
+        )
+        master = options.get("master_name")
+        if not master:
+            raise ImproperlyConfigured(
+                "result_backend_transport_options needs master_name: "
+                "which of the masters that the sentinels watch keeps the results?"
+            )
+        return group.master_for(master, redis_class=self.redis.StrictRedis).connection_pool
