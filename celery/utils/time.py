@@ -402,7 +402,8 @@ class ffwd:
         ahead = self.days
         if self.weekday is not None:
             ahead += (self.weekday - moved.isoweekday()) % 7
-        return moved + timedelta(days=ahead)
+        # Adding even nothing would lose which of two equal times around a clock change is meant.
+        return moved + timedelta(days=ahead) if ahead else moved
 
 
 def utcoffset(
