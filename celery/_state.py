@@ -37,7 +37,8 @@ __all__ = (
 default_app: Celery | None = None
 
 _apps: weakref.WeakSet[Celery] = weakref.WeakSet()
-_on_app_finalizers: set[Callable[[Any], Any]] = set()
+#: In the order of declaration: of two tasks that want one name, the first has it everywhere.
+_on_app_finalizers: dict[Callable[[Any], Any], None] = {}
 _task_join_will_block = False
 _task_stack: LocalStack[Task] = LocalStack()
 
@@ -51,7 +52,7 @@ _tls = _ThreadState()
 
 def connect_on_app_finalize(callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Call *callback* with every app that is finalized from now on; also a decorator."""
-    _on_app_finalizers.add(callback)
+    _on_app_finalizers[callback] = None
     return callback
 
 

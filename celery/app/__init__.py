@@ -42,9 +42,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def push_current_task(*args: Any) -> Any:
+def push_current_task(obj: Any) -> Any:
     """Enter a task on this thread's stack of running tasks."""
-    return _push_current_task(*args)
+    return _push_current_task(obj)
 
 
 def pop_current_task() -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -274,7 +275,7 @@ class AMQP:
         )
         self._create_task_message = self.task_protocols[conf.task_protocol]
         self._accept_content = None
-        if self._routed_for is not None and self._routed_for is not conf.task_routes:
+        if self._routes is not None and self._routed_for is not conf.task_routes:
             self.flush_routes()
         return plan
 
@@ -599,7 +600,12 @@ class AMQP:
 
     # -- publishing
 
-    def send_task_message(
+    @cached_property
+    def send_task_message(self) -> Callable[..., Any]:
+        """Publishes a message; see `publish_task` for its arguments."""
+        return self.publish_task
+
+    def publish_task(
         self,
         producer: Producer,
         name: str,

@@ -297,6 +297,7 @@ class Celery:
         self.strict_typing = strict_typing
         self.configured = False
         self.finalized = False
+        self._finalizing = False
         self.use_fast_trace_task = False
         self._config_source = config_source
         self._config_source_silent = config_source_silent
@@ -454,16 +455,18 @@ class Celery:
 
                     constructor.__name__ = getattr(fun, "__name__", "task")
                     _state.connect_on_app_finalize(constructor)
-                if not lazy or self.finalized:
-                    made = self._task_from_fun(fun, **options)
-                else:
-                    made = PromiseProxy(
+                if lazy and not self.finalized:
+                    made: Any = PromiseProxy(
                         self._task_from_fun,
                         (fun,),
                         options,
                         __doc__=getattr(fun, "__doc__", None),
                     )
                     self._pending.append(made)
+                    if self.finalized:  # by another thread, in this moment
+                        maybe_evaluate(made)
+                else:
+                    made = self._task_from_fun(fun, **options)
                 return filter(made) if filter else made
 
             return make
@@ -480,7 +483,12 @@ class Celery:
         """Return a function that fails on arguments that *fun* would not take."""
         return staticmethod(head_from_fun(fun, bound=bound))
 
-    def _task_from_fun(
+    def _task_from_fun(self, fun: Callable[..., Any], *args: Any, **options: Any) -> Task:
+        # Several threads may be the first to use a task that is declared lazily.
+        with self._finalize_mutex:
+            return self._make_task(fun, *args, **options)
+
+    def _make_task(
         self,
         fun: Callable[..., Any],
         name: str | None = None,
@@ -492,11 +500,11 @@ class Celery:
         pydantic_dump_kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> Task:
-        if not self.finalized and not self.autofinalize:
+        if not (self.finalized or self._finalizing or self.autofinalize):
             raise RuntimeError("Contract breach: app not finalized")
         name = name or self.gen_task_name(fun.__name__, fun.__module__)
         base = base or self.Task
-        existing = self._tasks.get(name)
+        existing: Task | None = self._tasks.get(name)
         if existing is not None:
             if not _same_function(existing, fun):
                 warnings.warn(
@@ -527,12 +535,12 @@ class Celery:
             "__models__": getattr(body, "__models__", None),
             **options,
         }
-        cls = type(fun.__name__, (base,), attributes)
+        cls: Any = type(fun.__name__, (base,), attributes)
         cls._app = self
         cls.warn_of_routing_attributes(options)
         task: Task = cls()
-        # Set on the instance as well: the class attribute is what `self.run` is looked up by.
-        task.__dict__.setdefault("__qualname__", getattr(fun, "__qualname__", fun.__name__))
+        # Tools that describe functions ask the instance for it.
+        task.__dict__["__qualname__"] = getattr(fun, "__qualname__", fun.__name__)
         self._tasks[name] = task
         cls.bind(self)
         add_autoretry_behaviour(task, **options)
@@ -567,18 +575,30 @@ class Celery:
         if self.finalized:
             return
         with self._finalize_mutex:
-            if self.finalized:
+            if self.finalized or self._finalizing:
+                # The second: a task's declaration asks for the registry that is being filled.
                 return
             if auto and not self.autofinalize:
                 raise RuntimeError("Contract breach: app not finalized")
-            self.finalized = True
-            _state._announce_app_finalized(self)
-            pending = self._pending
-            while pending:
-                maybe_evaluate(pending.popleft())
-            for task in list(self._tasks.values()):
-                type(task).bind(self)
+            self._finalizing = True
+            try:
+                _state._announce_app_finalized(self)
+                self._evaluate_pending()
+                for task in list(self._tasks.values()):
+                    type(task).bind(self)
+                # Only now: other threads take the registry as it is from here on.
+                self.finalized = True
+                self._evaluate_pending()
+            finally:
+                self._finalizing = False
             self.on_after_finalize.send(sender=self)
+
+    def _evaluate_pending(self) -> None:
+        pending = self._pending
+        while pending:
+            # Taken off afterwards, so that a declaration that fails does so again next time.
+            maybe_evaluate(pending[0])
+            pending.popleft()
 
     @property
     def tasks(self) -> TaskRegistry:
@@ -628,6 +648,15 @@ class Celery:
     @conf.setter
     def conf(self, value: Any) -> None:
         self._conf = value
+        self._forget_settings()
+
+    def _forget_settings(self) -> None:
+        """Drop what was derived from settings that are being replaced as a whole."""
+        for derived in ("timezone", "annotations"):
+            self.__dict__.pop(derived, None)
+        amqp = self.__dict__.get("amqp")
+        if amqp is not None:
+            amqp._plan = None
 
     def add_defaults(self, fun: Any) -> Any:
         """Put a mapping, or what a function returns, behind the configuration as defaults."""
@@ -714,7 +743,7 @@ class Celery:
             ignore_keys=self._preconf_set_by_auto,
             prefix=self.namespace,
         )
-        self._conf = conf
+        self.conf = conf
         while self._pending_defaults:
             conf.add_defaults(maybe_evaluate(self._pending_defaults.popleft()()))
         self.on_after_configure.send(sender=self, source=conf)
@@ -863,9 +892,12 @@ class Celery:
         parent = _state.get_current_worker_task()
         if parent is not None:
             request = parent.request
+            if request.id == task_id:
+                # A retry or a replacement: it takes the place of the running call.
+                parent = None
             if root_id is None:
                 root_id = request.root_id or request.id
-            if parent_id is None:
+            if parent_id is None and parent is not None:
                 parent_id = request.id
             if (
                 options.get("priority") is None
@@ -935,10 +967,8 @@ class Celery:
         result = (result_cls or self.AsyncResult)(task_id)
         # The caller knows whether there will be anything to wait for.
         result.ignored = bool(ignore_result)
-        if add_to_parent:
-            current = _state.get_current_worker_task()
-            if current is not None:
-                current.add_trail(result)
+        if add_to_parent and parent is not None:
+            parent.add_trail(result)
         return result  # type: ignore[no-any-return]
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
@@ -1136,15 +1166,14 @@ class Celery:
         shared = self._backend_cache
         if shared is not None:
             return shared
-        try:
-            return self._local.backend
-        except AttributeError:
+        backend = getattr(self._local, "backend", None)
+        if backend is None:
             backend = self._get_backend()
             if backend.thread_safe:
                 self._backend_cache = backend
             else:
                 self._local.backend = backend
-            return backend
+        return backend
 
     def _get_backend(self) -> Any:
         cls, url = backends.by_url(self.backend_cls or self.conf.result_backend, self.loader)

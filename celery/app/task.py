@@ -479,7 +479,9 @@ class Task:
         if request.called_directly:
             # Without a message there is nothing to send again.
             raise_with_context(exc or Retry("Task can be retried", None))
-        if not eta and countdown is None:
+        if eta:
+            countdown = None
+        elif countdown is None:
             countdown = self.default_retry_delay
         is_eager = request.is_eager
         sig = self.signature_from_request(
@@ -708,6 +710,7 @@ class Task:
             chord=request.chord,
             root_id=request.root_id,
             group_index=request.group_index,
+            parent_id=request.parent_id,
         )
         sig.delay()
         raise Ignore("Replaced by new task")
