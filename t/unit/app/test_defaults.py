@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -120,3 +122,10 @@ def test_some_defaults_people_rely_on():
     assert DEFAULTS["task_serializer"] == "json"
     assert DEFAULTS["worker_prefetch_multiplier"] == 4
     assert DEFAULTS["accept_content"] == ("json",)
+
+
+def test_every_setting_is_documented():
+    page = Path(__file__).parents[3] / "docs" / "userguide" / "configuration.rst"
+    documented = re.findall(r"^\.\. setting:: (\w+)$", page.read_text(), re.MULTILINE)
+
+    assert sorted(documented) == sorted(DEFAULTS)
