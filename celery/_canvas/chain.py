@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _STOPPED = frozenset({states.IGNORED, states.REJECTED})
 
 
-@Signature.register_type(name="chain")
 class _chain(Signature):
     """Steps in order, kept as they are given; see `chain`, which makes them."""
 
@@ -380,6 +379,7 @@ def _operands(tasks: tuple[Any, ...]) -> list[Any]:
     return list(tasks)
 
 
+@Signature.register_type()
 class chain(_chain):
     """Tasks that run one after the other, each given the value of the one before.
 
