@@ -24,7 +24,7 @@ from kombu import pools
 from kombu.clocks import LamportClock
 from kombu.common import oid_from
 from kombu.transport.virtual import Transport as _VirtualTransport  # noqa: F401
-from kombu.utils.compat import register_after_fork
+from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
 from kombu.utils.objects import cached_property
 from kombu.utils.uuid import uuid
 
@@ -100,7 +100,7 @@ def app_has_custom(app: Celery, attr: str) -> bool:
 def frame_is_celery(frame: FrameType) -> bool:
     """Say whether *frame* runs code of this package."""
     name = frame.f_globals.get("__name__", "")
-    return name == "celery" or name.startswith("celery.")
+    return name == "celery" or str(name).startswith("celery.")
 
 
 def caller_stacklevel() -> int:
@@ -455,18 +455,11 @@ class Celery:
 
                     constructor.__name__ = getattr(fun, "__name__", "task")
                     _state.connect_on_app_finalize(constructor)
-                if lazy and not self.finalized:
-                    made: Any = PromiseProxy(
-                        self._task_from_fun,
-                        (fun,),
-                        options,
-                        __doc__=getattr(fun, "__doc__", None),
-                    )
-                    self._pending.append(made)
-                    if self.finalized:  # by another thread, in this moment
-                        maybe_evaluate(made)
-                else:
-                    made = self._task_from_fun(fun, **options)
+                made = (
+                    self._promise_task(fun, options)
+                    if lazy and not self.finalized
+                    else self._task_from_fun(fun, **options)
+                )
                 return filter(made) if filter else made
 
             return make
@@ -478,6 +471,15 @@ class Celery:
         if args:
             raise TypeError(f"@task() takes exactly 1 argument ({len(args) + len(opts)} given)")
         return decorator(**opts)
+
+    def _promise_task(self, fun: Callable[..., Any], options: dict[str, Any]) -> Any:
+        doc = getattr(fun, "__doc__", None)
+        promise = PromiseProxy(self._task_from_fun, (fun,), options, __doc__=doc)
+        self._pending.append(promise)
+        if self.finalized:
+            # Another thread finalized the app since that was looked at.
+            maybe_evaluate(promise)
+        return promise
 
     def type_checker(self, fun: Callable[..., Any], bound: bool = False) -> Any:
         """Return a function that fails on arguments that *fun* would not take."""
@@ -575,8 +577,8 @@ class Celery:
         if self.finalized:
             return
         with self._finalize_mutex:
-            if self.finalized or self._finalizing:
-                # The second: a task's declaration asks for the registry that is being filled.
+            if self._finalizing or self._is_finalized():
+                # The first: a task's declaration asks for the registry that is being filled.
                 return
             if auto and not self.autofinalize:
                 raise RuntimeError("Contract breach: app not finalized")
@@ -592,6 +594,9 @@ class Celery:
             finally:
                 self._finalizing = False
             self.on_after_finalize.send(sender=self)
+
+    def _is_finalized(self) -> bool:
+        return self.finalized
 
     def _evaluate_pending(self) -> None:
         pending = self._pending
@@ -974,7 +979,7 @@ class Celery:
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature bound to this app; see `celery.signature`."""
         kwargs["app"] = self
-        return canvas.signature(*args, **kwargs)
+        return canvas.signature(*args, **kwargs)  # type: ignore[no-any-return]  # or a subclass
 
     # -- connections
 
@@ -1106,7 +1111,7 @@ class Celery:
 
     def uses_utc_timezone(self) -> bool:
         """Say whether the zone of the app is UTC."""
-        return self.timezone == timezone.utc
+        return bool(self.timezone == timezone.utc)
 
     @cached_property
     def timezone(self) -> tzinfo:

@@ -1,0 +1,36 @@
+"""The reference implementation in a virtual environment of its own, as a black box."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = "celery[redis]==5.7.0"
+EXTRAS = ("pyyaml", "msgpack", "sqlalchemy")
+
+
+@pytest.fixture(scope="session")
+def reference_python() -> str:
+    """Interpreter with the reference implementation; the environment is made on first use."""
+    home = Path(os.environ.get("INTEROP_VENV") or ROOT / ".venv-interop")
+    python = home / "bin" / "python"
+    stamp = home / ".complete"
+    if not stamp.exists():
+        venv.create(home, with_pip=True, clear=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", REFERENCE, *EXTRAS], check=True, timeout=600
+        )
+        stamp.touch()
+    return str(python)
+
+
+@pytest.fixture(scope="session")
+def our_python() -> str:
+    """Interpreter with this implementation."""
+    return sys.executable
