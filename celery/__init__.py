@@ -55,10 +55,23 @@ VERSION = version_info = version_info_t(
 )
 del _parts
 
-if os.environ.get("C_IMPDEBUG"):
-    from celery.utils.debug import trace_imports as _trace_imports
 
-    _trace_imports()
+def _announce_imports() -> None:
+    """Print every import statement that runs from now on, and where, to find slow ones."""
+    import builtins
+
+    load = builtins.__import__
+
+    def announcing_import(name: str, globals: Any = None, *args: Any) -> Any:
+        importer = (globals or {}).get("__name__", "?")
+        sys.stderr.write(f"-- {importer} imports {name}\n")
+        return load(name, globals, *args)
+
+    builtins.__import__ = announcing_import
+
+
+if os.environ.get("C_IMPDEBUG"):
+    _announce_imports()
 
 if TYPE_CHECKING:
     from kombu.utils.uuid import uuid
@@ -141,10 +154,9 @@ def maybe_patch_concurrency(
     patchers = (
         {"eventlet": _patch_eventlet, "gevent": _patch_gevent} if patches is None else patches
     )
-    patch = patchers.get(pool) if pool else None
-    if patch is None:
+    if not pool or pool not in patchers:
         return
-    patch()
+    patchers[pool]()
     from celery import concurrency
 
     # The implementation has to be importable now; a missing package shows here.

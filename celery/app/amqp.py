@@ -48,6 +48,9 @@ QUEUE_FORMAT = """
 .> {0.name:<16} exchange={0.exchange.name}({0.exchange.type}) key={0.routing_key}
 """
 
+#: Retries of publishing a callback whose policy sets no limit.
+FOLLOW_UP_RETRIES = 3
+
 NOTHING_EMBEDDED = wire.Embedded(None, None, None, None)
 
 
@@ -114,11 +117,12 @@ class Queues(dict[str, Queue]):
             return super().__getitem__(name)
 
     def __setitem__(self, name: str, queue: Queue) -> None:
-        if self.default_exchange is not None and not queue.exchange:
-            queue.exchange = self.default_exchange
+        entity: Any = queue  # kombu's entities set their attributes from a table
+        if self.default_exchange is not None and not entity.exchange:
+            entity.exchange = self.default_exchange
         super().__setitem__(name, queue)
-        if queue.alias:
-            self.aliases[queue.alias] = queue
+        if entity.alias:
+            self.aliases[entity.alias] = queue
 
     def __missing__(self, name: str) -> Queue:
         if self.create_missing:
@@ -138,7 +142,7 @@ class Queues(dict[str, Queue]):
             options["routing_key"] = name
         return self._add(Queue.from_dict(name, **options))
 
-    def _add(self, queue: Queue) -> Queue:
+    def _add(self, queue: Any) -> Queue:
         if not queue.routing_key:
             if queue.exchange is None or not queue.exchange.name:
                 queue.exchange = self.default_exchange
@@ -147,7 +151,7 @@ class Queues(dict[str, Queue]):
             arguments = queue.queue_arguments or {}
             queue.queue_arguments = {"x-max-priority": self.max_priority, **arguments}
         self[queue.name] = queue
-        return queue
+        return queue  # type: ignore[no-any-return]  # a Queue, see __setitem__
 
     def format(self, indent: int = 0, indent_first: bool = True) -> str:
         """Return the table of consumed queues as the banner shows it."""
@@ -246,7 +250,10 @@ class AMQP:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self.task_protocols = {1: self.as_task_v1, 2: self.as_task_v2}
+        self.task_protocols: dict[int, Callable[..., wire.Outgoing]] = {
+            1: self.as_task_v1,
+            2: self.as_task_v2,
+        }
         self._queues: Queues | None = None
         self._router: task_routes.Router | None = None
         self._routes: tuple[Any, ...] | None = None
@@ -425,13 +432,12 @@ class AMQP:
 
     publisher_pool = producer_pool
 
-    def TaskConsumer(
-        self, channel: Any, queues: Any = None, accept: Any = None, **kw: Any
-    ) -> Consumer:
+    def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **kw: Any) -> Any:
         """Return a consumer of task messages, by default from all selected queues."""
         if accept is None:
             accept = self.app.conf.accept_content
-        return self.Consumer(
+        consumer: Any = self.Consumer
+        return consumer(
             channel,
             accept=accept,
             queues=queues or list(self.queues.consume_from.values()),
@@ -607,7 +613,7 @@ class AMQP:
 
     def publish_task(
         self,
-        producer: Producer,
+        producer: Any,
         name: str,
         message: wire.Outgoing,
         exchange: Any = None,
@@ -699,6 +705,20 @@ class AMQP:
             )
         return published
 
+    def follow_up_policy(self, own: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return how the publishing of a callback is retried, given its *own* policy.
+
+        A worker that may not give up would block; so it does, and the parent fails. A queue
+        with a length limit may refuse a message for a moment (``basic.nack``).
+        """
+        from amqp.exceptions import MessageNacked
+
+        policy = {**self.plan.retry_policy, **(own or {})}
+        if policy.get("max_retries") is None:
+            policy["max_retries"] = FOLLOW_UP_RETRIES
+        policy["retry_errors"] = (*(policy.get("retry_errors") or ()), MessageNacked)
+        return policy
+
     def _complete_destination(
         self,
         queue: Queue,
@@ -709,7 +729,7 @@ class AMQP:
         plan: PublishPlan,
     ) -> tuple[Any, str | None, Any]:
         """Fill in from *queue* what the call leaves open of its destination."""
-        bound_to = queue.exchange
+        bound_to: Any = queue.exchange
         if delivery_mode is None:
             delivery_mode = (bound_to.delivery_mode if bound_to else None) or plan.delivery_mode
         if exchange_type is None:
@@ -739,7 +759,7 @@ class AMQP:
     def _publish_sent_event(
         self,
         dispatcher: Any,
-        producer: Producer,
+        producer: Any,
         fields: dict[str, Any],
         queue: Queue | None,
         exchange: Any,

@@ -122,7 +122,7 @@ class Task:
     #: Dotted path or class: what a worker wraps a message of this task in.
     Request = "celery.worker.request:Request"
 
-    __trace__: ClassVar[Tracer | None] = None
+    __trace__: Tracer | None = None
     __bound__: ClassVar[bool] = False
     __header__: ClassVar[Callable[..., Any] | None] = None
     __self__: ClassVar[Any] = None
@@ -336,9 +336,10 @@ class Task:
         if options.get("priority") is None and "priority" in options:
             del options["priority"]
         if app.conf.task_always_eager:
-            return self._apply_eagerly(
+            eager: EagerResult[Any] = self._apply_eagerly(
                 app, args, kwargs, task_id, link, link_error, shadow, options
             )
+            return eager
         return app.send_task(
             self.name,  # type: ignore[arg-type]
             args,
@@ -384,7 +385,7 @@ class Task:
         )
         args, kwargs = serialization.loads(payload, content_type, encoding, accept=[content_type])
         if self.__self__ is not None:
-            args = (self.__self__, *args)  # type: ignore[misc]
+            args = (self.__self__, *args)
         with denied_join_result():
             return self.apply(
                 args,
@@ -574,7 +575,7 @@ class Task:
             **_eager_stamps(options),
         }
         tracer = trace.build_tracer(
-            task.name or type(task).__name__,
+            task.name or task.__class__.__qualname__,
             task,
             eager=True,
             propagate=throw,
@@ -597,16 +598,16 @@ class Task:
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[Any]:
         """Return the result of the call *task_id* of this task."""
-        return (self._app or self._get_app()).AsyncResult(
-            task_id, backend=self.backend, task_name=self.name, **kwargs
-        )
+        cls: type[AsyncResult[Any]] = (self._app or self._get_app()).AsyncResult
+        return cls(task_id, backend=self.backend, task_name=self.name, **kwargs)
 
     # -- signatures
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature:
         """Return a signature of this task: the call as data."""
         starkwargs.setdefault("app", self.app)
-        return canvas.signature(self, args, *starargs, **starkwargs)
+        sig: Signature = canvas.signature(self, args, *starargs, **starkwargs)
+        return sig
 
     subtask = signature
 
@@ -818,7 +819,7 @@ class Task:
 
     @property
     def __name__(self) -> str:
-        return type(self).__name__
+        return str(type(self).__name__)
 
     def __repr__(self) -> str:
         return _reprtask(self, R_INSTANCE)

@@ -65,7 +65,7 @@ from celery.app._outcome import (
 from celery.app._outcome import (
     log_policy_unexpected as log_policy_unexpected,
 )
-from celery.exceptions import Reject
+from celery.exceptions import Ignore, Reject
 from celery.states import (
     EXCEPTION_STATES as EXCEPTION_STATES,
 )
@@ -197,9 +197,9 @@ class TraceInfo:
         else:
             store_errors = not ignored or bool(task.store_errors_even_if_ignored)
         if self.state == RETRY:
-            return self.handle_retry(task, req, store_errors=store_errors)
+            return self.handle_retry(task, req, store_errors=store_errors, eager=eager)
         return self.handle_failure(
-            task, req, store_errors=store_errors, call_errbacks=call_errbacks
+            task, req, store_errors=store_errors, call_errbacks=call_errbacks, eager=eager
         )
 
     def handle_reject(self, task: Task, req: Context, **kwargs: Any) -> Any:
@@ -211,7 +211,12 @@ class TraceInfo:
         return self._log_error(task, req, ExceptionInfo(internal=True))
 
     def handle_retry(
-        self, task: Task, req: Context, store_errors: bool = True, **kwargs: Any
+        self,
+        task: Task,
+        req: Context,
+        store_errors: bool = True,
+        eager: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """Store RETRY with the reason of the retry; its message is already published."""
         reason = self.retval
@@ -224,7 +229,9 @@ class TraceInfo:
                 request=req,
                 store_result=store_errors,
             )
-            task.on_retry(reason.exc, req.id, req.args, req.kwargs, einfo)
+            call_hook(
+                task, req, eager, task.on_retry, reason.exc, req.id, req.args, req.kwargs, einfo
+            )
             signals.task_retry.send(sender=task, request=req, reason=reason, einfo=einfo)
             info(
                 LOG_RETRY,
@@ -235,7 +242,12 @@ class TraceInfo:
         return einfo
 
     def handle_failure(
-        self, task: Task, req: Context, store_errors: bool = True, call_errbacks: bool = True
+        self,
+        task: Task,
+        req: Context,
+        store_errors: bool = True,
+        call_errbacks: bool = True,
+        eager: bool = False,
     ) -> Any:
         """Store FAILURE and call the errbacks, then hook, signal and log."""
         cause = plain_exception(self.retval)
@@ -253,7 +265,7 @@ class TraceInfo:
             store_result=store_errors,
             call_errbacks=call_errbacks,
         )
-        task.on_failure(cause, req.id, req.args, req.kwargs, einfo)
+        call_hook(task, req, eager, task.on_failure, cause, req.id, req.args, req.kwargs, einfo)
         signals.task_failure.send(
             sender=task,
             task_id=req.id,
@@ -290,38 +302,68 @@ class TraceInfo:
         return einfo
 
 
+def call_hook(task: Task, req: Context, eager: bool, hook: Callable[..., Any], *args: Any) -> None:
+    """Call a hook whose failure must not change the outcome, which is stored by now.
+
+    In eager mode the caller is there to see the error (B-TASK-042).
+    """
+    try:
+        hook(*args)
+    except Exception:
+        if eager:
+            raise
+        logger.exception("Task %s[%s]: hook %s raised", _name(task), req.id, hook.__name__)
+
+
 def plain_exception(exc: Any) -> Any:
     """Return the exception behind billiard's wrapper, or *exc* itself."""
     return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
 
 
 def _name(task: Task) -> str:
-    return task.name or type(task).__name__
+    return task.name or task.__class__.__qualname__
+
+
+def _follow_up(ctx: Context, sig: Any, retval: Any, **options: Any) -> None:
+    """Start one signature that follows a task, here and now when the task ran eagerly."""
+    if ctx.is_eager:
+        sig.apply((retval,), **options)
+        return
+    sig.apply_async((retval,), **options)
+
+
+def _persistent(app: Celery, sig: Any) -> Any:
+    """Return *sig* with a retry policy that ends, and that covers refusals of the broker."""
+    if sig.subtask_type is not None:
+        # Composites publish several messages, each with the policy of its own task.
+        return sig
+    return sig.clone(retry_policy=app.amqp.follow_up_policy(sig.options.get("retry_policy")))
 
 
 def _publish_callbacks(app: Celery, ctx: Context, retval: Any, priority: int | None) -> None:
     """Send the callbacks of a task that succeeded; several go out as one group."""
-    callbacks = ctx.callbacks or ()
     options = {"parent_id": ctx.id, "root_id": ctx.root_id or ctx.id, "priority": priority}
-    sigs = [canvas.maybe_signature(callback, app=app) for callback in callbacks]
+    sigs = [
+        _persistent(app, canvas.maybe_signature(callback, app=app))
+        for callback in ctx.callbacks or ()
+    ]
     if len(sigs) > 1:
-        single = []
-        for sig in sigs:
-            if isinstance(sig, canvas.group):
-                sig.apply_async((retval,), **options)
-            else:
-                single.append(sig)
-        sigs = [canvas.group(single, app=app)] if len(single) > 1 else single
+        # A group inside a group would be taken apart; it stays one of its own.
+        groups = [sig for sig in sigs if isinstance(sig, canvas.group)]
+        single = [sig for sig in sigs if not isinstance(sig, canvas.group)]
+        sigs = [*groups, canvas.group(single, app=app)] if len(single) > 1 else groups + single
     for sig in sigs:
-        sig.apply_async((retval,), **options)
+        _follow_up(ctx, sig, retval, **options)
 
 
 def _publish_chain(app: Celery, ctx: Context, retval: Any, priority: int | None) -> None:
     """Send the next task of the chain, which takes the rest of it along."""
     rest = list(ctx.chain or ())
-    following = canvas.maybe_signature(rest.pop(), app=app)
-    following.apply_async(
-        (retval,),
+    following = _persistent(app, canvas.maybe_signature(rest.pop(), app=app))
+    _follow_up(
+        ctx,
+        following,
+        retval,
         chain=rest,
         parent_id=ctx.id,
         root_id=ctx.root_id or ctx.id,
@@ -345,7 +387,6 @@ def build_tracer(
     propagate: bool = False,
     app: Celery | None = None,
     monotonic: Callable[[], float] = time.monotonic,
-    trace_ok_t: type[trace_ok_t] = trace_ok_t,
     IGNORE_STATES: frozenset[str] = IGNORE_STATES,
 ) -> Tracer:
     """Return the function that executes *task* for one message.
@@ -432,7 +473,7 @@ def build_tracer(
     ) -> None:
         """Run the hook, signal and log line of a success; the state is already stored."""
         if on_success is not None:
-            guarded(on_success, uuid, retval, uuid, args, kwargs)
+            call_hook(task, ctx, eager, on_success, retval, uuid, args, kwargs)
         if succeeded.receivers:
             succeeded.send(sender=task, result=retval, runtime=runtime)
         if info_enabled(logging.INFO):
@@ -449,16 +490,6 @@ def build_tracer(
             )
         if deduplicate:
             successful_requests.add(uuid)
-
-    def guarded(hook: Callable[..., Any], uuid: str, *args: Any) -> None:
-        """Call a hook whose failure must not change the stored outcome (B-TASK-042)."""
-        if eager:
-            hook(*args)
-            return
-        try:
-            hook(*args)
-        except Exception:
-            logger.exception("Task %s[%s]: hook %s raised", name, uuid, hook.__name__)
 
     def conclude_error(exc: BaseException, ctx: Context) -> tuple[TraceInfo, Any]:
         """Do what the end *exc* of the body asks for."""
@@ -491,7 +522,7 @@ def build_tracer(
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            if propagate:
+            if propagate and not isinstance(exc, (Ignore, Reject)):
                 raise
             end, einfo = conclude_error(exc, ctx)
             traceback_clear(exc)
@@ -514,12 +545,13 @@ def build_tracer(
         push_request(ctx)
         try:
             if bad_call is not None:
-                end, einfo = conclude_error(bad_call, ctx)
-                return trace_ok_t(einfo, end, 0.0, "")
+                end, result = conclude_error(bad_call, ctx)
+                state = end.state
+                return trace_ok_t(result, end, 0.0, "")
             result, end, runtime, retstr, state = run(uuid, args, kwargs, ctx)
             if after_return is not None and state not in IGNORE_STATES:
                 outcome = end.retval if end is not None else result
-                guarded(after_return, uuid, state, outcome, uuid, args, kwargs, None)
+                call_hook(task, ctx, eager, after_return, state, outcome, uuid, args, kwargs, None)
             return trace_ok_t(result, end, runtime, retstr)
         finally:
             try:
