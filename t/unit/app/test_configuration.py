@@ -380,3 +380,27 @@ def test_setting_routing_options_on_a_task_warns():
         routed.name
 
     assert routed.queue == "own"
+
+
+def test_a_report_names_versions_platform_and_changed_settings():
+    """B-CLI-027: software, platform, loader, settings, and the changed settings."""
+    app = make_app(broker="amqp://u:hush@h//", backend="redis://:hush@h/1")
+    report = app.bugreport().strip().splitlines()
+
+    assert report[0].startswith("software -> celery:")
+    assert [line.split()[0] for line in report if "->" in line] == [
+        "software",
+        "platform",
+        "loader",
+        "settings",
+    ]
+    assert "settings -> transport:amqp results:redis://:********@h/1" in report
+    blank = report.index("")
+    assert "broker_url: 'amqp://u:********@h:5672//'" in report[blank:]
+    assert not any("hush" in line for line in report)
+
+
+def test_a_report_is_made_of_a_broken_set_up_too():
+    app = make_app(broker="nosuchtransport://h")
+
+    assert "transport:unusable results:disabled" in app.bugreport()

@@ -15,10 +15,12 @@ from django.core.cache import caches
 from django.core.management.base import SystemCheckError
 from django.db import DatabaseError, InterfaceError, connections
 
-from celery import signals
+from celery import Celery, signals
 from celery.app.utils import detect_settings
+from celery.contrib.django.task import DjangoTask
 from celery.exceptions import FixupWarning
 from celery.fixups import django as fixups
+from celery.utils.collections import force_mapping
 
 if not settings.configured:
     settings.configure(
@@ -137,8 +139,6 @@ def test_all_installed_apps_are_searched_for_tasks(app):
 
 def test_settings_are_read_from_those_of_django():
     """B-DJ-002, B-DJ-003: CELERY_* settings, and TIME_ZONE."""
-    from celery.utils.collections import force_mapping
-
     conf = detect_settings(force_mapping(settings), prefix="CELERY")
 
     assert conf.task_serializer == "pickle"
@@ -367,3 +367,37 @@ def test_other_errors_of_the_database_are_shown(worker, monkeypatch):
 
     with pytest.raises(DatabaseError, match="disk full"):
         worker.close_database()
+
+
+# -- a real app
+
+
+def test_an_app_in_a_django_project_is_configured_and_dressed_for_it():
+    """B-DJ-002, B-DJ-003, B-DJ-005: settings, time zone and the base class of tasks."""
+    app = Celery("g", set_as_current=False, broker="memory://")
+    app.config_from_object("django.conf:settings", namespace="CELERY")
+
+    assert app.conf.task_serializer == "pickle"
+    assert app.conf.timezone == "Europe/Oslo"
+    assert str(app.timezone) == "Europe/Oslo"
+    assert issubclass(app.Task, DjangoTask)
+
+
+def test_an_app_with_a_task_class_of_its_own_keeps_it():
+    """B-DJ-005: not used if a custom task_cls is given."""
+    app = Celery("g", set_as_current=False, task_cls="celery.app.task:Task")
+
+    assert not issubclass(app.Task, DjangoTask)
+
+
+def test_all_installed_apps_are_searched_by_default(monkeypatch):
+    """B-DJ-004: autodiscover_tasks() without arguments."""
+    app = Celery("g", set_as_current=False)
+    searched = []
+    monkeypatch.setattr(
+        app.loader, "autodiscover_tasks", lambda packages, related_name: searched.extend(packages)
+    )
+
+    app.autodiscover_tasks(force=True)
+
+    assert searched == [config.name for config in apps.get_app_configs()]
