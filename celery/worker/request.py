@@ -520,7 +520,7 @@ class Request:
         if not self._end():
             return
         exc = TimeLimitExceeded(timeout)
-        einfo = ExceptionInfo((TimeLimitExceeded, exc, None))
+        einfo = _described(exc)
         self._settle(End.TIMED_OUT)
         self._store_failure(End.TIMED_OUT, exc, einfo)
         self.send_event("task-failed", exception=saferepr(exc), traceback=_text(einfo.traceback))
@@ -619,7 +619,7 @@ class Request:
         self.send_event("task-cancelled")
         if self.acknowledged:
             exc = WorkerLostError("The worker was shut down while the task ran.")
-            einfo = ExceptionInfo((WorkerLostError, exc, None))
+            einfo = _described(exc)
             self._store_failure(End.CANCELLED, exc, einfo)
             self.send_event("task-failed", exception=saferepr(exc), traceback="")
         elif emit_retry:
@@ -852,6 +852,14 @@ def _time_limits(limits: Any) -> tuple[Any, Any]:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
             raise InvalidTaskError(f"invalid timelimit value {limits!r}: not a number")
     return hard, soft
+
+
+def _described(exc: BaseException) -> ExceptionInfo:
+    """Return the description of an error that this process found out about, not one it met."""
+    try:
+        raise exc
+    except BaseException:  # noqa: BLE001 - it is ours; the description wants a traceback
+        return ExceptionInfo()
 
 
 def _unwrapped(exc: Any) -> Any:

@@ -1,0 +1,223 @@
+"""The app that the worker tests run; its settings come from the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+from kombu import Exchange, Queue
+
+from celery import Celery, bootsteps
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from t.harness.worker import CONF_VARIABLE
+
+app = Celery("proj")
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    result_expires=None,
+    worker_hijack_root_logger=True,
+)
+app.conf.update(json.loads(os.environ.get(CONF_VARIABLE, "{}")))
+
+if os.environ.get("T_WORKER_DLX"):
+    app.conf.task_queues = [
+        Queue(
+            "celery",
+            Exchange("celery"),
+            routing_key="celery",
+            queue_arguments={"x-dead-letter-exchange": "dead"},
+        )
+    ]
+
+
+def write(path: str, line: str) -> None:
+    """Append one line to the journal at *path*."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(fd, f"{line}\n".encode())
+    finally:
+        os.close(fd)
+
+
+@app.task(name="add")
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(name="note")
+def note(path: str, line: str) -> None:
+    write(path, line)
+
+
+@app.task(name="limited", rate_limit="2/s")
+def limited(path: str, line: str) -> None:
+    write(path, f"{line} {time.time()}")
+
+
+@app.task(name="work")
+def work(path: str, label: str, seconds: float) -> str:
+    """Say begin, take some time, say end."""
+    write(path, f"begin {label}")
+    time.sleep(seconds)
+    write(path, f"end {label}")
+    return label
+
+
+@app.task(name="late_work", acks_late=True)
+def late_work(path: str, label: str, seconds: float) -> str:
+    return work.run(path, label, seconds)
+
+
+@app.task(name="gated")
+def gated(path: str, label: str, gate: str) -> str:
+    """Say begin, and end once the file *gate* is there."""
+    write(path, f"begin {label}")
+    while not os.path.exists(gate):
+        time.sleep(0.01)
+    write(path, f"end {label}")
+    return label
+
+
+@app.task(name="late_gated", acks_late=True)
+def late_gated(path: str, label: str, gate: str) -> str:
+    return gated.run(path, label, gate)
+
+
+@app.task(name="soft")
+def soft(path: str) -> str:
+    try:
+        time.sleep(60)
+    except SoftTimeLimitExceeded:
+        write(path, "soft limit")
+        return "cleaned up"
+    return "slept"
+
+
+@app.task(name="pid")
+def pid() -> int:
+    return os.getpid()
+
+
+@app.task(name="boom")
+def boom() -> None:
+    raise KeyError("boom")
+
+
+# -- the acknowledgement matrix: one task for each outcome and each column of options
+
+COLUMNS = {
+    "early": {},
+    "late": {"acks_late": True},
+    "late_lost": {"acks_late": True, "reject_on_worker_lost": True},
+    "late_nofail": {"acks_late": True, "acks_on_failure": False},
+    "late_notimeout": {"acks_late": True, "acks_on_timeout": False},
+    "late_neither": {"acks_late": True, "acks_on_failure_or_timeout": False},
+}
+
+
+def _success(self, path):
+    return "fine"
+
+
+def _exception(self, path):
+    raise ValueError("no")
+
+
+def _retry(self, path):
+    raise self.retry(countdown=0, exc=ValueError("again"))
+
+
+def _ignore(self, path):
+    raise Ignore
+
+
+def _reject(self, path):
+    raise Reject("no", requeue=False)
+
+
+def _requeue(self, path):
+    raise Reject("again", requeue=True)
+
+
+def _soft_limit(self, path):
+    time.sleep(60)
+
+
+def _hard_limit(self, path):
+    time.sleep(60)
+
+
+def _killed(self, path):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exit(self, path):
+    sys.exit(3)
+
+
+def _terminated(self, path):
+    write(path, f"running {self.request.id}")
+    time.sleep(60)
+
+
+OUTCOMES = {
+    "success": (_success, {}),
+    "exception": (_exception, {}),
+    "retry": (_retry, {"max_retries": 1}),
+    "ignore": (_ignore, {}),
+    "reject": (_reject, {}),
+    "requeue": (_requeue, {}),
+    "soft_limit": (_soft_limit, {"soft_time_limit": 0.3}),
+    "hard_limit": (_hard_limit, {"time_limit": 0.3}),
+    "killed": (_killed, {}),
+    "exit": (_exit, {}),
+    "terminated": (_terminated, {}),
+}
+
+
+def _make(outcome, column):
+    body, options = OUTCOMES[outcome]
+
+    def run(self, path, label):
+        """Do what *outcome* says, the first time; end well if delivered once more."""
+        write(path, f"run {label}")
+        if self.request.delivery_info["redelivered"]:
+            return "second delivery"
+        return body(self, path)
+
+    return app.task(
+        run, name=f"ack.{column}.{outcome}", bind=True, **{**options, **COLUMNS[column]}
+    )
+
+
+for _column in COLUMNS:
+    for _outcome in OUTCOMES:
+        _make(_outcome, _column)
+
+
+# -- custom steps
+
+if os.environ.get("T_WORKER_STEPS"):
+
+    class Noting(bootsteps.StartStopStep):
+        """Writes down its life; in the consumer."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def __init__(self, parent, **options):
+            write(os.environ["T_WORKER_STEPS"], "consumer step built")
+            super().__init__(parent, **options)
+
+        def start(self, parent):
+            write(os.environ["T_WORKER_STEPS"], "consumer step started")
+
+        def stop(self, parent):
+            write(os.environ["T_WORKER_STEPS"], "consumer step stopped")
+
+        def shutdown(self, parent):
+            write(os.environ["T_WORKER_STEPS"], "consumer step shut down")
+
+    app.steps["consumer"].add(Noting)
