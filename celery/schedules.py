@@ -165,7 +165,7 @@ class BaseSchedule:
             return other.nowfun == self.nowfun
         return NotImplemented
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
 class schedule(BaseSchedule):

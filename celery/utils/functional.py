@@ -93,12 +93,12 @@ def evaluate_promises(it: Iterable[Any]) -> Iterator[Any]:
 
 def first(predicate: Callable[[T], Any] | None, it: Iterable[T]) -> T | None:
     """
-    Return the first item that *predicate* accepts, or None.
+    Return the first item that *predicate* accepts, or None; promises are evaluated.
 
     Without a predicate it is the first item that is not None.
     """
     accept = predicate or (lambda item: item is not None)
-    return next(filter(accept, it), None)
+    return next(filter(accept, evaluate_promises(it)), None)
 
 
 def firstmethod(method: str, on_call: Callable[..., Any] | None = None) -> Callable[..., Any]:
