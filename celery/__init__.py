@@ -62,12 +62,12 @@ def _announce_imports() -> None:
 
     load = builtins.__import__
 
-    def announcing_import(name: str, globals: Any = None, *args: Any) -> Any:
+    def announcing_import(name: str, globals: Any = None, *args: Any, **kwargs: Any) -> Any:
         importer = (globals or {}).get("__name__", "?")
         sys.stderr.write(f"-- {importer} imports {name}\n")
-        return load(name, globals, *args)
+        return load(name, globals, *args, **kwargs)
 
-    builtins.__import__ = announcing_import
+    builtins.__import__ = announcing_import  # type: ignore[assignment]  # takes the same
 
 
 if os.environ.get("C_IMPDEBUG"):
