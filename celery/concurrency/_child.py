@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import socket
 import stat
@@ -321,16 +322,22 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
             self._phase = BUSY
             raise _Leave(-self._signum if self._signum else self._exit_status)
         if self.inbox.type == socket.SOCK_DGRAM:
-            self.inbox.settimeout(_ORPHAN_CHECK)
-        size: int | None = None
-        while size is None:
-            try:
-                size = self.inbox.recv_into(buffer)
-            except TimeoutError:
-                if os.getppid() != self.parent_pid:
-                    size = 0
+            size = self._wait_for_datagram(buffer)
+        else:
+            size = self.inbox.recv_into(buffer)
         self._phase = BUSY
         return size
+
+    def _wait_for_datagram(self, buffer: bytearray) -> int:
+        """Do without the end-of-file that tells of a parent that has gone."""
+        while os.getppid() == self.parent_pid:
+            if not select.select([self.inbox], [], [], _ORPHAN_CHECK)[0]:
+                continue
+            try:
+                return self.inbox.recv_into(buffer, 0, DONT_WAIT)
+            except BlockingIOError:
+                continue  # another child was faster
+        return 0
 
     def _must_leave(self, completed: int) -> bool:
         if self._exit_status is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import TimeoutError
 
 if TYPE_CHECKING:
@@ -136,8 +137,8 @@ class Job:
             raise TimeoutError(f"job {self._job} has not ended after {timeout} seconds")
         if self._success:
             return self._value
-        wrapped = self._value.exception
-        raise getattr(wrapped, "exc", wrapped)
+        error = self._value.exception
+        raise error.exc if isinstance(error, ExceptionWithTraceback) else error
 
     def settle(self, state: int, success: bool = False, value: Any = None) -> None:
         """Enter a final state and release whoever waits; the pool calls this once."""

@@ -38,8 +38,8 @@ def cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def measure(jobs: int, children: int, *, evented: bool) -> str:
-    """Keep up to 64 jobs for each child with the pool until *jobs* have ended."""
+def measure(jobs: int, children: int, window: int, *, evented: bool) -> str:
+    """Keep *window* jobs for each child with the pool until *jobs* have ended."""
     pool = AsynPool(children, threads=not evented)
     hub = Hub() if evented else None
     state = {"left": jobs, "open": 0}
@@ -63,7 +63,7 @@ def measure(jobs: int, children: int, *, evented: bool) -> str:
         pool.register_with_event_loop(hub)
     pool.apply_async(no_op, ARGUMENTS, callback=lambda _: None)
     started, used = time.perf_counter(), cpu()
-    for _ in range(64 * children):
+    for _ in range(window * children):
         send()
     while state["left"] > 0 or state["open"]:
         if hub is not None:
@@ -75,7 +75,7 @@ def measure(jobs: int, children: int, *, evented: bool) -> str:
     pool.join()
     how = "hub" if evented else "thread"
     return (
-        f"{how:6} {children} children: {jobs / seconds:9.0f} jobs/s, "
+        f"{how:6} {children} children, {window:2} jobs each: {jobs / seconds:7.0f} jobs/s, "
         f"{used / jobs * 1e6:5.1f} us of the main process a job"
     )
 
@@ -84,4 +84,5 @@ if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 2
     for evented in (True, False):
-        print(measure(count, size, evented=evented))
+        for window in (1, 2, 4, 64):
+            print(measure(count, size, window, evented=evented))
