@@ -155,24 +155,29 @@ class PendingConfiguration(UserDict, AttributeDictMixin):  # type: ignore[type-a
     def __setattr__(self, key: str, value: Any) -> None:
         self[key] = value
 
+    @property
+    def _target(self) -> Any:
+        # Somebody may hold on to this object; once settings are loaded, changes belong there.
+        return self.__dict__.get("data", self._pending)
+
     def __setitem__(self, key: str, value: Any) -> None:
-        self._pending[key] = value
+        self._target[key] = value
 
     def clear(self) -> None:
         """Forget what was remembered."""
-        self._pending.clear()
+        self._target.clear()
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Remember several values."""
-        self._pending.update(*args, **kwargs)
+        self._target.update(*args, **kwargs)
 
     def setdefault(self, *args: Any, **kwargs: Any) -> Any:
         """Remember a value unless one is remembered under this name."""
-        return self._pending.setdefault(*args, **kwargs)
+        return self._target.setdefault(*args, **kwargs)
 
     def __contains__(self, key: object) -> bool:
         # Asking must not load the configuration: who asks is often about to set.
-        return key in self._pending
+        return key in self._target
 
     def __getattr__(self, key: str) -> Any:
         if key.startswith("__"):

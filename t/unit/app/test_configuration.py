@@ -404,3 +404,21 @@ def test_a_report_is_made_of_a_broken_set_up_too():
     app = make_app(broker="nosuchtransport://h")
 
     assert "transport:unusable results:disabled" in app.bugreport()
+
+
+def test_settings_from_the_command_line_take_effect():
+    app = make_app()
+    app.config_from_cmdline(["worker.concurrency=(int)4", "task_time_limit=60"])
+
+    assert (app.conf.worker_concurrency, app.conf.task_time_limit) == (4, 60)
+
+
+def test_a_reference_from_before_loading_still_changes_settings():
+    app = make_app()
+    conf = app.conf
+    assert conf.timezone is None
+
+    conf.timezone = "UTC"
+    conf.update(enable_utc=False)
+
+    assert (app.conf.timezone, conf.timezone, app.conf.enable_utc) == ("UTC", "UTC", False)
