@@ -176,7 +176,14 @@ def detach(
         pidfile = node_format(pidfile, hostname) if pidfile else pidfile
     program = executable or path
     with platforms.detached(
-        logfile, pidfile, uid, gid, umask, workdir or os.getcwd(), fake, after_forkers=False
+        logfile,
+        pidfile,
+        uid,
+        gid,
+        umask or 0,
+        workdir or os.getcwd(),
+        bool(fake),
+        after_forkers=False,
     ):
         try:
             os.execv(program, [program, *argv])

@@ -1,0 +1,106 @@
+"""``celery beat``: start the scheduler of periodic tasks."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import click
+
+from celery.bin.base import (
+    LOG_LEVEL,
+    CeleryDaemonCommand,
+    CeleryOption,
+    handle_preload_options,
+)
+
+
+@click.command("beat", cls=CeleryDaemonCommand, context_settings={"allow_extra_args": True})
+@click.option(
+    "--detach",
+    is_flag=True,
+    default=False,
+    cls=CeleryOption,
+    help_group="Beat Options",
+    help="Run as a daemon.",
+)
+@click.option(
+    "-s",
+    "--schedule",
+    cls=CeleryOption,
+    help_group="Beat Options",
+    callback=lambda ctx, _, value: value or (ctx.obj and ctx.obj.app.conf.beat_schedule_filename),
+    help="File that keeps the times of the last runs; '.db' may be added.",
+)
+@click.option(
+    "-S",
+    "--scheduler",
+    cls=CeleryOption,
+    help_group="Beat Options",
+    callback=lambda ctx, _, value: value or (ctx.obj and ctx.obj.app.conf.beat_scheduler),
+    help="Class of the scheduler.",
+)
+@click.option(
+    "--max-interval",
+    type=int,
+    cls=CeleryOption,
+    help_group="Beat Options",
+    help="Most seconds to sleep before looking at the schedule again.",
+)
+@click.option(
+    "--enable-remote-control/--no-enable-remote-control",
+    "remote_control",
+    default=None,
+    cls=CeleryOption,
+    help_group="Beat Options",
+    help="Answer to 'celery inspect ping'.",
+)
+@click.option(
+    "-n",
+    "--hostname",
+    cls=CeleryOption,
+    help_group="Beat Options",
+    help="Node name for remote control.",
+)
+@click.option(
+    "-l",
+    "--loglevel",
+    default="WARNING",
+    show_default=True,
+    cls=CeleryOption,
+    type=LOG_LEVEL,
+    help_group="Beat Options",
+    help="Least level of messages that is logged.",
+)
+@click.pass_context
+@handle_preload_options
+def beat(
+    ctx: click.Context,
+    detach: bool,
+    logfile: str | None,
+    pidfile: str | None,
+    uid: str | None,
+    gid: str | None,
+    umask: str | None,
+    executable: str | None,
+    **options: Any,
+) -> None:
+    """Start the scheduler of periodic tasks; there must be one only."""
+    from celery import platforms
+
+    context = ctx.obj
+    start = partial(
+        context.app.Beat,
+        logfile=logfile,
+        pidfile=pidfile,
+        no_color=context.no_color,
+        quiet=context.quiet,
+        **options,
+    )
+    if detach:
+        with platforms.detached(logfile, pidfile, uid, gid, umask or 0, context.workdir):
+            start().run()
+        return
+    if uid or gid:
+        platforms.maybe_drop_privileges(uid=uid, gid=gid)
+    start().run()

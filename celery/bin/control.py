@@ -1,0 +1,251 @@
+"""``celery status``, ``celery inspect`` and ``celery control``: talking to running workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import click
+from kombu.utils.json import dumps
+
+from celery.bin.base import (
+    COMMA_SEPARATED_LIST,
+    EX_UNAVAILABLE,
+    CeleryCommand,
+    CeleryOption,
+    consume_preload_options,
+    handle_preload_options,
+)
+
+_NO_REPLY = "No nodes replied within time constraint"
+
+
+class NoReply(click.ClickException):
+    """Nobody answered in time."""
+
+    exit_code = EX_UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__(_NO_REPLY)
+
+
+def _commands(kind: str) -> dict[str, Any]:
+    """Return what is registered under *kind*: facts by name, sorted, without the hidden ones."""
+    from celery.worker.control import Panel
+
+    return {
+        name: info
+        for name, info in sorted(Panel.meta.items())
+        if info.type == kind and info.visible
+    }
+
+
+def _usage(name: str, info: Any) -> str:
+    return f"{name} {info.signature}" if info.signature else name
+
+
+def _list_option(kind: str) -> Any:
+    """Return the callback of ``--list``, which prints the commands and ends."""
+
+    def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if not wanted:
+            return
+        formatter = click.HelpFormatter()
+        with formatter.section(f"{kind.capitalize()} Commands"):
+            formatter.write_dl(
+                [(_usage(name, info), info.help) for name, info in _commands(kind).items()]
+            )
+        click.echo(formatter.getvalue().rstrip("\n"))
+        ctx.exit()
+
+    return show
+
+
+def _facts(ctx: click.Context, kind: str, name: str) -> Any:
+    """
+    Return the facts about a command.
+
+    Raises:
+        click.UsageError: There is none of that name and kind; lists those there are.
+    """
+    known = _commands(kind)
+    if name not in known:
+        other = "control" if kind == "inspect" else "inspect"
+        hint = f" Did you mean 'celery {other} {name}'?" if name in _commands(other) else ""
+        raise click.UsageError(
+            f"Command {name} not recognized.{hint} Available {kind} commands: {', '.join(known)}",
+            ctx,
+        )
+    return known[name]
+
+
+def _arguments(ctx: click.Context, name: str, info: Any, words: Sequence[str]) -> dict[str, Any]:
+    """
+    Turn the words of the command line into named arguments.
+
+    Raises:
+        click.UsageError: There are too many, or one cannot be converted.
+    """
+    arguments: dict[str, Any] = {}
+    for (key, convert), word in zip(info.args, words, strict=False):
+        try:
+            arguments[key] = convert(word)
+        except (TypeError, ValueError) as exc:
+            raise click.UsageError(f"{word!r} is no good {key} for {name}: {exc}", ctx) from exc
+    rest = list(words[len(info.args) :])
+    if info.variadic:
+        arguments[info.variadic] = rest
+    elif rest:
+        raise click.UsageError(
+            f"{name} takes no more arguments: {' '.join(rest)}. Usage: {_usage(name, info)}", ctx
+        )
+    return arguments
+
+
+def _say_reply(context: Any, reply: Any, show_body: bool) -> None:
+    """Print the reply of each node in a message."""
+    for node, answer in reply.items():
+        status, text = context.pretty(answer)
+        context.say_chat("->", f" {node}: {status}", text, show_body=show_body)
+
+
+def _count_line(n: int) -> str:
+    return f"\n{n} {'node' if n == 1 else 'nodes'} online."
+
+
+_remote_options: tuple[Any, ...] = (
+    click.option(
+        "-t",
+        "--timeout",
+        type=float,
+        default=1.0,
+        show_default=True,
+        cls=CeleryOption,
+        help_group="Remote Control Options",
+        help="Seconds to wait for replies.",
+    ),
+    click.option(
+        "-d",
+        "--destination",
+        type=COMMA_SEPARATED_LIST,
+        cls=CeleryOption,
+        help_group="Remote Control Options",
+        help="Names of the nodes to ask, separated by commas.",
+    ),
+    click.option(
+        "-j",
+        "--json",
+        is_flag=True,
+        cls=CeleryOption,
+        help_group="Remote Control Options",
+        help="Print the replies as JSON.",
+    ),
+)
+
+
+def _remote(fun: Any) -> Any:
+    """Add the options all commands here have."""
+    for option in reversed(_remote_options):
+        fun = option(fun)
+    return fun
+
+
+@click.command("status", cls=CeleryCommand)
+@_remote
+@click.pass_context
+@handle_preload_options
+@consume_preload_options
+def status(ctx: click.Context, timeout: float, destination: list[str] | None, json: bool) -> None:
+    """Show which workers are online."""
+    context = ctx.obj
+    callback = None if json else partial(_say_reply, context, show_body=False)
+    replies = context.app.control.inspect(
+        timeout=timeout, destination=destination, callback=callback
+    ).ping()
+    if not replies:
+        raise NoReply
+    if json:
+        context.echo(dumps(replies))
+    if not context.quiet:
+        context.echo(_count_line(len(replies)))
+
+
+@click.command("inspect", cls=CeleryCommand, context_settings={"allow_extra_args": True})
+@click.argument("command", required=True)
+@click.option(
+    "--list",
+    "-l",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_option("inspect"),
+    help="List the commands and exit.",
+)
+@_remote
+@click.pass_context
+@handle_preload_options
+@consume_preload_options
+def inspect(
+    ctx: click.Context,
+    command: str,
+    timeout: float,
+    destination: list[str] | None,
+    json: bool,
+) -> None:
+    """Ask workers about their state."""
+    context = ctx.obj
+    info = _facts(ctx, "inspect", command)
+    arguments = _arguments(ctx, command, info, ctx.args)
+    callback = None if json else partial(_say_reply, context, show_body=not context.quiet)
+    replies = context.app.control.inspect(
+        timeout=timeout, destination=destination, callback=callback
+    )._request(command, **arguments)
+    if not replies:
+        raise NoReply
+    if json:
+        context.echo(dumps(replies))
+        return
+    if not context.quiet:
+        context.echo(_count_line(len(replies)))
+
+
+@click.command("control", cls=CeleryCommand, context_settings={"allow_extra_args": True})
+@click.argument("command", required=True)
+@click.option(
+    "--list",
+    "-l",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_option("control"),
+    help="List the commands and exit.",
+)
+@_remote
+@click.pass_context
+@handle_preload_options
+@consume_preload_options
+def control(
+    ctx: click.Context,
+    command: str,
+    timeout: float,
+    destination: list[str] | None,
+    json: bool,
+) -> None:
+    """Change workers while they run."""
+    context = ctx.obj
+    info = _facts(ctx, "control", command)
+    arguments = _arguments(ctx, command, info, ctx.args)
+    callback = None if json else partial(_say_reply, context, show_body=not context.quiet)
+    replies = context.app.control.broadcast(
+        command,
+        timeout=timeout,
+        destination=destination,
+        callback=callback,
+        reply=True,
+        arguments=arguments,
+    )
+    if not replies:
+        raise NoReply
+    if json:
+        context.echo(dumps(replies))

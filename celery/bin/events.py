@@ -1,0 +1,142 @@
+"""``celery events``: watch what workers and tasks tell."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import click
+
+from celery.bin.base import (
+    LOG_LEVEL,
+    CeleryDaemonCommand,
+    CeleryOption,
+    consume_preload_options,
+    handle_preload_options,
+)
+
+
+def _set_title(ctx: click.Context, what: str) -> None:
+    from celery.platforms import set_process_title
+
+    set_process_title(f"celery events:{what}", info=ctx.obj.app.main or "")
+
+
+class _EventsCommand(CeleryDaemonCommand):
+    """A command with one letter for two options: ``-d`` dumps, with a camera it detaches."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the options; the shared letter is meant, so nothing is said about it."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*-d is used more than once")
+            return super().get_params(ctx)
+
+
+@click.command("events", cls=_EventsCommand)
+@click.option(
+    "-c",
+    "--camera",
+    cls=CeleryOption,
+    help_group="Snapshot",
+    help="Class of a camera to take snapshots with.",
+)
+@click.option(
+    "-d",
+    "--detach",
+    is_flag=True,
+    cls=CeleryOption,
+    help_group="Snapshot",
+    help="Run the camera as a daemon.",
+)
+# The letter belongs to the later of the two; the body looks at the camera.
+@click.option(
+    "-d",
+    "--dump",
+    is_flag=True,
+    cls=CeleryOption,
+    help_group="Dumper",
+    help="Print events as lines.",
+)
+@click.option(
+    "-F",
+    "--frequency",
+    "--freq",
+    type=float,
+    default=1.0,
+    show_default=True,
+    cls=CeleryOption,
+    help_group="Snapshot",
+    help="Seconds between snapshots.",
+)
+@click.option(
+    "-r",
+    "--maxrate",
+    cls=CeleryOption,
+    help_group="Snapshot",
+    help="Most snapshots in a time, as in 10/m.",
+)
+@click.option(
+    "-l",
+    "--loglevel",
+    default="WARNING",
+    show_default=True,
+    cls=CeleryOption,
+    type=LOG_LEVEL,
+    help_group="Snapshot",
+    help="Least level of messages that is logged.",
+)
+@click.pass_context
+@handle_preload_options
+@consume_preload_options
+def events(
+    ctx: click.Context,
+    dump: bool,
+    camera: str | None,
+    detach: bool,
+    frequency: float,
+    maxrate: str | None,
+    loglevel: int,
+    **options: Any,
+) -> None:
+    """Watch events: in a terminal monitor, as lines, or with a camera."""
+    app = ctx.obj.app
+    if dump and not camera:
+        from celery.events.dumper import evdump
+
+        _set_title(ctx, "dump")
+        evdump(app=app)
+    elif camera:
+        _run_camera(
+            ctx,
+            camera,
+            detach or dump,
+            {"freq": frequency, "maxrate": maxrate, "loglevel": loglevel, **options},
+        )
+    else:
+        from celery.events.cursesmon import evtop
+
+        _set_title(ctx, "top")
+        evtop(app=app)
+
+
+def _run_camera(ctx: click.Context, camera: str, detach: bool, options: dict[str, Any]) -> None:
+    from celery import platforms
+    from celery.events.snapshot import evcam
+
+    process = {name: options.pop(name, None) for name in ("uid", "gid", "umask", "executable")}
+    logfile, pidfile = options.pop("logfile", None), options.pop("pidfile", None)
+    _set_title(ctx, "cam")
+    if detach:
+        with platforms.detached(
+            logfile,
+            pidfile,
+            process["uid"],
+            process["gid"],
+            process["umask"] or 0,
+            ctx.obj.workdir,
+        ):
+            evcam(camera, app=ctx.obj.app, logfile=logfile, **options)
+        return
+    if process["uid"] or process["gid"]:
+        platforms.maybe_drop_privileges(uid=process["uid"], gid=process["gid"])
+    evcam(camera, app=ctx.obj.app, logfile=logfile, pidfile=pidfile, **options)

@@ -1,0 +1,98 @@
+"""``celery migrate``: move tasks from one broker to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from celery.bin.base import (
+    CeleryCommand,
+    CeleryOption,
+    consume_preload_options,
+    handle_preload_options,
+)
+
+
+@click.command("migrate", cls=CeleryCommand)
+@click.argument("source")
+@click.argument("destination")
+@click.option(
+    "-n",
+    "--limit",
+    type=int,
+    cls=CeleryOption,
+    help_group="Migration Options",
+    help="Number of tasks to move at most.",
+)
+@click.option(
+    "-t",
+    "--timeout",
+    type=float,
+    cls=CeleryOption,
+    help_group="Migration Options",
+    help="Seconds to wait for another task; 1 by default.",
+)
+@click.option(
+    "-a",
+    "--ack-messages",
+    is_flag=True,
+    default=None,
+    cls=CeleryOption,
+    help_group="Migration Options",
+    help="Remove moved tasks from the source; the default.",
+)
+@click.option(
+    "-T",
+    "--tasks",
+    cls=CeleryOption,
+    help_group="Migration Options",
+    help="Names of the tasks to move, separated by commas.",
+)
+@click.option(
+    "-Q",
+    "--queues",
+    cls=CeleryOption,
+    help_group="Migration Options",
+    help="Queues to empty, separated by commas; NAME:NEWNAME renames one.",
+)
+@click.option(
+    "-F",
+    "--forever",
+    is_flag=True,
+    cls=CeleryOption,
+    help_group="Migration Options",
+    help="Go on until interrupted.",
+)
+@click.pass_context
+@handle_preload_options
+@consume_preload_options
+def migrate(
+    ctx: click.Context,
+    source: str,
+    destination: str,
+    timeout: float | None,
+    ack_messages: bool | None,
+    **options: Any,
+) -> None:
+    """Move the tasks that wait on the broker SOURCE to the broker DESTINATION."""
+    from kombu.connection import Connection
+
+    from celery.contrib.migrate import migrate_tasks
+
+    echo = ctx.obj.echo
+
+    def tell(state: Any, body: Any, message: Any) -> None:
+        echo(f"Migrating task {state.count}/{state.strtotal}: {body['task']}[{body['id']}]")
+
+    state = migrate_tasks(
+        Connection(source),
+        Connection(destination),
+        app=ctx.obj.app,
+        callback=tell,
+        ack_messages=ack_messages is not False,
+        timeout=1.0 if timeout is None else timeout,
+        **options,
+    )
+    if state is not None:
+        echo(f"{state.count} tasks migrated, {state.filtered} left.")
