@@ -67,7 +67,7 @@ def _announce_imports() -> None:
         sys.stderr.write(f"-- {importer} imports {name}\n")
         return load(name, globals, *args, **kwargs)
 
-    builtins.__import__ = announcing_import  # type: ignore[assignment]  # takes the same
+    builtins.__import__ = announcing_import
 
 
 if os.environ.get("C_IMPDEBUG"):

@@ -105,7 +105,7 @@ def setup_default_app(app: Celery, use_trap: bool = False) -> Iterator[None]:
         use_trap: Make the use of the current app an error.
     """
     default, current = _state.default_app, _state._tls.current_app
-    finalizers = set(_state._on_app_finalizers)
+    finalizers = dict(_state._on_app_finalizers)
     apps = weakref.WeakSet(_state._apps)
     try:
         if use_trap:
@@ -118,7 +118,8 @@ def setup_default_app(app: Celery, use_trap: bool = False) -> Iterator[None]:
         _state._set_current_app(current)
         if app is not current:
             app.close()
-        _state._on_app_finalizers.intersection_update(finalizers)
+        _state._on_app_finalizers.clear()
+        _state._on_app_finalizers.update(finalizers)
         for made in list(_state._apps):
             if made not in apps:
                 _state._apps.discard(made)
