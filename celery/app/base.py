@@ -764,7 +764,8 @@ class Celery:
 
     def either(self, default_key: str, *defaults: Any) -> Any:
         """Return the first of *defaults* that is not None, else the setting *default_key*."""
-        return first(None, [first(None, defaults), functools.partial(self.conf.get, default_key)])
+        given = first(None, defaults)
+        return self.conf.get(default_key) if given is None else given
 
     def bugreport(self) -> str:
         """Return versions, platform and settings as text for a report."""
