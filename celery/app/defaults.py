@@ -16,9 +16,8 @@ from datetime import timedelta
 from math import inf
 from typing import Any, ClassVar, Final, NamedTuple
 
-from celery.utils.serialization import strtobool
-
 from celery.exceptions import CDeprecationWarning
+from celery.utils.serialization import strtobool
 
 __all__ = ("NAMESPACES", "Option", "find", "flatten")
 
