@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,7 @@ def bootsteps(ctx: click.Context) -> None:
         blueprints.append(worker.consumer.blueprint)
     if len(blueprints) > 1:
         blueprints[0].connect_with(blueprints[1])
-    blueprints[0].graph.to_dot(click.get_text_stream("stdout"))
+    blueprints[0].graph.to_dot(sys.stdout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +134,4 @@ def workers(ctx: click.Context) -> None:
             child = _Box(f"{name}: {thread}", _THREAD)
             drawing.add_arc(child)
             drawing.add_edge(child, node)
-    drawing.to_dot(click.get_text_stream("stdout"))
+    drawing.to_dot(sys.stdout)

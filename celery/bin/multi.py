@@ -25,24 +25,24 @@ from celery.utils.text import pluralize
 __all__ = ("MultiTool",)
 
 USAGE = """\
-usage: {prog_name} start <node1 node2 nodeN|range> [worker options]
-       {prog_name} stop <n1 n2 nN|range> [-SIG (default: -TERM)]
-       {prog_name} restart <n1 n2 nN|range> [-SIG] [worker options]
-       {prog_name} kill <n1 n2 nN|range>
+usage: {prog_name} COMMAND ...
 
-       {prog_name} stopwait <n1 n2 nN|range> [-SIG]
-       {prog_name} show <n1 n2 nN|range> [worker options]
-       {prog_name} get <node> <n1 n2 nN|range> [worker options]
-       {prog_name} names <n1 n2 nN|range>
-       {prog_name} expand <template> <n1 n2 nN|range>
-       {prog_name} help
+NODES is a number (3 means celery1, celery2 and celery3) or a list of names.
 
-additional options (must appear after the command name):
+    start NODES [WORKER OPTIONS]      start nodes as daemons
+    restart NODES [-SIG] [OPTIONS]    stop nodes and start each again
+    stop NODES [-SIG]                 send nodes a signal (-TERM by default)
+    stopwait NODES [-SIG]             the same, and wait until they have ended
+    kill NODES                        end nodes at once, running tasks are lost
 
-    * --nosplash:   Don't print the program's name and version.
-    * --quiet:      Don't print anything.
-    * --verbose:    Print more.
-    * --no-color:   Print without colour.
+    names NODES                       print node names
+    show NODES [WORKER OPTIONS]       print the command lines that start would run
+    get NODE NODES [WORKER OPTIONS]   print the command line of one of the nodes
+    expand TEMPLATE NODES             print a text with %n, %h, %d replaced for each node
+    help                              print this
+
+Options of one node, or some, name them after a colon: -c:2 8 or -Q:1-3,big batch.
+These options are for {prog_name} itself: --nosplash, --quiet, --verbose, --no-color.
 """
 
 Command = Callable[..., Any]
@@ -347,9 +347,8 @@ class MultiTool(TermLogger):
             "on_child_signalled",
             "on_child_failure",
         )
-        return _Cluster(
-            nodes, cmd=cmd, env=self.env, **{name: getattr(self, name) for name in hooks}
-        )
+        callbacks = {name: getattr(self, name) for name in hooks}
+        return _Cluster(nodes, cmd=cmd, env=self.env, **callbacks)
 
     # -- what is done to them
 
@@ -436,9 +435,18 @@ class MultiTool(TermLogger):
 _Cluster = Cluster
 
 
+class _MultiCommand(CeleryCommand):
+    """A command that takes its words as they were written, ``--`` included."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse nothing."""
+        ctx.args = list(args)
+        return ctx.args
+
+
 @click.command(
     "multi",
-    cls=CeleryCommand,
+    cls=_MultiCommand,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     add_help_option=False,
 )
@@ -446,16 +454,13 @@ _Cluster = Cluster
 def multi(ctx: click.Context) -> None:
     """Start and stop several workers: multi start 3 -A proj; multi help tells more."""
     cmd = MultiTool(quiet=ctx.obj.quiet, no_color=ctx.obj.no_color)
-    # Global options were taken by the umbrella command; nodes need them too.
-    words = ["celery multi", *_after_multi(sys.argv, ctx.args)]
-    ctx.exit(cmd.execute_from_commandline(words))
-
-
-def _after_multi(argv: Sequence[str], fallback: Sequence[str]) -> Sequence[str]:
-    """Return the words after ``multi`` as they were written, ``--`` included."""
-    if "multi" in argv:
-        return argv[list(argv).index("multi") + 1 :]
-    return fallback
+    words = list(ctx.args)
+    app = ctx.parent.params.get("app") if ctx.parent is not None else None
+    if app and words and not {"-A", "--app"}.intersection(words):
+        # The umbrella command has taken this option; the nodes need it too.
+        at = words.index("--") if "--" in words else len(words)
+        words[at:at] = ["-A", app]
+    ctx.exit(cmd.execute_from_commandline(["celery multi", *words]))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ searched upwards.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -99,11 +100,9 @@ class Rdb(Pdb):
         Raises:
             RuntimeError: No port is free.
         """
-        try:
+        with contextlib.suppress(AttributeError, ValueError):
             # ForkPoolWorker-2 takes the second port, and so on.
             skew = skew + int(current_process().name.rpartition("-")[2])
-        except (AttributeError, ValueError):
-            pass
         first = port + skew
         for candidate in range(first, first + search_limit):
             listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -82,6 +82,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.autodoc")
     app.add_autodocumenter(TaskDocumenter)
     app.add_directive_to_domain("py", "task", TaskDirective)
-    app.add_config_value("celery_task_prefix", "(task)", True)
+    app.add_config_value("celery_task_prefix", "(task)", "env")
     app.connect("autodoc-skip-member", autodoc_skip_member_handler)
     return {"parallel_read_safe": True}
