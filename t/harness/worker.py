@@ -39,6 +39,7 @@ class WorkerProcess:
         level: Log level.
         env: Added to the environment.
         app: Module of the app.
+        cwd: Folder to start in, where the project's modules are.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class WorkerProcess:
         level: str = "INFO",
         env: dict[str, str] | None = None,
         app: str = PROJECT,
+        cwd: Path = ROOT,
     ) -> None:
+        self.cwd = cwd
         self.command = [
             sys.executable, "-u", "-W", "ignore", "-m", "celery", "-A", app, "worker", "-l", level,
             *options,
@@ -59,6 +62,7 @@ class WorkerProcess:
             CONF_VARIABLE: json.dumps(conf),
             **(env or {}),
         }
+        self._quiet = False
         self.lines: list[str] = []
         self._grown = threading.Condition()
         self.process: subprocess.Popen[str] | None = None
@@ -66,7 +70,8 @@ class WorkerProcess:
 
     def __enter__(self) -> Self:
         self.launch()
-        self.wait_for(r" ready\.$")
+        if not self._quiet:
+            self.wait_for(r" ready\.$")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -74,11 +79,16 @@ class WorkerProcess:
         # Shown by pytest when the test fails.
         print(self.text())
 
+    def quietly(self) -> Self:
+        """Don't wait for the log line that says the worker is ready: its level hides it."""
+        self._quiet = True
+        return self
+
     def launch(self) -> None:
         """Start the process; it is not ready yet."""
         self.process = subprocess.Popen(
             self.command,
-            cwd=ROOT,
+            cwd=self.cwd,
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
