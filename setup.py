@@ -12,7 +12,8 @@ HERE = Path(__file__).parent
 
 def requirements(path: Path) -> list[str]:
     """Read one requirements file, without comments and blank lines."""
-    lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    text = path.read_text(encoding="utf-8")
+    lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
     return [line for line in lines if line]
 
 
