@@ -30,18 +30,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from billiard import pool as billiard_pool
 from billiard.common import TERM_SIGNAL, TERM_SIGNAME, human_status
+from billiard.context import get_spawning_popen
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from kombu.asynchronous import set_event_loop
 
+from celery import platforms
 from celery.concurrency._packets import (
     DONT_WAIT,
     IN_FILE,
     INLINE_LIMIT,
     JOB,
     LEAVE,
+    NOTHING,
     PACKET_SIZE,
     REPORT,
+    RETURNED,
     SPILLED,
     SUCCEEDED,
     UP,
@@ -158,8 +162,6 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         self.wait_for_job = self.serve
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from billiard.context import get_spawning_popen
-
         popen = get_spawning_popen()
         ends = tuple(popen.duplicate_for_child(end.fileno()) for end in (self.inbox, self.outbox))
         return _spawned, (
@@ -242,8 +244,6 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
     def _die_with_parent(self) -> None:
-        from celery import platforms
-
         platforms.set_pdeathsig("SIGKILL")
         if os.getppid() != self.parent_pid:
             os._exit(billiard_pool.EX_FAILURE)  # it went before the kernel was told
@@ -317,15 +317,23 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
     def _wait(self, buffer: bytearray) -> int:
         """Wait for a packet and return its size; 0 if none will come."""
-        self._phase = IDLE
-        if self._signum is not None or self._exit_status is not None:  # asked while BUSY
+        buffer[0] = NOTHING
+        try:
+            self._phase = IDLE
+            if self._signum is not None or self._exit_status is not None:  # asked while BUSY
+                raise _Leave(-self._signum if self._signum else self._exit_status)
+            if self.inbox.type == socket.SOCK_DGRAM:
+                size = self._wait_for_datagram(buffer)
+            else:
+                size = self.inbox.recv_into(buffer)
             self._phase = BUSY
-            raise _Leave(-self._signum if self._signum else self._exit_status)
-        if self.inbox.type == socket.SOCK_DGRAM:
-            size = self._wait_for_datagram(buffer)
-        else:
-            size = self.inbox.recv_into(buffer)
-        self._phase = BUSY
+        except _Leave:
+            self._phase = BUSY
+            kind, job, _ = JOB.unpack_from(buffer)
+            if kind not in {NOTHING, LEAVE}:
+                # It came together with the signal.
+                self.outbox.send(REPORT.pack(self.number, RETURNED, 0, job, time.monotonic()))
+            raise
         return size
 
     def _wait_for_datagram(self, buffer: bytearray) -> int:

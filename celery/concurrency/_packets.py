@@ -29,11 +29,11 @@ JOB = Struct("=BQH")
 #: number of the child, flags, job that ended (0: none), job accepted (0: none), monotonic time.
 REPORT = Struct("=IBQQd")
 
-# Kinds of inbox packets.
-LEAVE, INLINE, SPILLED = 0, 1, 2
+# Kinds of inbox packets; NOTHING is never sent.
+LEAVE, INLINE, SPILLED, NOTHING = 0, 1, 2, 255
 
-# Flags of reports.
-UP, SUCCEEDED, IN_FILE = 1, 2, 4
+# Flags of reports; with RETURNED the job named as accepted is given back instead.
+UP, SUCCEEDED, IN_FILE, RETURNED = 1, 2, 4, 8
 
 #: Greatest payload that travels inside a packet.
 INLINE_LIMIT = 64 * 1024

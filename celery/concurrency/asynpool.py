@@ -47,6 +47,7 @@ from celery.concurrency._packets import (
     LEAVE,
     PACKET_SIZE,
     REPORT,
+    RETURNED,
     SPILLED,
     SUCCEEDED,
     UP,
@@ -552,6 +553,9 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             # In the books before any callback runs: both were true when the report was sent.
             following = jobs.get(accepted) if accepted else None
             if following is not None:
+                if flags & RETURNED:
+                    self._send_again([following])
+                    continue
                 self._accept(child, following, when)
             if job is not None:
                 self._end(job, success, value)
@@ -834,9 +838,14 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             self._arm()
             return
         suspects, self._suspects, self._inquest_by = self._suspects, [], _NEVER
+        for job in suspects:
+            logger.warning("%r was taken by a process that has gone: sent again", job)
+        self._send_again(suspects)
+
+    def _send_again(self, jobs: list[Job]) -> None:
+        """Put jobs that no child has any more at the head of the line."""
         with self._lock:
-            for job in reversed(suspects):
-                logger.warning("%r was taken by a process that has gone: sent again", job)
+            for job in reversed(jobs):
                 job.state = WAITING
                 if job.packet is not None:
                     self._waiting.appendleft((job, job.packet))
