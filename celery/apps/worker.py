@@ -159,6 +159,11 @@ class Worker(WorkController):
         super().start()
         if self._restarts:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        if state.is_terminating() and state.active_requests:
+            # Threads can't be ended, and the interpreter would wait for them.
+            logger.warning("Leaving %s tasks that run on.", len(state.active_requests))
+            logging.shutdown()
+            os._exit(self.exitcode or EX_OK)
 
     def emit_banner(self) -> None:
         """Print the banner, with a picture where the terminal can show one."""
@@ -340,19 +345,20 @@ def _ask(how: str, exitcode: int) -> None:
 
 
 def on_SIGINT(worker: Any) -> None:
-    """Tell what a second SIGINT would do, and have it do that."""
+    """Have a second SIGINT act as SIGQUIT, and say so."""
+    install_worker_term_hard_handler(worker, sig="SIGINT", exitcode=EX_FAILURE)
     safe_say(
         "worker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!"
     )
-    install_worker_term_hard_handler(worker, sig="SIGINT", callback=on_cold_shutdown)
 
 
 def on_cold_shutdown(worker: Any) -> None:
-    """Have the next SIGINT or SIGQUIT hurry, and begin what ends running tasks."""
-    safe_say("worker: Hitting Ctrl+C again will terminate all running tasks!")
+    """Have the next SIGINT or SIGQUIT hurry, and say so."""
+    # Installed first: the next signal may interrupt this very function.
     hurry = during_soft_shutdown if _has_soft_shutdown(worker) else on_hard_shutdown
     for sig in ("SIGINT", "SIGQUIT"):
         install_worker_term_hard_handler(worker, sig=sig, callback=hurry)
+    safe_say("worker: Hitting Ctrl+C again will terminate all running tasks!")
 
 
 def on_hard_shutdown(worker: Any) -> None:
@@ -362,10 +368,10 @@ def on_hard_shutdown(worker: Any) -> None:
 
 def during_soft_shutdown(worker: Any) -> None:
     """Cancel the running tasks, and let the soft period pass so that the broker hears of it."""
-    safe_say("Cancelling running tasks; waiting for the rest of the soft shutdown...")
-    worker.hurry_soft_shutdown()
     for sig in ("SIGINT", "SIGQUIT"):
         install_worker_term_hard_handler(worker, sig=sig, callback=on_hard_shutdown)
+    worker.hurry_soft_shutdown()
+    on_hard_shutdown(worker)
 
 
 def _has_soft_shutdown(worker: Any) -> bool:

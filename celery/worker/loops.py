@@ -167,7 +167,7 @@ def _finishing(obj: Any, consumer: Any, turn: Callable[[float], Any]) -> Iterato
             bootsteps._quietly(consumer.cancel)
             obj.on_close()
             while obj.is_busy():
-                if state.should_terminate not in (None, False):
+                if state.is_terminating():
                     state.maybe_shutdown()
                 obj.take_turn(DRAIN_TIMEOUT_S)
             raise

@@ -126,14 +126,19 @@ def maybe_shutdown() -> None:
         WorkerTerminate: `should_terminate` is set; wins over the other.
         WorkerShutdown: `should_stop` is set.
     """
-    if should_terminate is not None and should_terminate is not False:
+    if is_terminating():
         raise WorkerTerminate(_exit_code(should_terminate))
     if should_stop is not None and should_stop is not False:
         raise WorkerShutdown(_exit_code(should_stop))
 
 
-def _exit_code(wanted: int | bool) -> int:
-    return 0 if wanted is True else wanted
+def is_terminating() -> bool:
+    """Say whether somebody asked for a cold shutdown; 0 is an exit code, not a no."""
+    return should_terminate is not None and should_terminate is not False
+
+
+def _exit_code(wanted: int | bool | None) -> int:
+    return 0 if wanted is True or wanted is None else wanted
 
 
 def task_reserved(
