@@ -47,6 +47,14 @@ class Events:
     def _bound(self, path: str, name: str) -> Any:
         return self.app.subclass_with_self(path, reverse=f"events.{name}")
 
+    @cached_property
+    def _default_dispatcher(self) -> EventDispatcher:
+        return self.Dispatcher(enabled=False)
+
+    def default_dispatcher_for_publish(self) -> EventDispatcher:
+        """Return the dispatcher of clients, whose ``publish`` goes through a given producer."""
+        return self._default_dispatcher
+
     @contextmanager
     def default_dispatcher(
         self,

@@ -13,7 +13,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kombu.connection import Connection
 from kombu.messaging import Producer
@@ -55,7 +55,7 @@ class EventDispatcher:
         on_send_buffered: Called with each event that is put into a buffer.
     """
 
-    DISABLED_TRANSPORTS = frozenset({"sql"})
+    DISABLED_TRANSPORTS: ClassVar[set[str]] = {"sql"}
 
     app: Celery | None = None
     #: Called without arguments after events were turned on.
@@ -99,7 +99,13 @@ class EventDispatcher:
         self.on_disabled = set()
         self._groups_waiting: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self._offline: deque[tuple[Any, str]] = deque(maxlen=_OFFLINE_LIMIT)
-        client = connection or channel.connection.client
+        if connection is not None:
+            client = connection
+        elif channel is not None:
+            client = channel.connection.client
+        else:
+            # Only publish(), which brings a producer, works on such a dispatcher.
+            client, enabled = app.connection_for_write(), False
         self.exchange = get_exchange(client, name=app.conf.event_exchange)
         self.enabled = False
         if enabled and client.transport.driver_type not in self.DISABLED_TRANSPORTS:
