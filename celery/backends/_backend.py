@@ -84,7 +84,7 @@ class pending_results_t(NamedTuple):
 
 def unpickle_backend(cls: type[Backend], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Backend:
     """Rebuild a pickled back-end for the current app."""
-    return cls(*args, app=_state.get_current_app(), **kwargs)
+    return cls(*args, **{"app": _state.get_current_app(), **kwargs})
 
 
 def compress_payload(payload: bytes | str, compression: str) -> bytes:

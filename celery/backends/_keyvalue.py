@@ -54,7 +54,7 @@ class BaseKeyValueStoreBackend(Backend):
         )
         self._task_prefix = bytes_to_str(self.task_keyprefix)
 
-    def key_t(self, key: str) -> Any:
+    def key_t(self, key: Any = "") -> Any:
         """Convert a key to what the driver takes; bytes by default."""
         return key.encode() if isinstance(key, str) else key
 

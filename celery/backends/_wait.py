@@ -63,9 +63,7 @@ class SyncBackendMixin:
             """Read one document."""
             ...
 
-        def get_many(self, task_ids: Any, **kwargs: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-            """Read many documents."""
-            ...
+        get_many: Callable[..., Iterator[tuple[str, dict[str, Any]]]]
 
     def iter_native(
         self,

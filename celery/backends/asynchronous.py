@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -215,7 +215,7 @@ class greenletDrainer(Drainer):
 class geventDrainer(greenletDrainer):
     """Reads in a greenlet of gevent."""
 
-    def spawn(self, func: Callable[[], Any]) -> Any:  # type: ignore[override]
+    def spawn(self, func: Callable[[], Any]) -> Any:
         """Run *func* in a greenlet."""
         import gevent
 
@@ -255,7 +255,7 @@ class EventletAdaptedEvent:
 class eventletDrainer(greenletDrainer):
     """Reads in a greenlet of eventlet."""
 
-    def spawn(self, func: Callable[[], Any]) -> Any:  # type: ignore[override]
+    def spawn(self, func: Callable[[], Any]) -> Any:
         """Run *func* in a greenlet."""
         from eventlet import sleep, spawn
 
@@ -517,7 +517,7 @@ class BaseResultConsumer:
         on_interval: Callable[[], Any] | None = None,
         on_message: Callable[[dict[str, Any]], Any] | None = None,
         **kwargs: Any,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Receive until *done* is ready, yielding after each round.
 
         Args:

@@ -13,7 +13,6 @@ from celery._state import get_current_task as get_current_task
 from celery.backends._backend import (
     E_CHORD_NO_BACKEND,
     E_NO_BACKEND,
-    Backend,
     compress_payload,
     decompress_payload,
     pending_results_t,
@@ -34,7 +33,11 @@ from celery.backends._backend import (
 from celery.backends._backend import (
     W_FAILURE_EXPIRES_UNSUPPORTED as W_FAILURE_EXPIRES_UNSUPPORTED,
 )
-from celery.backends._keyvalue import BaseKeyValueStoreBackend, KeyValueStoreBackend
+from celery.backends._backend import (
+    Backend as Backend,
+)
+from celery.backends._keyvalue import BaseKeyValueStoreBackend as BaseKeyValueStoreBackend
+from celery.backends._keyvalue import KeyValueStoreBackend
 from celery.backends._wait import SyncBackendMixin
 
 __all__ = ("BaseBackend", "DisabledBackend", "KeyValueStoreBackend")
@@ -70,7 +73,7 @@ class DisabledBackend(BaseBackend):
         return "disabled://"
 
     get_state = get_status = get_result = get_traceback = _is_disabled
-    get_task_meta_for = wait_for = get_many = _get_task_meta_for = _is_disabled  # type: ignore[assignment]
+    get_task_meta_for = wait_for = get_many = _get_task_meta_for = _is_disabled
 
 
 #: Moved to the public path: it is what pickles, docs and tracebacks show.

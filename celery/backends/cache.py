@@ -239,7 +239,8 @@ class CacheBackend(KeyValueStoreBackend):
             raise ImproperlyConfigured(UNKNOWN_BACKEND.format(name or None, known)) from None
         self.backend = name
         self.servers = servers.rstrip("/").split(";")
-        self.Client, self.key_t = make()  # type: ignore[method-assign]
+        self.Client, key_type = make()
+        self.key_t = key_type  # type: ignore[assignment, method-assign]
         self.options = {**app.conf.cache_backend_options, **(options or {})}
         super().__init__(app, url=url, expires=expires, **kwargs)
         self.expires = self.prepare_expires(expires, type=int)

@@ -55,13 +55,20 @@ try:
     from celery.backends._redis.channels import Channels
     from celery.backends._redis.link import Link, Script
 except ImportError:  # the driver is optional
-    redis = None
-    get_redis_error_classes = None
+    redis: Any = None  # type: ignore[no-redef]
 
 try:
     import redis.sentinel as sentinel
 except ImportError:
-    sentinel = None
+    sentinel: Any = None  # type: ignore[no-redef]
+    SentinelManagedSSLConnection: Any = None
+else:
+
+    class SentinelManagedSSLConnection(  # type: ignore[no-redef]
+        sentinel.SentinelManagedConnection, redis.connection.SSLConnection
+    ):
+        """A TLS connection to whatever server the sentinels name."""
+
 
 __all__ = ("RedisBackend", "SentinelBackend")
 
@@ -319,8 +326,8 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
     ResultConsumer = ResultConsumer
 
     #: The driver.
-    redis = redis
-    connection_class_ssl = redis.connection.SSLConnection if redis else None
+    redis: Any = redis
+    connection_class_ssl: Any = redis.connection.SSLConnection if redis is not None else None
 
     max_connections: int | None = None
     supports_autoexpire = True
@@ -614,9 +621,9 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
             # This task was delivered again, and whoever claimed the body may be dead.
             time.sleep(max(answer[1], 1) / 1000)
         failed, encoded = answer[1], answer[2]
-        self._finish_chord(request, keys, token, failed, encoded, propagate is not False)
+        self._settle_chord(request, keys, token, failed, encoded, propagate is not False)
 
-    def _finish_chord(
+    def _settle_chord(
         self,
         request: Any,
         keys: tuple[Any, ...],
@@ -669,17 +676,6 @@ def _leaves(results: Iterable[Any]) -> Iterator[Any]:
             yield result
 
 
-if sentinel is not None:
-
-    class SentinelManagedSSLConnection(
-        sentinel.SentinelManagedConnection, redis.connection.SSLConnection
-    ):
-        """A TLS connection to whatever server the sentinels name."""
-
-else:
-    SentinelManagedSSLConnection = None  # type: ignore[assignment, misc]
-
-
 class SentinelBackend(RedisBackend):
     """Keeps results in a Redis server that a group of sentinels watches.
 
@@ -688,8 +684,8 @@ class SentinelBackend(RedisBackend):
     """
 
     #: The part of the driver that talks to sentinels.
-    sentinel = sentinel
-    connection_class_ssl = SentinelManagedSSLConnection if sentinel else None
+    sentinel: Any = sentinel
+    connection_class_ssl: Any = SentinelManagedSSLConnection
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if self.sentinel is None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import kombu
+from kombu import entity, messaging
 from kombu.common import maybe_declare
 from kombu.utils.functional import LRUCache
 
@@ -53,7 +53,7 @@ class BacklogLimitExceeded(Exception):
 class ResultConsumer(BaseResultConsumer):
     """Receives documents from the reply queue, on a connection of its own."""
 
-    Consumer = kombu.Consumer
+    Consumer: Any = messaging.Consumer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -175,6 +175,9 @@ class ResultConsumer(BaseResultConsumer):
         super().on_state_change(meta, message)
 
 
+_Consumer = ResultConsumer
+
+
 class RPCBackend(Backend, AsyncBackendMixin):
     """Sends results to the callers.
 
@@ -188,21 +191,22 @@ class RPCBackend(Backend, AsyncBackendMixin):
         auto_delete: The broker deletes the reply queue when the client has gone.
     """
 
-    Exchange = kombu.Exchange
-    Producer = kombu.Producer
+    Exchange: Any = entity.Exchange
+    Producer: Any = messaging.Producer
     ResultConsumer = ResultConsumer
     BacklogLimitExceeded = BacklogLimitExceeded
 
+    result_consumer: _Consumer
     persistent = False
     supports_autoexpire = True
     supports_native_join = True
 
-    class Consumer(kombu.Consumer):  # type: ignore[misc, name-defined]
+    class Consumer(messaging.Consumer):
         """Reads a queue that was declared before."""
 
         auto_declare = False
 
-    class Queue(kombu.Queue):  # type: ignore[misc, name-defined]
+    class Queue(entity.Queue):
         """A reply queue."""
 
     def __init__(
@@ -251,7 +255,8 @@ class RPCBackend(Backend, AsyncBackendMixin):
         oid = self.oid
         queue = self._bindings.get(oid)
         if queue is None:
-            queue = self._bindings[oid] = self.Queue(
+            make_queue: Any = self.Queue
+            queue = self._bindings[oid] = make_queue(
                 oid,
                 self.exchange,
                 oid,
@@ -341,23 +346,23 @@ class RPCBackend(Backend, AsyncBackendMixin):
         """Note the state of an unfinished task, for those who ask."""
         self._states[meta["task_id"]] = self.meta_from_decoded(dict(meta))
 
-    def get_task_meta(  # type: ignore[override]
-        self, task_id: str, backlog_limit: int = 1000
-    ) -> dict[str, Any]:
+    def get_task_meta(self, task_id: str, backlog_limit: int = 1000) -> dict[str, Any]:
         """Return the newest document of a task; one of an ended task only once.
 
         Raises:
             BacklogLimitExceeded: More than *backlog_limit* messages were in front of it.
         """
         if self._cache is not None and (known := self._cache.get(task_id)) is not None:
-            return known
+            cached: dict[str, Any] = known
+            return cached
         if self.result_consumer.is_running:
             self.result_consumer.drain_available()
         elif task_id not in self._pending_messages:
             self._fetch_messages(backlog_limit)
-        document = self._pending_messages.take(task_id, None)
+        document: dict[str, Any] | None = self._pending_messages.take(task_id, None)
         if document is None:
-            return self._states.get(task_id) or documents.unknown_task()
+            seen: dict[str, Any] | None = self._states.get(task_id)
+            return seen or documents.unknown_task()
         self._states.pop(task_id, None)
         if self._cache is not None:
             self._cache[task_id] = document

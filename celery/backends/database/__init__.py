@@ -148,8 +148,8 @@ class DatabaseBackend(BaseBackend):
         conf = self.app.conf
         if self.extended_result:
             self.task_cls = TaskExtended
-        self.url = url or dburi or conf.database_url
-        if not self.url:
+        self.url = self._dburi = url or dburi or conf.database_url
+        if not self._dburi:
             raise ImproperlyConfigured(
                 "Missing connection string! Set database_url, or write the URL of the database "
                 "behind db+ in result_backend, such as db+sqlite:///results.sqlite"
@@ -193,7 +193,7 @@ class DatabaseBackend(BaseBackend):
     # -- Connecting
 
     def _engine(self) -> Any:
-        return self.session_manager.get_engine(self.url, **self.engine_options)
+        return self.session_manager.get_engine(self._dburi, **self.engine_options)
 
     def _make_tables(self) -> None:
         self.session_manager.prepare_models(self._engine())
@@ -202,7 +202,7 @@ class DatabaseBackend(BaseBackend):
         """Return a new session; close it, see `session_cleanup`."""
         manager = session_manager or self.session_manager
         return manager.session_factory(
-            dburi=self.url, short_lived_sessions=self.short_lived_sessions, **self.engine_options
+            dburi=self._dburi, short_lived_sessions=self.short_lived_sessions, **self.engine_options
         )
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
@@ -213,7 +213,7 @@ class DatabaseBackend(BaseBackend):
 
     def on_backend_retryable_error(self, exc: BaseException) -> None:
         """Connect anew for the next try."""
-        self.session_manager.invalidate(self.url)
+        self.session_manager.invalidate(self._dburi)
 
     def process_cleanup(self) -> None:
         """Do nothing: the engine keeps its connections for the next task."""
@@ -276,7 +276,7 @@ class DatabaseBackend(BaseBackend):
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         table = Task.__table__
-        names = _EXTENDED_COLUMNS if self._extended else _COLUMNS
+        names: tuple[str, ...] = _EXTENDED_COLUMNS if self._extended else _COLUMNS
         if self._extended and "stamps" not in self.session_manager.columns(self._engine()):
             names = tuple(name for name in names if name != "stamps")
         query = sa.select(*(table.c[name] for name in names)).where(table.c.task_id == task_id)

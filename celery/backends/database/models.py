@@ -67,7 +67,7 @@ class Task(ResultModelBase):  # type: ignore[misc]
     children = sa.Column(_Value, nullable=True)
 
     def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
+        super().__init__(task_id=task_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the columns; values are still encoded."""
@@ -126,8 +126,7 @@ class TaskSet(ResultModelBase):  # type: ignore[misc]
     date_done = sa.Column(sa.DateTime, default=utc_now, nullable=True)
 
     def __init__(self, taskset_id: str, result: Any) -> None:
-        self.taskset_id = taskset_id
-        self.result = result
+        super().__init__(taskset_id=taskset_id, result=result)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the columns; the value is still encoded."""
