@@ -178,8 +178,8 @@ class _Writer:
         self.put(start)
         try:
             self._write_each(items, level, write_item)
-        except RuntimeError:  # another thread changes it
-            self.put(_MORE)
+        except RuntimeError:  # it changes while we read it
+            self.put(f"{LIT_LIST_SEP}{_MORE}")
         self.put(end)
         self.open.discard(me)
 

@@ -33,10 +33,11 @@ _Key = Any
 
 
 def _key_of(target: Any) -> _Key:
+    # Not isinstance(): that asks the proxy for its class, which would make the target.
+    if type(target) is PromiseProxy and not target.__evaluated__():
+        return id(target)
     if isinstance(target, str | bytes):
         return target
-    if type(target) is PromiseProxy and not target.__evaluated__():
-        return id(target)  # asking who it is would make it
     if isinstance(target, Proxy):
         target = target._get_current_object()
     if isinstance(target, MethodType):
