@@ -65,7 +65,7 @@ from celery.app._outcome import (
 from celery.app._outcome import (
     log_policy_unexpected as log_policy_unexpected,
 )
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, InvalidTaskError, Reject
 from celery.states import (
     EXCEPTION_STATES as EXCEPTION_STATES,
 )
@@ -545,7 +545,11 @@ def build_tracer(
         push_request(ctx)
         try:
             if bad_call is not None:
-                end, result = conclude_error(bad_call, ctx)
+                try:
+                    # Described with a traceback, which only a raised error has.
+                    raise bad_call
+                except InvalidTaskError as exc:
+                    end, result = conclude_error(exc, ctx)
                 state = end.state
                 return trace_ok_t(result, end, 0.0, "")
             result, end, runtime, retstr, state = run(uuid, args, kwargs, ctx)
