@@ -318,10 +318,9 @@ class AsyncResult(ResultBase, Generic[T]):
         meta = self._get_task_meta()
         value = meta.get("result")
         if propagate and meta["status"] in states.PROPAGATE_STATES:
-            self.throw(
-                value if isinstance(value, BaseException) else Exception(value),
-                self._remote_traceback(meta.get("traceback")),
-            )
+            error = value if isinstance(value, BaseException) else Exception(value)
+            traceback = self._remote_traceback(meta.get("traceback"))
+            raise error if traceback is None else error.with_traceback(traceback)
         if callback is not None:
             callback(self.id, value)
         return value
@@ -513,11 +512,13 @@ class AsyncResult(ResultBase, Generic[T]):
         waiting: deque[tuple[_Node | None, _Node]] = deque([(None, self)])
         while waiting:
             parent, node = waiting.popleft()
-            yield parent, node
-            if node.ready():
-                waiting.extend((node, child) for child in node.children or ())
-            elif not intermediate:
+            ready = node.ready()
+            if not (ready or intermediate):
+                # Before it is handed out: whoever collects values would wait for it.
                 raise IncompleteStream
+            yield parent, node
+            if ready:
+                waiting.extend((node, child) for child in node.children or ())
 
     def collect(self, intermediate: bool = False, **kwargs: Any) -> Iterator[tuple[Any, Any]]:
         """Yield ``(result, value)`` for this result and all below it; options go to `get`."""
@@ -788,9 +789,11 @@ class ResultSet(ResultBase):
         if kept is None:
             kept = self._on_ready = promise()
             if self._barrier is None:
-                self._barrier = barrier(self.results)
-                if not self.results:
-                    self._barrier.finalize()
+                # Filled before it is closed, so that members that are ready already count.
+                self._barrier = barrier()
+                for result in self.results:
+                    self._barrier.add(result)
+                self._barrier.finalize()
             self._barrier.then(lambda *_: kept(self))
         return kept
 
