@@ -10,11 +10,13 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import traceback
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 import click
+import kombu
 from click.exceptions import UsageError
 from click_didyoumean import DYMGroup
 
@@ -214,40 +216,49 @@ def _load_app(name: str) -> Celery:
         sys.path.insert(0, os.getcwd())
     try:
         return find_app(name)
-    except ModuleNotFoundError as exc:
-        module = name.partition(":")[0]
-        hint = f"Python says: {exc}."
-        if exc.name and (module == exc.name or module.startswith(exc.name + ".")):
-            hint += (
-                f" It was searched for in {os.getcwd()} and along sys.path; is -A spelled right?"
-            )
-        else:
-            hint += f" It is imported by {module}; is that package installed?"
-        raise UsageError(UNABLE_TO_LOAD_APP_MODULE_NOT_FOUND.format(name, hint)) from exc
-    except AttributeError as exc:
-        raise _missing_app(name, exc) from exc
+    except (ImportError, AttributeError) as exc:
+        raise UsageError(_why_no_app(name, exc)) from exc
     except Exception as exc:
-        import traceback
-
-        raise UsageError(
-            UNABLE_TO_LOAD_APP_ERROR_OCCURRED.format(name, traceback.format_exc())
-        ) from exc
+        raise UsageError(_import_failed(name, exc)) from exc
 
 
-def _missing_app(name: str, exc: AttributeError) -> UsageError:
-    """Tell a missing app from an attribute error inside the user's module."""
-    import traceback
+def _import_failed(name: str, exc: BaseException) -> str:
+    """Show the error from where the user's code begins."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    theirs = [not _is_machinery(frame.filename) for frame in frames]
+    first = theirs.index(True) if True in theirs else 0
+    lines = [*traceback.format_list(frames[first:]), *traceback.format_exception_only(exc)]
+    return UNABLE_TO_LOAD_APP_ERROR_OCCURRED.format(name, "".join(lines))
 
-    last = traceback.extract_tb(exc.__traceback__)[-1].filename
+
+def _why_no_app(name: str, exc: ImportError | AttributeError) -> str:
+    """Tell a wrong ``-A`` from an error inside the modules of the project."""
+    module = name.partition(":")[0]
+    if isinstance(exc.__cause__ or exc, AttributeError):
+        if _is_raised_by_project(exc.__cause__ or exc):
+            return _import_failed(name, exc.__cause__ or exc)
+        if isinstance(exc, AttributeError):
+            return UNABLE_TO_LOAD_APP_APP_MISSING.format(exc)
+        return UNABLE_TO_LOAD_APP_MODULE_NOT_FOUND.format(name, str(exc))
+    missing = exc.name or "" if isinstance(exc, ModuleNotFoundError) else ""
+    if not missing:
+        return _import_failed(name, exc)
+    if missing in (name, module) or module.startswith(f"{missing}."):
+        hint = f"Searched: {os.getcwd()} and sys.path; is -A spelled right?"
+    else:
+        hint = f"{exc}: it is imported by {module} or what that imports; is it installed?"
+    return UNABLE_TO_LOAD_APP_MODULE_NOT_FOUND.format(name, hint)
+
+
+def _is_raised_by_project(exc: BaseException) -> bool:
+    """Say whether an error comes from the user's code, not from looking for the app in it."""
+    return not _is_machinery(traceback.extract_tb(exc.__traceback__)[-1].filename)
+
+
+def _is_machinery(filename: str) -> bool:
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    foreign = not last.startswith((ours, "<frozen importlib")) and "kombu" not in last
-    if foreign and "importlib" not in last:
-        return UsageError(UNABLE_TO_LOAD_APP_ERROR_OCCURRED.format(name, traceback.format_exc()))
-    if ":" in name:
-        return UsageError(UNABLE_TO_LOAD_APP_MODULE_NOT_FOUND.format(name, f"Python says: {exc}."))
-    return UsageError(
-        UNABLE_TO_LOAD_APP_APP_MISSING.format(f"Module {name!r} has no attribute 'celery'")
-    )
+    libraries = (ours, os.path.dirname(str(kombu.__file__)))
+    return filename.startswith(libraries) or "importlib" in filename
 
 
 @click.group(
