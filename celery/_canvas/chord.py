@@ -233,20 +233,19 @@ class _chord(Signature):
     # -- Identity and results ------------------------------------------------------------
 
     def _header_to_run(self) -> group:
-        """Return a copy of the header where each task has one value.
+        """Return a group of the header tasks where each has one value.
 
         A header task that ends in a group counts once, and its value is the list of the
         group's values; a last task collects them.
         """
-        header = self.header_group()._copy()
+        header = self.header_group()
         members = list(header._members())
         for index, member in enumerate(members):
             if ends_in_group(member):
                 app = self.app
                 collect = Signature("celery.accumulate", (), {"index": 0}, app=app)
                 members[index] = member | collect
-        header.tasks = members
-        return header
+        return header._with_tasks(members)
 
     def freeze(
         self,

@@ -58,14 +58,14 @@ def as_members(tasks: Any, app: Celery | None = None) -> Any:
 
 
 def flattened(tasks: Iterable[Any], app: Celery | None) -> Iterator[Signature]:
-    """Yield copies of all tasks, with those of nested groups in place of these."""
+    """Yield all tasks, with those of nested groups, as copies, in place of these."""
     for task in tasks:
         sig = maybe_signature(task, app)
         expand = getattr(sig, "group", None)
         if expand is not None:  # chunks are a group in waiting
             sig = expand()
         if not isinstance(sig, group):
-            yield sig._copy()
+            yield sig
             continue
         options = {k: v for k, v in sig["options"].items() if k not in _OWN_OPTIONS}
         # These are written by `freeze`, which says nothing about the members by them.
@@ -75,10 +75,20 @@ def flattened(tasks: Iterable[Any], app: Celery | None) -> Iterator[Signature]:
             if not member["immutable"] and (sig["args"] or sig["kwargs"].keys() - {"tasks"}):
                 extra = {k: v for k, v in sig["kwargs"].items() if k != "tasks"}
                 member = member.clone(sig["args"], extra)
+            else:
+                member = member._copy()
             member["options"].update(copied_options(options))
             for errback in errbacks:
                 member.link_error(errback)
             yield member
+
+
+def _with_errbacks(sig: Signature, errbacks: Iterable[Any]) -> Signature:
+    """Return a copy of *sig* that has further errbacks."""
+    sig = sig._copy()
+    for errback in errbacks:
+        sig.link_error(errback)
+    return sig
 
 
 @Signature.register_type()
@@ -149,8 +159,17 @@ class group(Signature):
         return True
 
     def _members(self) -> Iterator[Signature]:
-        """Yield copies of all tasks to run, the call's own arguments not yet put in."""
+        """Yield all tasks to run, the call's own arguments not yet put in."""
         return flattened(self.tasks, self._app)
+
+    def _with_tasks(self, tasks: list[Any]) -> group:
+        """Return a group of other tasks with the same options."""
+        new = dict.__new__(type(self))
+        new.update(self)
+        new._app = self._app
+        new["kwargs"] = {**self["kwargs"], "tasks": tasks}
+        new["options"] = copied_options(self["options"])
+        return new
 
     def awaited(self) -> Iterator[Signature]:
         """Yield the tasks whose results stand for that of the group."""
@@ -229,7 +248,7 @@ class group(Signature):
             "chord": chord,
         }
         options.update((name, value) for name, value in place.items() if value is not None)
-        members = list(self._members())
+        members = [member._copy() for member in self._members()]
         self.tasks = members
         results = [member.freeze(group_index=index) for index, member in enumerate(members)]
         return self.app.GroupResult(own_id, results)
@@ -285,8 +304,8 @@ class group(Signature):
         if first is not None:
             with app.producer_or_acquire(producer) as p:
                 for index, member in zip(count(), concatenated((first,), members)):
-                    for errback in errbacks:
-                        member.link_error(errback)
+                    if errbacks:
+                        member = _with_errbacks(member, errbacks)
                     results.append(
                         member.apply_async(
                             partial_args,
@@ -341,8 +360,8 @@ class group(Signature):
         errbacks = as_list(merged.pop("link_error", None))
         results = []
         for member in self._members():
-            for errback in errbacks:
-                member.link_error(errback)
+            if errbacks:
+                member = _with_errbacks(member, errbacks)
             results.append(member.apply(partial_args, partial_kwargs, **merged))
         return app.GroupResult(group_id, results)
 
