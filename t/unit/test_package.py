@@ -1,0 +1,171 @@
+"""The package as users see it: lazy, complete, quick to import, and free of what is gone."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+import celery
+from celery import _state
+from celery.result import AsyncResult
+from t.harness.inline import memory_app
+
+IMPORT_BUDGET_S = 0.015
+
+
+@pytest.fixture
+def app():
+    current = _state._tls.current_app
+    app = memory_app()
+    app.set_current()
+    yield app
+    _state._set_current_app(current)
+
+
+def test_every_name_loads():
+    for name in celery.__all__:
+        assert getattr(celery, name) is not None
+    assert set(celery.__all__) <= set(dir(celery))
+    with pytest.raises(AttributeError):
+        celery.no_such_name
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    program = (
+        "import sys, celery; print([m for m in ('kombu', 'celery.app.base') if m in sys.modules])"
+    )
+
+    assert _output(program) == "[]"
+
+
+def test_importing_the_package_is_cheap():
+    """At most 15 ms of processor time more than the interpreter itself, median of several."""
+
+    def cpu(program: str) -> float:
+        measure = "import resource as r; u = r.getrusage(r.RUSAGE_SELF)"
+        return float(_output(f"{program}\n{measure}\nprint(u.ru_utime + u.ru_stime)"))
+
+    bare, package = [], []
+    for _ in range(7):
+        bare.append(cpu("pass"))
+        package.append(cpu("import celery"))
+
+    assert statistics.median(package) - statistics.median(bare) <= IMPORT_BUDGET_S
+
+
+def _output(program: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
+def test_the_version_has_its_parts():
+    assert celery.VERSION[:3] == (5, 7, 0)
+    assert celery.version_info == celery.VERSION
+    assert celery.__version__ == "5.7.0"
+    assert celery.VERSION_BANNER.startswith("5.7.0 (")
+
+
+def test_the_package_pickles_as_itself():
+    assert pickle.loads(pickle.dumps(celery)) is celery
+
+
+def test_send_task_of_old_code_uses_the_current_app(app):
+    """B-LEG-007: ``from celery.execute import send_task``; the package itself has none."""
+    from celery.execute import send_task
+
+    result = send_task("other.task", (1, 2))
+
+    assert isinstance(result, AsyncResult)
+    assert result.app is app
+    assert not hasattr(celery, "send_task")
+
+
+def test_modules_of_old_code_forward_to_the_current_app(app):
+    """B-LEG-010: `registry`, `messaging` and `log`."""
+    from celery.log import redirect_stdouts_to_logger, setup_logging_subsystem
+    from celery.messaging import TaskConsumer, establish_connection, get_consumer_set
+    from celery.registry import tasks
+
+    assert "celery.chord" in tasks
+    assert tasks["celery.chord"].app is app
+    with establish_connection() as connection:
+        consumer = TaskConsumer(connection)
+        assert [queue.name for queue in consumer.queues] == [app.conf.task_default_queue]
+        assert get_consumer_set(connection).queues
+    assert redirect_stdouts_to_logger == app.log.redirect_stdouts_to_logger
+    assert setup_logging_subsystem == app.log.setup_logging_subsystem
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "celery.task",
+        "celery.task.http",
+        "celery.task.base",
+        "celery.task.sets",
+        "celery.decorators",
+        "celery.contrib.batches",
+        "celery.contrib.methods",
+        "celery.five",
+        "celery.utils.timeutils",
+        "celery.backends.amqp",
+        "celery.backends.riak",
+        "celery.utils.encoding",
+    ],
+)
+def test_what_former_versions_removed_is_gone(module):
+    """B-LEG-008, B-LEG-014: and says so as an ImportError."""
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(module)
+
+
+def test_periodic_task_classes_are_gone():
+    """B-LEG-021."""
+    for name in ("periodic_task", "PeriodicTask"):
+        assert not hasattr(celery, name)
+
+
+def test_subtask_is_signature(app):
+    """B-LEG-006: as function and as method of tasks."""
+    add = app.task(name="p.add", shared=False)(lambda x, y: x + y)
+
+    assert celery.subtask is celery.signature
+    sig = add.subtask((2, 2), countdown=10)
+    assert (sig.args, sig.options) == ((2, 2), {"countdown": 10})
+    assert sig.type is app.tasks["p.add"]
+
+
+def test_ids_are_random_uuids():
+    """B-UTIL-009."""
+    import uuid
+
+    one, two = celery.uuid(), celery.uuid()
+
+    assert one != two
+    assert isinstance(one, str)
+    assert uuid.UUID(one).version == 4
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["celery", "worker", "-P", "gevent"],
+        ["celery", "worker", "-Pgevent"],
+        ["celery", "worker", "--pool", "gevent"],
+        ["celery", "worker", "--pool=gevent"],
+    ],
+)
+def test_green_pools_patch_before_anything_else(argv):
+    patched = []
+    celery.maybe_patch_concurrency(argv, patches={"gevent": lambda: patched.append(1)})
+    celery.maybe_patch_concurrency(
+        ["celery", "worker", "-P", "prefork"], patches={"gevent": lambda: patched.append(2)}
+    )
+
+    assert patched == [1]
