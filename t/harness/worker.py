@@ -53,7 +53,7 @@ class WorkerProcess:
     ) -> None:
         self.cwd = cwd
         self.command = [
-            sys.executable, "-u", "-W", "ignore", "-m", "celery", "-A", app, "worker", "-l", level,
+            sys.executable, "-u", "-m", "celery", "-A", app, "worker", "-l", level,
             *options,
         ]  # fmt: skip
         self.env = {
