@@ -35,7 +35,7 @@ from celery.exceptions import (
     TaskRevokedError,
     TimeoutError,
 )
-from celery.result import result_from_tuple
+from celery.result import AsyncResult, GroupResult, result_from_tuple
 from celery.utils.collections import BufferMap
 from celery.utils.serialization import get_pickleable_exception, get_pickled_exception
 from celery.utils.time import get_exponential_backoff_interval
@@ -43,7 +43,6 @@ from celery.utils.time import get_exponential_backoff_interval
 if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.canvas import Signature
-    from celery.result import GroupResult
 
 __all__ = ("Backend",)
 
@@ -480,7 +479,7 @@ class Backend:
 
     def prepare_value(self, result: Any) -> Any:
         """Turn a return value into something that the serializer takes."""
-        if self.serializer != "pickle" and hasattr(result, "as_tuple"):
+        if isinstance(result, (AsyncResult, GroupResult)) and self.serializer != "pickle":
             return result.as_tuple()
         return result
 

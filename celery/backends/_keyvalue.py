@@ -258,6 +258,9 @@ class BaseKeyValueStoreBackend(Backend):
         group_id = request.group
         key = self.get_key_for_chord(group_id)
         counted = self.incr(key)
+        if counted is None:
+            # Delivered again after the body was started, or the bookkeeping has expired.
+            return
         if self.chord_expires:
             self.expire(key, self.chord_expires)
         size = self._chord_size(group_id, request)

@@ -263,30 +263,50 @@ class CacheBackend(KeyValueStoreBackend):
         """Return the cache and its servers."""
         return f"{self.backend}://{';'.join(self.servers or ())}/"
 
+    @cached_property
+    def connection_errors(self) -> tuple[type[Exception], ...]:
+        """What the driver raises when a connection is lost."""
+        if self.backend == "memory":
+            return ()
+        from pymemcache.exceptions import MemcacheUnexpectedCloseError
+
+        return (MemcacheUnexpectedCloseError, OSError)
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Say whether *exc* is a lost connection."""
+        return isinstance(exc, self.connection_errors)
+
+    def _call(self, method: str, *args: Any) -> Any:
+        """Call the client, a second time when its idle connection turns out to be dead."""
+        try:
+            return getattr(self.client, method)(*args)
+        except self.connection_errors:
+            return getattr(self.client, method)(*args)
+
     def get(self, key: Any) -> Any:
         """Read a value, None when there is none."""
-        return self.client.get(key)
+        return self._call("get", key)
 
     def mget(self, keys: Iterable[Any]) -> Any:
         """Read those of *keys* that have a value."""
-        return self.client.get_multi(list(keys))
+        return self._call("get_multi", list(keys))
 
     def set(self, key: Any, value: Any) -> Any:
         """Write a value that lives as long as a result."""
-        return self.client.set(key, ensure_bytes(value), _exptime(self.expires))
+        return self._call("set", key, ensure_bytes(value), _exptime(self.expires))
 
     def delete(self, key: Any) -> Any:
         """Delete a key."""
-        return self.client.delete(key)
+        return self._call("delete", key)
 
     def incr(self, key: Any) -> int | None:
         """Add one to a counter and return it, None when there is none."""
-        counter: int | None = self.client.incr(key, 1)
+        counter: int | None = self._call("incr", key, 1)
         return counter
 
     def expire(self, key: Any, value: Any) -> Any:
         """Let a key live for *value* more seconds."""
-        return self.client.touch(key, _exptime(value))
+        return self._call("touch", key, _exptime(value))
 
     def _store_result(
         self,
@@ -301,7 +321,7 @@ class CacheBackend(KeyValueStoreBackend):
         payload = ensure_bytes(self._encode_document(document))
         key = self.get_key_for_task(task_id)
         # Most tasks store once, so trying to be the first saves reading what isn't there.
-        if not self.client.add(key, payload, _exptime(self.expires)):
+        if not self._call("add", key, payload, _exptime(self.expires)):
             before = self.get(key)
             if not before or self.decode(before)["status"] != states.SUCCESS:
                 self.set(key, payload)
@@ -312,7 +332,7 @@ class CacheBackend(KeyValueStoreBackend):
     ) -> Any:
         """Get ready to start *body* when the header is done; see `Backend.apply_chord`."""
         counter = self.get_key_for_chord(header_result_args[0])
-        self.client.set(counter, b"0", _exptime(self.chord_expires))
+        self._call("set", counter, b"0", _exptime(self.chord_expires))
         return super().apply_chord(header_result_args, body, **kwargs)
 
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: Any = None) -> tuple[Any, ...]:

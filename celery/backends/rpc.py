@@ -320,15 +320,15 @@ class RPCBackend(Backend, AsyncBackendMixin):
         if not routing_key:
             return plain
         document = self._document(task_id, plain, state, traceback, request)
-        content_type, content_encoding, body = self._encode(document)
+        body = self._encode_document(document)
         with self.app.amqp.producer_pool.acquire(block=True) as producer:
             producer.publish(
                 body,
                 exchange="",
                 routing_key=routing_key,
                 correlation_id=correlation_id,
-                content_type=content_type,
-                content_encoding=content_encoding,
+                content_type=self.content_type,
+                content_encoding=self.content_encoding,
                 retry=True,
                 retry_policy=self.retry_policy,
                 declare=self.on_reply_declare(task_id),

@@ -1,0 +1,162 @@
+"""The result back-ends under test: what each one declares it can do, and how it is made."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from celery import Celery
+from celery.app.task import Context
+from celery.backends.cache import DummyClient
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a back-end declares; a test of something else is skipped for it, not deleted."""
+
+    #: ``{tmp}`` is a folder of the test; a word in braces is the fixture with the URL.
+    url: str
+    broker: str = "memory://"
+    #: Documents can be read more than once, and by anyone.
+    stores: bool = True
+    pushes_results: bool = False
+    #: Header tasks of chords are counted in the store.
+    counts_chords: bool = False
+    chords: bool = True
+    #: How results go: by themselves ("ttl"), by the clean-up task ("cleanup"), with the client.
+    expiry: str = "ttl"
+    compresses: bool = False
+    failure_expires: bool = False
+    #: Keeps documents as values of keys, so a test can put there what it likes.
+    is_key_value: bool = True
+    #: Which fixture can interrupt connections.
+    server: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+BACKENDS = {
+    "memory": Features("cache+memory://", counts_chords=True),
+    "file": Features("file://{tmp}", expiry="cleanup", compresses=True),
+    "redis": Features(
+        "{redis_url}",
+        pushes_results=True,
+        counts_chords=True,
+        compresses=True,
+        failure_expires=True,
+        server="redis_server",
+    ),
+    "rpc": Features(
+        "rpc://",
+        broker="{amqp_url}",
+        stores=False,
+        pushes_results=True,
+        chords=False,
+        expiry="client",
+        is_key_value=False,
+        server="rabbitmq_server",
+    ),
+    "rpc in memory": Features(
+        "rpc://",
+        stores=False,
+        pushes_results=True,
+        chords=False,
+        expiry="client",
+        is_key_value=False,
+    ),
+    "sqlite": Features("db+sqlite:///{tmp}/results.sqlite", expiry="cleanup", is_key_value=False),
+    "postgresql": Features(
+        "db+{postgresql_url}", expiry="cleanup", is_key_value=False, server="postgresql_server"
+    ),
+    "memcached": Features("{memcached_url}", counts_chords=True, server="memcached_server"),
+}
+
+MARKS = {
+    "redis": pytest.mark.redis,
+    "rpc": pytest.mark.rabbitmq,
+    "postgresql": pytest.mark.postgresql,
+    "memcached": pytest.mark.memcached,
+}
+
+
+@dataclass
+class Case:
+    """One back-end, ready for a test."""
+
+    name: str
+    features: Features
+    app: Celery
+    remake: Callable[..., Case]
+    server: Any = None
+
+    @property
+    def backend(self) -> Any:
+        """The back-end of this thread."""
+        return self.app.backend
+
+    def request(self, task_id: str, **fields: Any) -> Context:
+        """Return the context that a worker would give to the back-end."""
+        defaults = {"id": task_id, "reply_to": self.app.thread_oid, "correlation_id": task_id}
+        return Context({**defaults, **fields})
+
+    def expect(self, *task_ids: str) -> None:
+        """Do what the client does before it sends tasks."""
+        with self.app.producer_or_acquire(None) as producer:
+            for task_id in task_ids:
+                self.backend.on_task_call(producer, task_id)
+
+    def needs(self, *names: str) -> None:
+        """Skip the test unless the back-end declares all of *names*."""
+        for name in names:
+            if not getattr(self.features, name):
+                pytest.skip(f"{self.name} does not declare {name}")
+
+
+def new_id() -> str:
+    """Return an id for a task or group."""
+    return str(uuid.uuid4())
+
+
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in BACKENDS])
+def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
+    """Each back-end in turn."""
+    name = request.param
+    features = BACKENDS[name]
+    words = {"tmp": str(tmp_path)}
+    for word in ("redis_url", "amqp_url", "postgresql_url", "memcached_url"):
+        if "{" + word + "}" in features.url + features.broker:
+            words[word] = request.getfixturevalue(word)
+    server = request.getfixturevalue(features.server) if features.server else None
+
+    def make(**settings: Any) -> Case:
+        app = Celery(
+            f"contract-{new_id()}",
+            broker=features.broker.format(**words),
+            backend=features.url.format(**words),
+            set_as_current=False,
+        )
+        app.conf.update(features.settings, **settings)
+        made = Case(name, features, app, make, server)
+        stack.callback(close, app)
+        return made
+
+    with contextlib.ExitStack() as stack:
+        yield make()
+    DummyClient().flush_all()
+
+
+def close(app: Celery) -> None:
+    """Close all connections of *app*."""
+    # Not app.backend: a test may have shown that it can't be made.
+    backend = getattr(app._local, "backend", None)
+    consumer = getattr(backend, "result_consumer", None)
+    if consumer is not None:
+        consumer.stop()
+    manager = getattr(backend, "session_manager", None)
+    if manager is not None:
+        manager.invalidate(backend.url)
+    app.close()
