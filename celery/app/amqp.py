@@ -88,13 +88,13 @@ class Queues(dict[str, Queue]):
     ) -> None:
         super().__init__()
         self.aliases: dict[str, Queue] = {}
-        self.default_exchange = default_exchange
-        self.default_routing_key = default_routing_key
-        self.create_missing = create_missing
-        self.create_missing_queue_type = create_missing_queue_type
-        self.create_missing_queue_exchange_type = create_missing_queue_exchange_type
-        self.autoexchange = Exchange if autoexchange is None else autoexchange
         self.max_priority = max_priority
+        self.create_missing_queue_exchange_type = create_missing_queue_exchange_type
+        self.create_missing_queue_type = create_missing_queue_type
+        self.create_missing = create_missing
+        self.autoexchange = autoexchange or Exchange
+        self.default_routing_key = default_routing_key
+        self.default_exchange = default_exchange
         if isinstance(queues, Mapping):
             for name, declared in queues.items():
                 if isinstance(declared, Queue):
@@ -204,11 +204,13 @@ class Queues(dict[str, Queue]):
                     f"{self.create_missing_queue_type!r}"
                 )
             arguments = {"x-queue-type": "quorum"}
-        if self.create_missing_queue_exchange_type:
-            exchange = Exchange(name, self.create_missing_queue_exchange_type)
-        else:
-            exchange = self.autoexchange(name)
-        return Queue(name, exchange, name, queue_arguments=arguments)
+        kind = self.create_missing_queue_exchange_type
+        return Queue(
+            name,
+            exchange=Exchange(name, kind) if kind else self.autoexchange(name),
+            routing_key=name,
+            queue_arguments=arguments,
+        )
 
     @property
     def consume_from(self) -> dict[str, Queue]:
@@ -334,14 +336,10 @@ class AMQP:
         """Return a queue table for *queues* and the settings; no queues means the default one."""
         conf = self.app.conf
         default_routing_key = conf.task_default_routing_key
-        if create_missing is None:
-            create_missing = conf.task_create_missing_queues
-        if create_missing_queue_type is None:
-            create_missing_queue_type = conf.task_create_missing_queue_type
-        if create_missing_queue_exchange_type is None:
-            create_missing_queue_exchange_type = conf.task_create_missing_queue_exchange_type
-        if max_priority is None:
-            max_priority = conf.task_queue_max_priority
+
+        def chosen(value: Any, setting: str) -> Any:
+            return conf[setting] if value is None else value
+
         if not queues and conf.task_default_queue:
             arguments = None
             if conf.task_default_queue_type == "quorum":
@@ -357,12 +355,16 @@ class AMQP:
         return self.queues_cls(
             queues,
             self.default_exchange,
-            create_missing,
-            create_missing_queue_type,
-            create_missing_queue_exchange_type,
-            self.autoexchange if autoexchange is None else autoexchange,
-            max_priority,
-            default_routing_key,
+            create_missing=chosen(create_missing, "task_create_missing_queues"),
+            create_missing_queue_type=chosen(
+                create_missing_queue_type, "task_create_missing_queue_type"
+            ),
+            create_missing_queue_exchange_type=chosen(
+                create_missing_queue_exchange_type, "task_create_missing_queue_exchange_type"
+            ),
+            autoexchange=autoexchange or self.autoexchange,
+            max_priority=chosen(max_priority, "task_queue_max_priority"),
+            default_routing_key=default_routing_key,
         )
 
     def Router(
@@ -426,8 +428,10 @@ class AMQP:
         """The pool of producers that tasks are published with."""
         pool = self._producer_pool
         if pool is None:
-            pool = self._producer_pool = pools.producers[self.app.connection_for_write()]
-            pool.limit = self.app.pool.limit
+            # The pool of connections first: it sets the limit that both pools have. Set on the
+            # pool itself, the limit would add as many producers again as there are connections.
+            connections = self.app.pool
+            pool = self._producer_pool = pools.producers[connections.connection]
         return pool
 
     publisher_pool = producer_pool

@@ -20,10 +20,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from kombu import pools
 from kombu.clocks import LamportClock
 from kombu.common import oid_from
-from kombu.transport.virtual import Transport as _VirtualTransport  # noqa: F401
 from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
 from kombu.utils.objects import cached_property
 from kombu.utils.uuid import uuid
@@ -32,12 +30,12 @@ from celery import _state, canvas, signals
 from celery.app import _upward, backends
 from celery.app import annotations as task_annotations
 from celery.app import builtins as _builtins  # noqa: F401 - its tasks are added to every app
+from celery.app._connections import BrokerConnections
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.app.registry import TaskRegistry
 from celery.app.utils import (
     AppPickler,
     Settings,
-    appstr,
     bugreport,
     detect_settings,
 )
@@ -54,7 +52,7 @@ from celery.utils.dispatch import Signal
 from celery.utils.functional import first, head_from_fun, maybe_list
 from celery.utils.imports import gen_task_name, instantiate, symbol_by_name
 from celery.utils.log import get_logger
-from celery.utils.objects import FallbackContext, mro_lookup
+from celery.utils.objects import mro_lookup
 from celery.utils.time import timezone
 
 if TYPE_CHECKING:
@@ -205,7 +203,7 @@ def pydantic_wrapper(
     return _pydantic.wrap(app, task_fun, task_name, strict, context, dump_kwargs)
 
 
-class Celery:
+class Celery(BrokerConnections):
     """A Celery application.
 
     Args:
@@ -255,7 +253,6 @@ class Celery:
     on_after_fork: Any = None
 
     _fixups: list[Any] | None = None
-    _pool: Any = None
     _conf: Settings | None = None
     _after_fork_registered = False
 
@@ -282,38 +279,28 @@ class Celery:
         config_source_silent: bool = False,
         **kwargs: Any,
     ) -> None:
-        self._local = threading.local()
-        self._backend_cache: Any = None
-        self.clock = LamportClock()
         self.main = main
-        self.amqp_cls = amqp or self.amqp_cls
-        self.events_cls = events or self.events_cls
+        for part, choice in {
+            "control_cls": control,
+            "log_cls": log,
+            "events_cls": events,
+            "amqp_cls": amqp,
+        }.items():
+            if choice:
+                setattr(self, part, choice)
         self.loader_cls = loader or self._default_loader()
-        self.log_cls = log or self.log_cls
-        self.control_cls = control or self.control_cls
         self._custom_task_cls_used = bool(task_cls) or self.task_cls != Celery.task_cls
-        self.task_cls = task_cls or self.task_cls
-        self.set_as_current = set_as_current
-        self.registry_cls = symbol_by_name(self.registry_cls)
-        self.user_options = defaultdict(set)
-        self.steps = defaultdict(set)
-        self.autofinalize = autofinalize
-        self.namespace = namespace
+        if task_cls:
+            self.task_cls = task_cls
+        self._start_blank()
+        registry_cls = self.registry_cls = symbol_by_name(self.registry_cls)
+        self._tasks = tasks if isinstance(tasks, TaskRegistry) else registry_cls(tasks or {})
         self.strict_typing = strict_typing
-        self.configured = False
-        self.finalized = False
-        self._finalizing = False
-        self.use_fast_trace_task = False
+        self.autofinalize = autofinalize
+        self.set_as_current = set_as_current
+        self.namespace = namespace
         self._config_source = config_source
         self._config_source_silent = config_source_silent
-        self._pending_defaults: deque[Any] = deque()
-        self._pending_periodic_tasks: deque[tuple[str, Any]] = deque()
-        self._pending: deque[PromiseProxy] = deque()
-        self._tasks = tasks
-        if not isinstance(self._tasks, TaskRegistry):
-            self._tasks = self.registry_cls(self._tasks or {})
-        self._finalize_mutex = threading.RLock()
-        self._conf_mutex = threading.RLock()
 
         self._preconf: dict[str, Any] = dict(changes or {})
         self._preconf_set_by_auto: set[str] = set()
@@ -345,6 +332,19 @@ class Celery:
         self.on_init()
         _state._register_app(self)
 
+    def _start_blank(self) -> None:
+        """Set up what is the same for every app: nothing read, nothing made, nobody waiting."""
+        self.configured = self.finalized = self._finalizing = False
+        self.use_fast_trace_task = False
+        self.clock = LamportClock()
+        self._local = threading.local()
+        self._backend_cache: Any = None
+        self._conf_mutex, self._finalize_mutex = threading.RLock(), threading.RLock()
+        self._pending: deque[PromiseProxy] = deque()
+        self._pending_periodic_tasks: deque[tuple[str, Any]] = deque()
+        self._pending_defaults: deque[Any] = deque()
+        self.steps, self.user_options = defaultdict(set), defaultdict(set)
+
     @staticmethod
     def _default_loader() -> Any:
         return os.environ.get("CELERY_LOADER") or "celery.loaders.app:AppLoader"
@@ -358,7 +358,7 @@ class Celery:
         """Called at the end of construction; for subclasses."""
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {appstr(self)}>"
+        return f"<{type(self).__name__} {self.main or '__main__'} at {id(self):#x}>"
 
     def __enter__(self) -> Celery:
         return self
@@ -987,132 +987,6 @@ class Celery:
         kwargs["app"] = self
         return canvas.signature(*args, **kwargs)  # type: ignore[no-any-return]  # or a subclass
 
-    # -- connections
-
-    def connection_for_read(self, url: str | None = None, **kwargs: Any) -> Any:
-        """Return a new connection for consuming (``broker_read_url``)."""
-        return self._connection(url or self.conf.broker_read_url, **kwargs)
-
-    def connection_for_write(self, url: str | None = None, **kwargs: Any) -> Any:
-        """Return a new connection for publishing (``broker_write_url``)."""
-        return self._connection(url or self.conf.broker_write_url, **kwargs)
-
-    def connection(
-        self,
-        hostname: str | None = None,
-        userid: str | None = None,
-        password: str | None = None,
-        virtual_host: str | None = None,
-        port: int | None = None,
-        ssl: Any = None,
-        connect_timeout: float | None = None,
-        transport: str | None = None,
-        transport_options: Mapping[str, Any] | None = None,
-        heartbeat: float | None = None,
-        login_method: str | None = None,
-        failover_strategy: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Return a new connection to the broker; it connects on first use.
-
-        Args:
-            hostname: Host name or URL; the other arguments override parts of it.
-            connect_timeout: Seconds (``broker_connection_timeout``).
-            heartbeat: Seconds between AMQP heartbeats.
-        """
-        return self.connection_for_write(
-            hostname or self.conf.broker_write_url,
-            userid=userid,
-            password=password,
-            virtual_host=virtual_host,
-            port=port,
-            ssl=ssl,
-            connect_timeout=connect_timeout,
-            transport=transport,
-            transport_options=transport_options,
-            heartbeat=heartbeat,
-            login_method=login_method,
-            failover_strategy=failover_strategy,
-            **kwargs,
-        )
-
-    broker_connection = connection
-
-    def _connection(
-        self,
-        url: Any,
-        userid: str | None = None,
-        password: str | None = None,
-        virtual_host: str | None = None,
-        port: int | None = None,
-        ssl: Any = None,
-        connect_timeout: float | None = None,
-        transport: str | None = None,
-        transport_options: Mapping[str, Any] | None = None,
-        heartbeat: float | None = None,
-        login_method: str | None = None,
-        failover_strategy: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        conf = self.conf
-        return self.amqp.Connection(
-            url or conf.broker_host,
-            userid or conf.broker_user,
-            password or conf.broker_password,
-            virtual_host or conf.broker_vhost,
-            port or conf.broker_port,
-            transport=transport or conf.broker_transport,
-            ssl=conf.broker_use_ssl if ssl is None else ssl,
-            heartbeat=heartbeat,
-            login_method=login_method or conf.broker_login_method,
-            failover_strategy=failover_strategy or conf.broker_failover_strategy,
-            transport_options={**conf.broker_transport_options, **(transport_options or {})},
-            connect_timeout=conf.broker_connection_timeout
-            if connect_timeout is None
-            else connect_timeout,
-            **kwargs,
-        )
-
-    def connection_or_acquire(
-        self, connection: Any = None, pool: bool = True, *_: Any, **__: Any
-    ) -> FallbackContext:
-        """Context manager: *connection* as it is, or one from the pool, or a new one."""
-        return FallbackContext(connection, self._acquire_connection, pool=pool)
-
-    default_connection = connection_or_acquire
-
-    def _acquire_connection(self, pool: bool = True) -> Any:
-        return self.pool.acquire(block=True) if pool else self.connection_for_write()
-
-    def producer_or_acquire(self, producer: Any = None) -> FallbackContext:
-        """Context manager: *producer* as it is, or one from the pool.
-
-        Raises:
-            kombu.exceptions.OperationalError: No producer became free within
-                ``broker_pool_acquire_timeout`` seconds.
-        """
-        return FallbackContext(producer, self._acquire_producer)
-
-    default_producer = producer_or_acquire
-
-    def _acquire_producer(self) -> Any:
-        return self.producer_pool.acquire(block=True, timeout=self.conf.broker_pool_acquire_timeout)
-
-    @property
-    def pool(self) -> Any:
-        """The pool of broker connections (``broker_pool_limit``)."""
-        if self._pool is None:
-            self._ensure_after_fork()
-            limit = self.conf.broker_pool_limit
-            pools.set_limit(limit)
-            self._pool = pools.connections[self.connection_for_write()]
-        return self._pool
-
-    @property
-    def producer_pool(self) -> Any:
-        """The pool of producers."""
-        return self.amqp.producer_pool
-
     # -- time
 
     def uses_utc_timezone(self) -> bool:
@@ -1155,16 +1029,18 @@ class Celery:
     @property
     def thread_oid(self) -> str:
         """Id of this app in this thread."""
-        try:
-            return self._local.oid  # type: ignore[no-any-return]
-        except AttributeError:
-            self._local.oid = oid = oid_from(self, threads=True)
-            return oid  # type: ignore[no-any-return]
+        oid: str | None = getattr(self._local, "oid", None)
+        if oid is None:
+            oid = self._local.oid = oid_from(self, threads=True)
+        return oid
+
+    def _part(self, cls: Any) -> Any:
+        return instantiate(cls, app=self)
 
     @cached_property
     def amqp(self) -> AMQP:
         """Queues, messages and producers."""
-        return instantiate(self.amqp_cls, app=self)  # type: ignore[no-any-return]
+        return self._part(self.amqp_cls)  # type: ignore[no-any-return]
 
     @property
     def _backend(self) -> Any:
@@ -1193,12 +1069,12 @@ class Celery:
     @cached_property
     def control(self) -> Control:
         """Client of remote control."""
-        return instantiate(self.control_cls, app=self)  # type: ignore[no-any-return]
+        return self._part(self.control_cls)  # type: ignore[no-any-return]
 
     @cached_property
     def events(self) -> Events:
         """Sending and receiving of monitoring events."""
-        return instantiate(self.events_cls, app=self)  # type: ignore[no-any-return]
+        return self._part(self.events_cls)  # type: ignore[no-any-return]
 
     @cached_property
     def loader(self) -> BaseLoader:
@@ -1208,7 +1084,7 @@ class Celery:
     @cached_property
     def log(self) -> Logging:
         """Set-up of logging."""
-        return instantiate(self.log_cls, app=self)  # type: ignore[no-any-return]
+        return self._part(self.log_cls)  # type: ignore[no-any-return]
 
     @cached_property
     def annotations(self) -> tuple[Any, ...]:
