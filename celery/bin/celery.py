@@ -12,17 +12,18 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
-import kombu
 from click.exceptions import UsageError
 from click_didyoumean import DYMGroup
 
 from celery.bin import base
 
 if TYPE_CHECKING:
+    from importlib import metadata
+
     from celery.app.base import Celery
 
 #: Group of entry points through which packages add commands.
@@ -86,6 +87,8 @@ class _Commands(MutableMapping[str, click.Command]):
     def plugins(self) -> dict[str, metadata.EntryPoint]:
         """Return the commands other installed packages offer."""
         if self._plugins is None:
+            from importlib import metadata
+
             found = metadata.entry_points(group=PLUGIN_GROUP)
             self._plugins = {point.name: point for point in found if point.name not in _COMMANDS}
         return self._plugins
@@ -172,15 +175,17 @@ class CeleryGroup(DYMGroup):  # type: ignore[misc]  # click_didyoumean has no ty
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and translate what users get wrong most often."""
-        from kombu.exceptions import OperationalError
-
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as exc:
             _explain_misplaced_option(self, exc)
             raise
-        except OperationalError as exc:
-            base.handle_remote_command_error(ctx.invoked_subcommand or "celery", exc)
+        except Exception as exc:
+            from kombu.exceptions import OperationalError
+
+            if isinstance(exc, OperationalError):
+                base.handle_remote_command_error(ctx.invoked_subcommand or "celery", exc)
+            raise
 
 
 def _explain_misplaced_option(group: click.Group, exc: click.NoSuchOption) -> None:
@@ -256,6 +261,8 @@ def _is_raised_by_project(exc: BaseException) -> bool:
 
 
 def _is_machinery(filename: str) -> bool:
+    import kombu
+
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     libraries = (ours, os.path.dirname(str(kombu.__file__)))
     return filename.startswith(libraries) or "importlib" in filename

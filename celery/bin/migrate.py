@@ -94,5 +94,4 @@ def migrate(
         timeout=1.0 if timeout is None else timeout,
         **options,
     )
-    if state is not None:
-        echo(f"{state.count} tasks migrated, {state.filtered} left.")
+    echo(f"{state.count} {'task' if state.count == 1 else 'tasks'} migrated.")

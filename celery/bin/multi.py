@@ -363,7 +363,7 @@ class MultiTool(TermLogger):
     def on_still_waiting_for(self, nodes: Sequence[Node]) -> None:
         """Print for which nodes we wait."""
         if nodes:
-            pids = ", ".join(str(node.pid) for node in nodes)
+            pids = ", ".join(str(node.pid) for node in nodes if node.pid) or "ending"
             count = f"{len(nodes)} {pluralize(len(nodes), 'node')}"
             self.note(self.colored.blue(f"> Waiting for {count} -> {pids}..."), newline=False)
 

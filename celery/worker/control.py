@@ -333,7 +333,7 @@ def registered(
     private = [name for name in wanted if name.startswith("_")]
     if private:
         # Such attributes may hold secrets of the app.
-        raise ValueError(f"private attributes are not shown: {', '.join(private)}")
+        return nok(f"private attributes are not shown: {', '.join(private)}")
     tasks = state.app.tasks
     names = tasks if builtins else (name for name in tasks if not name.startswith("celery."))
     return [_described(tasks[name], wanted) for name in sorted(names)]
