@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from celery import Celery
 from celery.app import trace
+from celery.exceptions import Ignore, Reject
 
 
 class Sent(NamedTuple):
@@ -36,6 +38,72 @@ def memory_app(**conf: Any) -> Celery:
     app = Celery("p", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.update(task_default_queue=f"q-{uuid4().hex}", **conf)
     return app
+
+
+def declare_tasks(app: Celery) -> SimpleNamespace:
+    """Return the tasks of the tests by name; ``calls`` notes what errbacks and notes got."""
+    calls: list[Any] = []
+
+    @app.task(name="p.add", shared=False)
+    def add(x: Any, y: Any) -> Any:
+        return x + y
+
+    @app.task(name="p.tsum", shared=False)
+    def tsum(xs: Any) -> Any:
+        return sum(xs)
+
+    @app.task(name="p.ident", shared=False)
+    def ident(x: Any) -> Any:
+        return x
+
+    @app.task(name="p.boom", shared=False)
+    def boom(*args: Any) -> None:
+        raise ValueError("boom")
+
+    @app.task(name="p.note", shared=False)
+    def note(*args: Any, **kwargs: Any) -> None:
+        calls.append((args, kwargs))
+
+    @app.task(name="p.direct", shared=False)
+    def direct(request: Any, exc: Any, traceback: Any) -> None:
+        calls.append((request, exc, traceback))
+
+    @app.task(name="p.by_id", shared=False)
+    def by_id(task_id: str) -> None:
+        calls.append(task_id)
+
+    @app.task(name="p.ignoring", shared=False)
+    def ignoring(*args: Any) -> None:
+        raise Ignore("not now")
+
+    @app.task(name="p.rejecting", shared=False)
+    def rejecting(*args: Any) -> None:
+        raise Reject("no", requeue=False)
+
+    @app.task(name="p.whoami", shared=False, bind=True)
+    def whoami(self: Any, *args: Any) -> Any:
+        r = self.request
+        return {
+            "id": r.id,
+            "root": r.root_id,
+            "parent": r.parent_id,
+            "group": r.group,
+            "index": r.group_index,
+        }
+
+    return SimpleNamespace(
+        add=add,
+        tsum=tsum,
+        ident=ident,
+        boom=boom,
+        note=note,
+        direct=direct,
+        by_id=by_id,
+        ignoring=ignoring,
+        rejecting=rejecting,
+        whoami=whoami,
+        calls=calls,
+    )
 
 
 class InlineWorker:

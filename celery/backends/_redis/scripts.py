@@ -40,7 +40,9 @@ CHORD_PART_RETURN_LUA: Final = """\
 if redis.call('GET', KEYS[5]) == 'done' then return {0} end
 if redis.call('SADD', KEYS[4], ARGV[1]) == 1 then
     if ARGV[7] == '1' then
-        redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
+        -- A task added to the header has the index of the one that added it, and comes after it.
+        local place = ARGV[3] + redis.call('SCARD', KEYS[4]) * 1e-7
+        redis.call('ZADD', KEYS[1], place, ARGV[2])
     else
         redis.call('RPUSH', KEYS[1], ARGV[2])
     end
