@@ -19,14 +19,12 @@ What must hold:
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import pickle
 import signal as _signal
 import threading
 import time
-from collections import deque
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +34,16 @@ from billiard.common import TERM_SIGNAL, human_status
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import signals
-from celery.concurrency import _child, _loop, _packets
+from celery.concurrency import _child, _children, _loop, _packets
 from celery.concurrency._child import EX_RECYCLE, Worker
-from celery.concurrency._job import ENDED, RUNNING, SENT, WAITING, WITHDRAWN, Job
+from celery.concurrency._children import NEVER, Child
+from celery.concurrency._inbox import Inbox
+from celery.concurrency._job import ENDED, RUNNING, SENT, WITHDRAWN, Job
 from celery.concurrency._packets import (
     IN_FILE,
     INLINE,
     INLINE_LIMIT,
     JOB,
-    LEAVE,
     PACKET_SIZE,
     REPORT,
     RETURNED,
@@ -89,51 +88,13 @@ _REPORTS_A_TURN = 256
 #: Seconds between the terminating signal and the killing one when the pool is torn down.
 _TERMINATE_GRACE_S = 5.0
 
-#: Longest time to wait for a signalled child to come to a stop.
-_FREEZE_S = 0.05
-
 #: First and last pause before replacing children that die while they start.
 _BACKOFF_S = (0.1, 10.0)
 
 #: Exit statuses of children that leave between two jobs, with nothing in their hands.
 _ORDERLY = (0, EX_RECYCLE)
 
-_INBOX_IS_FULL = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS}
-
 _PROTOCOL = 5
-_NEVER = float("inf")
-
-#: Signals whose handlers in the main process must not run in a child that just came to be.
-_FORK_BLOCKED = {
-    getattr(_signal, name)
-    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCHLD")
-    if hasattr(_signal, name)
-}
-
-
-class _Child:
-    """A child process and what it is doing."""
-
-    __slots__ = (
-        "alive_by", "counted", "expendable", "hard_at", "is_retired", "is_up", "job", "number",
-        "pid", "process", "soft_at", "watched",
-    )  # fmt: skip
-
-    def __init__(self, process: Any, number: int, alive_by: float) -> None:
-        self.process = process
-        self.number = number
-        self.pid: int = process.pid
-        self.job: Job | None = None
-        self.is_up = False
-        self.is_retired = False  #: told to leave by signal
-        self.expendable = False  #: its exit is our doing and needs no line in the log
-        self.counted = 0  #: jobs begun
-        self.alive_by = alive_by
-        self.soft_at = self.hard_at = _NEVER
-        try:
-            self.watched = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):
-            self.watched = os.dup(process.sentinel)
 
 
 class ResultHandler(billiard_pool.ResultHandler):  # type: ignore[misc]  # billiard has no types
@@ -207,26 +168,23 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._putlock: Any = self._semaphore
         self._state = RUN
         self._cache: dict[int, Job] = {}
-        self._waiting: deque[tuple[Job | None, bytes]] = deque()
-        self._children: dict[int, _Child] = {}
+        self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
         self._child_numbers = itertools.count(1)
         self._target_keys: dict[Callable[..., Any], bytes] = {}
-        self._lock = threading.RLock()
         self._buffer = bytearray(PACKET_SIZE)
         self._spill = Spill()
         self._early_deaths = 0
-        self._respawn_at = _NEVER
+        self._respawn_at = NEVER
         self._witnesses: set[int] = set()
         self._suspects: list[Job] = []
-        self._inquest_by = _NEVER
+        self._inquest_by = NEVER
         self._timer: Any = None
-        self._timer_due = _NEVER
+        self._timer_due = NEVER
         self._loop: Any = None
         self._thread: _loop.ThreadLoop | None = None
         self._idle_thread: _loop.ThreadLoop | None = None
         self._changed = threading.Condition()
-        self._is_writing = False
         self._closed = False
         self.create_process_queues()
         self._result_handler = self.create_result_handler()
@@ -282,16 +240,15 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def create_process_queues(self) -> None:
         """Open the two channels that all children share."""
-        self._inbox_reader, self._inbox_writer = _packets.channel()
+        self._inbox = Inbox(self._cache)
+        self._put = self._inbox.put
         self._outbox_reader, self._outbox_writer = _packets.channel()
-        # Only the ends that no child shares may be non-blocking: the flag is shared, too.
-        self._inbox_writer.setblocking(False)
+        # Non-blocking is a flag that a shared end would share; no child has this one.
         self._outbox_reader.setblocking(False)
-        self._send = self._inbox_writer.send
 
     def get_process_queues(self) -> tuple[Any, Any, None]:
         """Return the ends for children: inbox, outbox, and no third channel."""
-        return self._inbox_reader, self._outbox_writer, None
+        return self._inbox.reader, self._outbox_writer, None
 
     def create_result_handler(self) -> Any:
         """Make the reader of reports."""
@@ -323,20 +280,17 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._result_handler.register_with_event_loop(loop)
         for child in self._children.values():
             loop.add_reader(child.watched, self._on_exit, child)
-        with self._lock:
-            self._is_writing = False
-            if self._waiting:
-                self._write_later()
+        self._inbox.attach(loop)
         self._arm()
 
     def _detach(self) -> None:
         loop, self._loop = self._loop, None
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_due = None, _NEVER
+        self._timer, self._timer_due = None, NEVER
         if loop is not None:
-            for watched in (self._outbox_reader, self._inbox_writer):
-                loop.remove(watched)
+            self._inbox.attach(None)
+            loop.remove(self._outbox_reader)
             for child in self._children.values():
                 loop.remove(child.watched)
 
@@ -390,7 +344,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer, self._timer_due = None, _NEVER
+        self._timer, self._timer_due = None, NEVER
         now = time.monotonic()
         for child in list(self._children.values()):
             if child.alive_by <= now:
@@ -400,7 +354,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             elif child.job is not None and child.soft_at <= now:
                 self._on_soft_limit(child, child.job)
         if self._respawn_at <= now:
-            self._respawn_at = _NEVER
+            self._respawn_at = NEVER
             self._repopulate()
         if self._suspects:
             self._close_inquest()
@@ -468,17 +422,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         except Exception as exc:  # noqa: BLE001 - whatever arguments raise when pickled
             self._end(job, False, describe(exc))
             return job
-        with self._lock:
-            if self._waiting:
-                self._waiting.append((job, packet))
-                return job
-            job.state = SENT  # before the packet is out: the answer may come at once
-            try:
-                self._send(packet)
-            except OSError as exc:
-                job.state = WAITING
-                self._waiting.append((job, packet))
-                self._write_later(exc)
+        self._put(job, packet)
         return job
 
     def _encode(
@@ -496,32 +440,6 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             kind, payload = SPILLED, job.spilled.encode()
         return JOB.pack(kind, job._job, len(key)) + key + payload
 
-    def _write_later(self, reason: OSError | None = None) -> None:
-        if reason is not None and reason.errno not in _INBOX_IS_FULL:
-            raise reason
-        if self._loop is not None and not self._is_writing:
-            self._is_writing = True
-            self._loop.add_writer(self._inbox_writer, self._write)
-
-    def _write(self) -> None:
-        """Move waiting packets into the inbox until it is full."""
-        with self._lock:
-            while self._waiting:
-                job, packet = self._waiting[0]
-                if job is not None:
-                    job.state = SENT
-                try:
-                    self._send(packet)
-                except OSError as exc:
-                    if job is not None:
-                        job.state = WAITING
-                    self._write_later(exc)
-                    return
-                self._waiting.popleft()
-            if self._is_writing:
-                self._is_writing = False
-                self._loop.remove(self._inbox_writer)
-
     # -- Reports out
 
     def read_reports(self, limit: int | None = None) -> None:
@@ -532,7 +450,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             self._children,
         )
         buffer, jobs, head = self._buffer, self._cache, REPORT.size
-        left = _NEVER if limit is None else limit
+        left = NEVER if limit is None else limit
         while left:
             left -= 1
             try:
@@ -546,7 +464,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             job = child.job if ended else None
             if job is not None:
                 child.job = None
-                child.soft_at = child.hard_at = _NEVER
+                child.soft_at = child.hard_at = NEVER
                 success, value = self._outcome(flags, buffer, head, size)
             else:
                 success, value = False, None
@@ -554,7 +472,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             following = jobs.get(accepted) if accepted else None
             if following is not None:
                 if flags & RETURNED:
-                    self._send_again([following])
+                    self._inbox.put_first([following])
                     continue
                 self._accept(child, following, when)
             if job is not None:
@@ -581,7 +499,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 billiard_pool.MaybeEncodingError(exc, "a result that can't be read back")
             )
 
-    def _accept(self, child: _Child, job: Job, when: float) -> None:
+    def _accept(self, child: Child, job: Job, when: float) -> None:
         job.state = RUNNING
         job.worker_pid = child.pid
         job.time_accepted = when
@@ -632,46 +550,18 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     # -- Taking back
 
-    def _recall(self) -> None:
-        """Move everything that no child has taken from the inbox back to the waiting line."""
-        packets = _packets.read_all(self._inbox_reader.recv_into, bytearray(PACKET_SIZE))
-        for packet in reversed(packets):
-            kind, number, _ = JOB.unpack_from(packet)
-            job = self._cache.get(number) if kind != LEAVE else None
-            if job is not None:
-                job.state = WAITING
-            elif kind != LEAVE:
-                continue
-            self._waiting.appendleft((job, packet))
-
     def withdraw(self, job: Job) -> bool:
         """Take *job* back if it has not begun; say whether that was so."""
-        with self._lock:
-            taken_back = self._take_back(job)
-            if taken_back:
-                self._withdrawn(job)
+        taken_back = self._inbox.take_back(job)
+        if taken_back:
+            self._withdrawn(job)
         return taken_back
-
-    def _take_back(self, job: Job) -> bool:
-        if job.state == SENT:
-            self._recall()
-        is_ours = job.state == WAITING
-        if is_ours:
-            self._waiting = deque(item for item in self._waiting if item[0] is not job)
-        self._write()
-        return is_ours
 
     def flush(self) -> None:
         """Withdraw every job that has not begun."""
-        with self._lock:
-            if self._closed:
-                return
-            self._recall()
-            jobs = [job for job, _ in self._waiting if job is not None]
-            self._waiting = deque(item for item in self._waiting if item[0] is None)
-            for job in jobs:
+        if not self._closed:
+            for job in self._inbox.take_all():
                 self._withdrawn(job)
-            self._write()
 
     # -- Children
 
@@ -717,8 +607,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         process.daemon = True
         process.index = i
         signals.worker_before_create_process.send(sender=process)
-        self._start_process(process)
-        child = _Child(process, number, time.monotonic() + self._alive_timeout)
+        _children.start(process)
+        child = Child(process, number, time.monotonic() + self._alive_timeout)
         self._children[number] = child
         if self._loop is not None:
             self._loop.add_reader(child.watched, self._on_exit, child)
@@ -727,20 +617,9 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             self.on_process_up(process)
         return process
 
-    def _start_process(self, process: Any) -> None:
-        if getattr(process, "_start_method", "fork") != "fork":
-            process.start()
-            return
-        # A signal in the first moments of a fork would find the handlers of the main process.
-        previous = _signal.pthread_sigmask(_signal.SIG_BLOCK, _FORK_BLOCKED)
-        try:
-            process.start()
-        finally:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, previous)
-
     def _own_fds(self) -> list[int]:
         """List the descriptors of the pool that a child must not hold."""
-        fds = [self._inbox_writer.fileno(), self._outbox_reader.fileno()]
+        fds = [self._inbox.writer.fileno(), self._outbox_reader.fileno()]
         fds += [child.watched for child in self._children.values()]
         return fds
 
@@ -752,19 +631,19 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         own = set(self._own_fds())
         return {fd for fd in {*loop.readers, *loop.writers} if isinstance(fd, int)} - own
 
-    def _on_up(self, child: _Child) -> None:
+    def _on_up(self, child: Child) -> None:
         child.is_up = True
-        child.alive_by = _NEVER
+        child.alive_by = NEVER
         self._early_deaths = 0
         self.on_process_alive(child.pid)
 
-    def _on_exit(self, child: _Child) -> None:
+    def _on_exit(self, child: Child) -> None:
         """Settle what a child that has gone leaves behind, and replace it."""
         if child.number not in self._children:
             return
         self.read_reports()
         exitcode = child.process.exitcode
-        if exitcode is None and _is_alive(child.pid):
+        if exitcode is None and _children.is_alive(child.pid):
             return
         del self._children[child.number]
         if self._loop is not None:
@@ -792,7 +671,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         with self._changed:
             self._changed.notify_all()
 
-    def _log_exit(self, child: _Child, exitcode: int | None) -> None:
+    def _log_exit(self, child: Child, exitcode: int | None) -> None:
         if exitcode in _ORDERLY or child.expendable or self._state != RUN:
             return
         logger.error(
@@ -819,10 +698,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         unaccepted job, so a report that it sends from now on speaks for it; reports that were
         on their way are read first.
         """
-        with self._lock:
-            self._recall()
-            suspects = [job for job in self._cache.values() if job.state == SENT]
-            self._write()
+        suspects = self._inbox.missing()
         self.read_reports()
         self._suspects = [job for job in suspects if job.state == SENT]
         if self._suspects:
@@ -837,55 +713,43 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if self._suspects and self._witnesses and time.monotonic() < self._inquest_by:
             self._arm()
             return
-        suspects, self._suspects, self._inquest_by = self._suspects, [], _NEVER
+        suspects, self._suspects, self._inquest_by = self._suspects, [], NEVER
         for job in suspects:
             logger.warning("%r was taken by a process that has gone: sent again", job)
-        self._send_again(suspects)
-
-    def _send_again(self, jobs: list[Job]) -> None:
-        """Put jobs that no child has any more at the head of the line."""
-        with self._lock:
-            for job in reversed(jobs):
-                job.state = WAITING
-                if job.packet is not None:
-                    self._waiting.appendleft((job, job.packet))
-            self._write()
+        self._inbox.put_first(suspects)
 
     # -- Signals to children
 
-    def _hold(self, child: _Child, job: Job) -> bool:
+    def _hold(self, child: Child, job: Job) -> bool:
         """
         Stop *child* if it still runs *job*, and say whether it does.
 
         With True the child is stopped, no report of its is unread, and the caller lets it go on.
         """
-        _kill(child.pid, _signal.SIGSTOP)
-        _wait_for_stop(child.pid)
+        _children.stop_and_wait(child.pid)
         self.read_reports()
         if child.job is job:
             return True
-        _kill(child.pid, _signal.SIGCONT)
+        _children.kill(child.pid, _signal.SIGCONT)
         return False
 
-    def _signal_job(self, child: _Child, job: Job, signum: int) -> None:
+    def _signal_job(self, child: Child, job: Job, signum: int) -> None:
         if self._hold(child, job):
             job._terminated = signum
-            _kill(child.pid, signum)
-            _kill(child.pid, _signal.SIGCONT)
+            _children.kill(child.pid, signum, _signal.SIGCONT)
 
-    def _on_soft_limit(self, child: _Child, job: Job) -> None:
-        child.soft_at = _NEVER
+    def _on_soft_limit(self, child: Child, job: Job) -> None:
+        child.soft_at = NEVER
         if self._hold(child, job):
-            _kill(child.pid, _signal.SIGUSR1)
-            _kill(child.pid, _signal.SIGCONT)
+            _children.kill(child.pid, _signal.SIGUSR1, _signal.SIGCONT)
             if job.timeout_callback is not None:
                 self._call(job, job.timeout_callback, soft=True, timeout=job.soft_timeout)
 
-    def _on_hard_limit(self, child: _Child, job: Job) -> None:
-        child.soft_at = child.hard_at = _NEVER
+    def _on_hard_limit(self, child: Child, job: Job) -> None:
+        child.soft_at = child.hard_at = NEVER
         if not self._hold(child, job):
             return
-        _kill(child.pid, _signal.SIGKILL)
+        _children.kill(child.pid, _signal.SIGKILL)
         child.job = None
         if not self._forget(job):
             return
@@ -896,15 +760,15 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         elif job.error_callback is not None:
             self._call(job, job.error_callback, einfo)
 
-    def _give_up_start(self, child: _Child) -> None:
-        child.alive_by = _NEVER
+    def _give_up_start(self, child: Child) -> None:
+        child.alive_by = NEVER
         logger.error(
             "Process %r pid:%r did not start within %s seconds: killed",
             child.process.name,
             child.pid,
             self._alive_timeout,
         )
-        _kill(child.pid, _signal.SIGKILL)
+        _children.kill(child.pid, _signal.SIGKILL)
 
     def terminate_job(self, pid: int, signal: int | str | None = None) -> None:
         """
@@ -915,7 +779,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         Args:
             signal: A number or name; the terminating signal if None.
         """
-        self._on_loop(self._terminate_pid, pid, _signum(signal))
+        self._on_loop(self._terminate_pid, pid, _children.signal_number(signal))
 
     def _terminate_pid(self, pid: int, signum: int) -> None:
         for child in list(self._children.values()):
@@ -925,15 +789,13 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def terminate_call(self, job: Job, sig: int | str | None = None) -> None:
         """End *job*, whether it has begun or not; for `Job.terminate`."""
-        self._on_loop(self._terminate_call, job, _signum(sig))
+        self._on_loop(self._terminate_call, job, _children.signal_number(sig))
 
     def _terminate_call(self, job: Job, signum: int) -> None:
         if job.state == RUNNING and job.worker_pid is not None:
             self._terminate_pid(job.worker_pid, signum)
         elif job.state < RUNNING:
-            with self._lock:
-                taken_back = self._take_back(job)
-            if taken_back:
+            if self._inbox.take_back(job):
                 self._end(job, False, describe(Terminated(signum)))
             else:
                 job._terminated = signum  # a child has it already; done when it says so
@@ -995,15 +857,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if self._semaphore is not None:
             for _ in range(n):
                 self._semaphore.shrink()
-        self._send_away(n)
+        self._inbox.send_away(n)
         self.on_shrink(n)
-
-    def _send_away(self, n: int) -> None:
-        """Have the next *n* children that are free leave."""
-        packet = JOB.pack(LEAVE, 0, 0)
-        with self._lock:
-            self._waiting.extendleft((None, packet) for _ in range(n))
-            self._write()
 
     def restart(self) -> None:
         """Replace every child; those that run a job leave when it has ended."""
@@ -1012,7 +867,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
     def _retire_all(self) -> None:
         for child in self._children.values():
             child.is_retired = True
-            _kill(child.pid, _signal.SIGHUP)
+            _children.kill(child.pid, _signal.SIGHUP)
 
     def maintain_pool(self, *args: Any, **kwargs: Any) -> None:
         """Look after the children now; there is no need to call this regularly."""
@@ -1024,7 +879,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         for child in list(self._children.values()):
             if child.process.exitcode is not None:
                 self._on_exit(child)
-        if self._respawn_at == _NEVER:
+        if self._respawn_at == NEVER:
             self._repopulate()
 
     def did_start_ok(self) -> bool:
@@ -1058,7 +913,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if self._state == RUN:
             self._state = CLOSE
             self.flush()
-            self._send_away(len(self._children))
+            self._inbox.send_away(len(self._children))
 
     def terminate(self) -> None:
         """Take no more jobs and end the running ones; returns when every child has gone."""
@@ -1069,8 +924,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         for signum in (TERM_SIGNAL, _signal.SIGKILL):
             for child in list(self._children.values()):
                 child.expendable = True
-                _kill(child.pid, signum)
-                _kill(child.pid, _signal.SIGCONT)
+                _children.kill(child.pid, signum, _signal.SIGCONT)
             if self._drive(self._is_empty, _TERMINATE_GRACE_S):
                 break
         self._release()
@@ -1101,7 +955,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._thread = self._idle_thread = None
         self._detach()
         self.destroy_queues(
-            (self._inbox_reader, self._inbox_writer, self._outbox_reader, self._outbox_writer)
+            (self._inbox.reader, self._inbox.writer, self._outbox_reader, self._outbox_writer)
         )
         self._spill.remove()
         for job in list(self._cache.values()):
@@ -1118,44 +972,3 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         raise NotImplementedError("use apply_async(); this pool takes single calls only")
 
     starmap = map_async = starmap_async = imap = imap_unordered = map
-
-
-def _kill(pid: int, signum: int) -> None:
-    try:
-        os.kill(pid, signum)
-    except ProcessLookupError:
-        return  # gone already, which the kernel tells us separately
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _wait_for_stop(pid: int) -> None:
-    """Return when *pid* has come to a stop or has ended; soon in any case."""
-    if not hasattr(os, "waitid"):
-        return
-    options = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
-    give_up = time.monotonic() + _FREEZE_S
-    while time.monotonic() < give_up:
-        try:
-            if os.waitid(os.P_PID, pid, options) is not None:
-                return
-        except ChildProcessError:
-            return
-        os.sched_yield()
-
-
-def _signum(sig: int | str | None) -> int:
-    """Return the number of a signal given by number or name."""
-    if sig is None or sig == "":
-        return int(TERM_SIGNAL)
-    if isinstance(sig, str):
-        name = sig.upper()
-        sig = int(getattr(_signal, name if name.startswith("SIG") else f"SIG{name}"))
-    # Where SIGTERM is remapped, children ignore it.
-    return int(TERM_SIGNAL) if sig == _signal.SIGTERM else int(sig)

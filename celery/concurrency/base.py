@@ -19,6 +19,7 @@ from billiard.einfo import ExceptionInfo
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils import timer2
+from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
 
 __all__ = ("BasePool", "apply_target")
+
+logger = get_logger(__name__)
 
 
 def describe(exc: BaseException) -> ExceptionInfo:
@@ -122,6 +125,10 @@ class BasePool:
     #: Waiting for another task's result inside a task may starve the pool.
     task_join_will_block = True
 
+    #: A body that passes its soft or hard time limit is interrupted.
+    enforces_soft_limit = False
+    enforces_hard_limit = False
+
     #: The body of a message may be handed over as a view of the receive buffer.
     body_can_be_buffer = False
 
@@ -193,8 +200,26 @@ class BasePool:
 
     def start(self) -> None:
         """Make the pool ready for calls."""
+        self._warn_of_limits()
         self._state = self.RUN
         self.on_start()
+
+    def _warn_of_limits(self) -> None:
+        limits = {
+            "soft time limit": ("soft_timeout", self.enforces_soft_limit),
+            "time limit": ("timeout", self.enforces_hard_limit),
+        }
+        ignored = [
+            name
+            for name, (option, is_enforced) in limits.items()
+            if self.options.get(option) and not is_enforced
+        ]
+        if ignored:
+            logger.warning(
+                "The %s pool can't interrupt tasks: %s not enforced",
+                type(self).__module__.rpartition(".")[2],
+                " and ".join(ignored),
+            )
 
     def stop(self) -> None:
         """Take no more calls, wait for the running ones, release everything."""

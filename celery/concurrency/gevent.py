@@ -106,6 +106,7 @@ class TaskPool(base.BasePool):
     signal_safe = False
     is_green = True
     task_join_will_block = False
+    enforces_hard_limit = True
     limit: int
     _pool: Pool | None = None
 

@@ -84,6 +84,8 @@ class TaskPool(BasePool):
     BlockingPool = billiard_pool.Pool
 
     uses_semaphore = True
+    enforces_soft_limit = True
+    enforces_hard_limit = True
 
     #: Counters of the last `info`.
     write_stats: dict[str, Any] | None = None

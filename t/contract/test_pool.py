@@ -26,6 +26,12 @@ from celery.concurrency import get_implementation
 from celery.concurrency.base import BasePool
 from t.contract import pool_targets as targets
 
+#: Both say the same of eventlet, which is here because people still use it.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using fork"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:eventlet"),
+]
+
 PATIENCE_S = 20.0
 
 
@@ -379,6 +385,26 @@ def test_info_names_the_implementation_and_the_limit(bench: Bench) -> None:
         assert info["timeouts"] == [0, 0]
         assert set(info) >= {"max-tasks-per-child", "put-guarded-by-semaphore"}
         assert set(info["writes"]) == {"total", "avg", "all", "raw", "strategy", "inqueues"}
+
+
+def test_limits_that_are_not_enforced_are_named_once_at_the_start(
+    open_bench: Benches, features: Features, caplog: pytest.LogCaptureFixture
+) -> None:
+    """B-WORK-065: which limits solo, threads, gevent and eventlet don't enforce."""
+    open_bench(1, soft_timeout=10.0, timeout=20.0)
+
+    warnings = [
+        record.getMessage() for record in caplog.records if "not enforced" in record.getMessage()
+    ]
+    expected = [
+        name
+        for name, is_enforced in (
+            ("soft time limit", features.has_soft_limit), ("time limit", features.has_hard_limit)
+        )
+        if not is_enforced
+    ]  # fmt: skip
+    assert len(warnings) == bool(expected)
+    assert all(" and ".join(expected) + " not enforced" in text for text in warnings)
 
 
 # -- Pools that can stop a call

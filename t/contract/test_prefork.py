@@ -544,10 +544,8 @@ def test_a_replaced_initializer_is_used(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert targets.notes(seen) == ["ours"]
 
 
-def test_a_spawned_child_logs_that_it_runs(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """B-POOL-005, B-POOL-006: fresh interpreters get app and arguments by pickle."""
+def test_a_spawned_child_gets_app_and_arguments_by_pickle() -> None:
+    """B-POOL-006: worker_pool_start_method='spawn' starts fresh interpreters."""
     app = make_app()
     app.conf.worker_pool_start_method = "spawn"
     pool = prefork.TaskPool(1, app=app, initargs=(app, "node@host"))

@@ -1,0 +1,120 @@
+"""Child processes as the main process knows them, and how it signals them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from billiard.common import TERM_SIGNAL
+
+if TYPE_CHECKING:
+    from celery.concurrency._job import Job
+
+NEVER = float("inf")
+
+#: Longest time to wait for a signalled child to come to a stop.
+_STOP_S = 0.05
+
+#: Signals whose handlers in the main process must not run in a child that just came to be.
+_BLOCKED_IN_FORK = {
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCHLD")
+    if hasattr(signal, name)
+}
+
+
+class Child:
+    """
+    A child process and what it is doing.
+
+    Args:
+        process: The started process object.
+        number: Names the child in its reports.
+        alive_by: Monotonic time by which it has to report up.
+    """
+
+    __slots__ = (
+        "alive_by", "counted", "expendable", "hard_at", "is_retired", "is_up", "job", "number",
+        "pid", "process", "soft_at", "watched",
+    )  # fmt: skip
+
+    def __init__(self, process: Any, number: int, alive_by: float) -> None:
+        self.process = process
+        self.number = number
+        self.pid: int = process.pid
+        self.job: Job | None = None
+        self.is_up = False
+        self.is_retired = False  #: told to leave by signal
+        self.expendable = False  #: its exit is our doing and needs no line in the log
+        self.counted = 0  #: jobs begun
+        self.alive_by = alive_by
+        self.soft_at = self.hard_at = NEVER
+        #: Becomes readable when the process ends.
+        self.watched = _watch(process)
+
+
+def _watch(process: Any) -> int:
+    try:
+        return os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        # A pipe that the child holds open; a process that it leaves behind may hold it longer.
+        return os.dup(process.sentinel)
+
+
+def start(process: Any) -> None:
+    """Start *process* such that no signal finds the handlers of the main process in it."""
+    if getattr(process, "_start_method", "fork") != "fork":
+        process.start()
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_IN_FORK)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def kill(pid: int, *signums: int) -> None:
+    """Send signals to *pid*, in order."""
+    try:
+        for signum in signums:
+            os.kill(pid, signum)
+    except ProcessLookupError:
+        return  # gone already, which the kernel tells us separately
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether there is a process *pid*."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop_and_wait(pid: int) -> None:
+    """Stop *pid*; returns when it has come to a stop or has ended, and soon in any case."""
+    kill(pid, signal.SIGSTOP)
+    if not hasattr(os, "waitid"):
+        return
+    options = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
+    give_up = time.monotonic() + _STOP_S
+    while time.monotonic() < give_up:
+        try:
+            if os.waitid(os.P_PID, pid, options) is not None:
+                return
+        except ChildProcessError:
+            return
+        os.sched_yield()
+
+
+def signal_number(sig: int | str | None) -> int:
+    """Return the number of a signal given by number or name; the terminating one for None."""
+    if not sig:
+        return int(TERM_SIGNAL)
+    if isinstance(sig, str):
+        name = sig.upper()
+        sig = int(getattr(signal, name if name.startswith("SIG") else f"SIG{name}"))
+    # Where SIGTERM is remapped, children ignore it.
+    return int(TERM_SIGNAL) if sig == signal.SIGTERM else int(sig)
