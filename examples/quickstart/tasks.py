@@ -16,6 +16,7 @@ app.conf.update(
         "data_folder_in": str(folder / "messages"),
         "data_folder_out": str(folder / "messages"),
         "control_folder": str(folder / "control"),
+        "polling_interval": 0.05,  # seconds; files have nobody to wake a reader
     },
     broker_connection_retry_on_startup=True,
 )

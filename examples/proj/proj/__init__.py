@@ -1,0 +1,1 @@
+"""A project as a package: ``celery -A proj worker`` finds ``proj.celery``."""
