@@ -99,7 +99,7 @@ class _DeprecatedProperty:
     def _warned(self, function: _Function[..., Any] | None) -> _Function[..., Any]:
         if function is None:
             raise AttributeError(f"{self._about.get('description')} does not allow that")
-        warn(**self._about, stacklevel=4)
+        warn(**self._about, stacklevel=3)
         return function
 
     def __get__(self, obj: Any, type: type | None = None) -> Any:
