@@ -158,9 +158,8 @@ class CursesMonitor:
             key = self.win.getkey().upper()
         except curses.error:
             return
-        for code, alias in self.keyalias.items():
-            if key in (curses.keyname(code).decode().upper(), chr(code)):
-                key = alias
+        code = getattr(curses, key, None) if key.startswith("KEY_") else None
+        key = self.keyalias.get(code, key) if code is not None else key
         handler = self.keymap.get(key)
         if handler is not None:
             handler()
