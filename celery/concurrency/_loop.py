@@ -89,6 +89,8 @@ class Loop:
         """
         while not until():
             timeout = self._run_timers()
+            if until():  # a timer may have brought it about
+                return
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
