@@ -760,9 +760,12 @@ class Backend:
             queue = routed.get("queue")
             if queue is not None:
                 route["queue"] = getattr(queue, "name", queue)
+        # Imported when first needed, as in `_errbacks`.
+        from celery._canvas.signature import plain
+
         kwargs["result"] = [member.as_tuple() for member in header_result]
         return self.app.tasks["celery.chord_unlock"].apply_async(
-            (header_result.id, body), kwargs, countdown=countdown, **route
+            (header_result.id, plain(body)), kwargs, countdown=countdown, **route
         )
 
     def current_task_children(self, request: Any = None) -> list[Any]:

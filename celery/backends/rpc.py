@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -89,6 +90,7 @@ class ResultConsumer(BaseResultConsumer):
         if connection is not None:
             # Closes sockets without waiting for the other side, which may be gone.
             connection.release()
+            self.backend.queue_is_gone()
 
     def on_after_fork(self) -> None:
         """Forget the connection of the parent."""
@@ -228,7 +230,8 @@ class RPCBackend(Backend, AsyncBackendMixin):
         self.exchange = self.Exchange("", type="direct", delivery_mode=self.delivery_mode)
         self.auto_delete = auto_delete
         self._bindings: dict[str, Any] = {}
-        self._declared_at: dict[str, float] = {}
+        #: By name of the reply queue: how kombu knows it, and when to declare it again.
+        self._declared: dict[str, tuple[int, float]] = {}
         self._states: LRUCache = LRUCache(limit=STATES_KEPT)
         self.result_consumer = self.ResultConsumer(
             self, self.app, self.accept, self._pending_results, self._pending_messages
@@ -273,16 +276,25 @@ class RPCBackend(Backend, AsyncBackendMixin):
         """
         if _state.task_join_will_block():
             return
-        queue, channel = self.binding, producer.channel
+        oid, channel = self.oid, producer.channel
         declared = channel.connection.client.declared_entities
+        ident, renew_at = self._declared.get(oid, (0, 0.0))
         now = time.monotonic()
+        if ident in declared and now < renew_at:
+            return
+        queue = self.binding
+        # Computing the hash of a queue takes as long as sending a message.
+        ident = hash(queue)
+        maybe_declare(queue, channel, retry=True)
+        # kombu does not remember queues that may go away, but it does forget those of a lost
+        # connection; going away is seen to here and in `queue_is_gone`.
+        declared.add(ident)
         # A queue that nobody used for `expires` seconds is gone.
-        stale = self.expires and now - self._declared_at.get(queue.name, now) > self.expires / 2
-        if stale:
-            declared.discard(hash(queue))
-        if stale or hash(queue) not in declared:
-            maybe_declare(queue, channel, retry=True)
-            self._declared_at[queue.name] = now
+        self._declared[oid] = ident, now + self.expires / 2 if self.expires else math.inf
+
+    def queue_is_gone(self) -> None:
+        """Called when the last consumer has gone: the broker has deleted the queue."""
+        self._declared.clear()
 
     def destination_for(self, task_id: str, request: Any) -> tuple[str | None, str]:
         """Return routing key and correlation id for the result of a task.
