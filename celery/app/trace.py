@@ -66,6 +66,7 @@ from celery.app._outcome import (
     log_policy_unexpected as log_policy_unexpected,
 )
 from celery.exceptions import Ignore, InvalidTaskError, Reject
+from celery.local import maybe_evaluate
 from celery.states import (
     EXCEPTION_STATES as EXCEPTION_STATES,
 )
@@ -155,10 +156,10 @@ def get_task_name(request: Any, default: str) -> str:
 
 def task_has_custom(task: Task, attr: str) -> bool:
     """Say whether the class of *task* or one of its bases overrides the hook *attr*."""
-    mro = type(task).__mro__
+    mro = task.__class__.__mro__
     ours = {cls for cls in mro if cls.__module__ == "celery.app.task"}
     return bool(
-        mro_lookup(type(task), attr, stop={*ours, object}, monkey_patched=["celery.app.task"])
+        mro_lookup(task.__class__, attr, stop={*ours, object}, monkey_patched=["celery.app.task"])
     )
 
 
@@ -402,6 +403,7 @@ def build_tracer(
         ``trace_task(uuid, args, kwargs, request=None) -> trace_ok_t``. It raises only
         `SystemExit` and `KeyboardInterrupt`; with *propagate*, also what the body raised.
     """
+    task = maybe_evaluate(task)
     app = app or task.app
     loader = loader or app.loader
     conf = app.conf

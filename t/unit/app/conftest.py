@@ -7,12 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from celery import Celery, _state
+from celery.backends.cache import DummyClient
 from t.harness.inline import InlineWorker, memory_app
 
 
 @pytest.fixture(autouse=True)
 def own_registers() -> Iterator[None]:
-    """Put back, after each test, which app is current and what is declared for all apps."""
+    """Put back, after each test, which app is current and what is declared for all apps.
+
+    Results in memory are those of the process; each test finds none.
+    """
+    DummyClient().cache.clear()
     finalizers = dict(_state._on_app_finalizers)
     current, default = _state._tls.current_app, _state.default_app
     yield
