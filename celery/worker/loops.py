@@ -59,6 +59,10 @@ def asynloop(
     if not obj.restart_count and not obj.pool.did_start_ok():
         raise WorkerLostError("Could not start worker processes")
     consumer.consume()
+    for begin in tuple(hub.on_tick):
+        # Some transports subscribe in their first tick only, and whoever hears that we are
+        # ready may send us a command at once.
+        begin()
     obj.on_ready()
     hub.propagate_errors = (*obj.connection_errors, *obj.channel_errors)
     turn = _hub_turns(hub)

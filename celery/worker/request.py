@@ -569,13 +569,18 @@ class Request:
         """Publish the task anew after a lost process; false when it may not be, or can't."""
         task, context = self._task, self._context
         task.push_request(**vars(context))
+        reason: Retry | None = None
         try:
-            reason = task.retry(exc=exc, throw=False)
+            task.retry(exc=exc)
+        except Retry as again:
+            reason = again
         except Exception as error:  # noqa: BLE001 - no attempts left, or no broker: it failed
             logger.debug("Task %s is not tried again: %r", self.id, error)
             return False
         finally:
             task.pop_request()
+        if reason is None:
+            return False
         try:
             einfo = tracing.TraceInfo(RETRY, reason).handle_retry(
                 task, context, store_errors=self.store_errors

@@ -103,6 +103,9 @@ class WorkerProcess:
         assert self.process is not None
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            if line.startswith("  . "):
+                # The long list of tasks in the banner is not for reading.
+                continue
             with self._grown:
                 self.lines.append(line.rstrip("\n"))
                 self._grown.notify_all()
