@@ -12,7 +12,7 @@ from kombu.utils.uuid import uuid
 
 from celery._canvas import stamping
 from celery._canvas.group import group
-from celery._canvas.signature import Signature, as_list, maybe_signature
+from celery._canvas.signature import Signature, as_list, maybe_signature, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -409,7 +409,7 @@ class _chord(Signature):
         )
         if header_delay is not None:
             options["countdown"] = header_delay
-        header.apply_async(partial_args, kwargs, chord=body, **options)
+        header.apply_async(partial_args, kwargs, chord=plain(body), **options)
         return result
 
     def apply(

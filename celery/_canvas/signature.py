@@ -8,6 +8,7 @@ parts in ``kwargs``. What a subclass has to say is how it is revived from plain 
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 #: Options that hold signatures; each a list, or one signature as given by the user.
 LINKS = ("link", "link_error")
+_SIGNATURE_OPTIONS = frozenset({*LINKS, "chord", "chain"})
 
 
 def task_name_from(task: Any) -> str:
@@ -64,6 +66,25 @@ def merged_options(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
             dict.fromkeys([*(own[stamping.STAMPED] or ()), *(given[stamping.STAMPED] or ())])
         )
     return result
+
+
+def plain(value: Any) -> Any:
+    """Return signatures, or lists of them, as the dictionaries and lists that they stand for.
+
+    Messages are made of these: not every serializer takes subclasses of `dict`, and those that
+    do would read the length of a group as its number of entries.
+    """
+    if isinstance(value, Signature):
+        options = value["options"]
+        if options:
+            options = {k: plain(v) if k in _SIGNATURE_OPTIONS else v for k, v in options.items()}
+        kwargs = value["kwargs"]
+        if type(value) is not Signature:
+            kwargs = {k: plain(v) for k, v in kwargs.items()}
+        return {**value, "kwargs": kwargs, "options": options}
+    if isinstance(value, (list, tuple, MutableSequence)):
+        return [plain(item) for item in value]
+    return value
 
 
 class Signature(dict[str, Any]):

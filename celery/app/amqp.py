@@ -24,6 +24,7 @@ from kombu.serialization import prepare_accept_content
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 
 from celery import signals
+from celery._canvas import signature as signatures
 from celery._protocol import legacy, options
 from celery._protocol import message as wire
 from celery.app import routes as task_routes
@@ -510,7 +511,7 @@ class AMQP:
         if root_id is None:
             root_id = task_id
         embedded = (
-            wire.Embedded(callbacks, errbacks, chain, chord)
+            wire.Embedded(*map(signatures.plain, (callbacks, errbacks, chain, chord)))
             if callbacks or errbacks or chain is not None or chord
             else NOTHING_EMBEDDED
         )
@@ -592,9 +593,9 @@ class AMQP:
             retries=retries,
             time_limit=time_limit,
             soft_time_limit=soft_time_limit,
-            callbacks=callbacks,
-            errbacks=errbacks,
-            chord=chord,
+            callbacks=signatures.plain(callbacks),
+            errbacks=signatures.plain(errbacks),
+            chord=signatures.plain(chord),
             reply_to=reply_to,
             argsrepr=saferepr(args, self.argsrepr_maxsize),
             kwargsrepr=saferepr(kwargs, self.kwargsrepr_maxsize),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from kombu.serialization import prepare_accept_content
+
 from celery import Celery
+from celery._protocol.message import custom_headers
 from celery.app import trace
 from celery.exceptions import Ignore, Reject
 
@@ -124,9 +126,8 @@ class InlineWorker:
     def _next(self) -> Any:
         message = self._channel.basic_get(self.app.conf.task_default_queue, no_ack=True)
         if message is not None:
-            self.seen.append(
-                Sent(message.headers, dict(message.properties), json.loads(message.body))
-            )
+            message.accept = prepare_accept_content(self.app.conf.accept_content)
+            self.seen.append(Sent(message.headers, dict(message.properties), message.decode()))
         return message
 
     def sent(self) -> list[Sent]:
@@ -143,12 +144,19 @@ class InlineWorker:
             message = self._next()
             if message is None:
                 return self.seen[before:]
+            headers, properties = message.headers, message.properties
             request = {
-                **message.headers,
-                "reply_to": message.properties.get("reply_to"),
-                "correlation_id": message.properties.get("correlation_id"),
+                **headers,
+                "headers": custom_headers(headers) or None,
+                "reply_to": properties.get("reply_to"),
+                "correlation_id": properties.get("correlation_id"),
                 "hostname": "inline@test",
-                "delivery_info": message.delivery_info,
+                "delivery_info": {
+                    "exchange": message.delivery_info["exchange"],
+                    "routing_key": message.delivery_info["routing_key"],
+                    "priority": properties.get("priority"),
+                    "redelivered": False,
+                },
             }
             trace.trace_task_ret(
                 message.headers["task"],

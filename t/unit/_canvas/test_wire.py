@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from celery._canvas.signature import plain
 from celery.canvas import StampingVisitor, chain, chord, group
-from t.harness.inline import InlineWorker, memory_app
+from t.harness.inline import InlineWorker, declare_tasks, memory_app
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "canvas.json").read_text())
 
@@ -113,3 +114,36 @@ def test_a_lazy_group_is_written_out_in_a_message(t, worker):
     chain(t.ident.s(1), group(t.ident.s() for _ in range(3))).apply_async()
     (sent,) = worker.sent()
     assert len(sent.embed["chain"][0]["kwargs"]["tasks"]) == 3
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])
+def test_every_serializer_carries_composed_tasks(serializer):
+    """Signatures go into messages as plain data, with the app of whoever receives them."""
+    app = memory_app(task_serializer=serializer, accept_content=[serializer, "json"])
+    t, worker = declare_tasks(app), InlineWorker(app)
+    steps = [
+        t.ident.s(1),
+        group(t.add.s(1), group(t.add.s(2), t.add.s(3))),
+        t.tsum.s(),
+        group(t.ident.s(), t.ident.s()),
+    ]
+    result = chain(steps).apply_async(link=t.note.s(), link_error=t.direct.s())
+    worker.run()
+    assert result.get(timeout=0) == [9, 9]
+    assert [args for args, _ in t.calls] == [(9,), (9,)]
+    worker.close()
+
+
+def test_plain_is_made_of_dicts_and_lists_only(t):
+    def types(value):
+        yield type(value)
+        for item in value.values() if isinstance(value, dict) else ():
+            yield from types(item)
+        for item in value if isinstance(value, (list, tuple)) else ():
+            yield from types(item)
+
+    linked = t.add.s(1)
+    linked.link(t.ident.map(i for i in range(2)))
+    sig = chain(linked, group(t.add.s(i) for i in range(2)), t.tsum.s())
+    assert set(types(plain([sig]))) <= {dict, list, tuple, str, int, bool, type(None)}
+    assert plain(sig) == sig
