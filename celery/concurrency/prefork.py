@@ -136,10 +136,11 @@ class TaskPool(BasePool):
 
     def on_stop(self) -> None:
         """Take back what has not begun, wait for what has."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
-            pool.join()
+        if self._pool is not None:
+            self._pool.close()
+            # A signal handler may raise out of this; then the pool is there to be terminated.
+            self._pool.join()
+            self._pool = None
 
     def on_terminate(self) -> None:
         """Stop every child now."""

@@ -763,6 +763,15 @@ def test_children_have_names_and_reuse_indexes(prefork: Bench, tmp_path: Any) ->
     assert sorted(child.process.index for child in prefork.pool._pool._children.values()) == [0, 1]
 
 
+def test_no_job_runs_in_the_main_process(prefork: Bench) -> None:
+    """B-POOL-015: the main process never runs task code."""
+    calls = [prefork.call(targets.who_am_i) for _ in range(20)]
+    prefork.ended(*calls)
+
+    assert os.getpid() not in {call.value[0] for call in calls}
+    assert all(call.value[0] == call.pid for call in calls)
+
+
 def test_the_process_title_shows_node_and_process(prefork: Bench) -> None:
     """B-POOL-011: ``[celeryd: NODE:ForkPoolWorker-1]``."""
     call = prefork.call(targets.title)
@@ -913,6 +922,33 @@ def test_terminate_ends_running_bodies_soon_and_tells_nobody(prefork: Bench, tmp
 
     assert time.monotonic() - started < 4.0
     assert call.kinds == ["accepted"]
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_a_pool_can_be_terminated_while_it_is_being_stopped(
+    process_features: Features, tmp_path: Any
+) -> None:
+    """A second signal turns a warm shutdown into a cold one."""
+    bench = Bench(process_features, 1)
+    hold(bench, tmp_path)
+    pids = bench.pids
+
+    class ColdShutdown(BaseException):
+        """What a signal handler raises."""
+
+    def on_alarm(*args: Any) -> None:
+        raise ColdShutdown
+
+    previous = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(ColdShutdown):
+            bench.pool.stop()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    bench.terminate()
+
     assert not any(is_alive(pid) for pid in pids)
 
 
