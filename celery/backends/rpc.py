@@ -11,6 +11,7 @@ import builtins
 import logging
 import math
 import os
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,6 +181,25 @@ class ResultConsumer(BaseResultConsumer):
 _Consumer = ResultConsumer
 
 
+def _is_quiet(connection: Any) -> bool:
+    """Say whether a sending connection has nothing to read: the end of it would be.
+
+    A broker that was restarted has deleted the queue, and nobody notices before something is
+    sent: then the queue would not be there when the result of that task comes.
+    """
+    sock = getattr(getattr(connection, "transport", None), "sock", None)
+    if sock is None:
+        return True
+    try:
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            return not poll.poll(0)
+        return not select.select([sock], [], [], 0)[0]
+    except (OSError, ValueError):
+        return False
+
+
 class RPCBackend(Backend, AsyncBackendMixin):
     """Sends results to the callers.
 
@@ -280,7 +300,7 @@ class RPCBackend(Backend, AsyncBackendMixin):
         declared = channel.connection.client.declared_entities
         ident, renew_at = self._declared.get(oid, (0, 0.0))
         now = time.monotonic()
-        if ident in declared and now < renew_at:
+        if ident in declared and now < renew_at and _is_quiet(channel.connection):
             return
         queue = self.binding
         # Computing the hash of a queue takes as long as sending a message.
