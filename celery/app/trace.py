@@ -407,7 +407,6 @@ def build_tracer(
     app = app or task.app
     loader = loader or app.loader
     conf = app.conf
-    backend = task.backend
     hostname = hostname or gethostname()
     # A class with a __call__ of its own decides itself how its body is run.
     body = task if task_has_custom(task, "__call__") else task.run
@@ -420,12 +419,11 @@ def build_tracer(
         not eager
         and bool(task.acks_late)
         and bool(conf.worker_deduplicate_successful_tasks)
-        and backend.persistent
+        and task.backend.persistent
     )
     inherit_priority = bool(conf.task_inherit_parent_priority)
     task_init = loader.on_task_init
     process_cleanup = loader.on_process_cleanup
-    backend_cleanup = backend.process_cleanup
     reprsize = task.resultrepr_maxsize
     push_task, pop_task = _state._task_stack.push, _state._task_stack.pop
     push_request, pop_request = task.request_stack.push, task.request_stack.pop
@@ -438,7 +436,7 @@ def build_tracer(
             return False
         if uuid in successful_requests:
             return True
-        return bool(backend.get_state(uuid) == SUCCESS)
+        return bool(task.backend.get_state(uuid) == SUCCESS)
 
     def announce(uuid: str, args: Any, kwargs: Any, ctx: Context) -> None:
         """Tell everybody that the task is about to run."""
@@ -448,7 +446,7 @@ def build_tracer(
         if track_started and not ignores_result(ctx):
             # The pid of this child, not of the process that built the tracer.
             meta = {"pid": os.getpid(), "hostname": hostname}
-            backend.store_result(uuid, meta, STARTED, request=ctx)
+            task.backend.store_result(uuid, meta, STARTED, request=ctx)
         if before_start is not None:
             before_start(uuid, args, kwargs)
 
@@ -463,7 +461,8 @@ def build_tracer(
             _publish_callbacks(app, ctx, retval, priority)
         if ctx.chain:
             _publish_chain(app, ctx, retval, priority)
-        backend.mark_as_done(
+        # Looked up for each task: pools of threads have one back-end per thread.
+        task.backend.mark_as_done(
             uuid,
             retval,
             ctx,
@@ -507,7 +506,7 @@ def build_tracer(
         if eager:
             return
         try:
-            backend_cleanup()
+            task.backend.process_cleanup()
             process_cleanup()
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
