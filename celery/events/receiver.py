@@ -140,7 +140,9 @@ class EventReceiver(ConsumerMixin):
     ) -> Iterator[Any]:
         """Handle events as :meth:`capture` does, with a step of the iterator for each message."""
         consume: Any = self.consume
-        return iter(consume(limit=limit, timeout=timeout, wakeup=wakeup))
+        # kombu looks at the clock once in this interval only.
+        interval = 1.0 if timeout is None else min(1.0, timeout)
+        return iter(consume(limit=limit, timeout=timeout, safety_interval=interval, wakeup=wakeup))
 
     def capture(
         self, limit: int | None = None, timeout: float | None = None, wakeup: bool = True
