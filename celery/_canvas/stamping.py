@@ -65,15 +65,6 @@ def stamped(
     return result
 
 
-def inherit(options: Mapping[str, Any], stamps: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return *options* with those of a parent's *stamps* that they lack."""
-    if not stamps:
-        return dict(options)
-    own = options.get(STAMPED) or ()
-    missing = {name: value for name, value in stamps.items() if name not in own}
-    return stamped(options, missing)
-
-
 class StampingVisitor(ABC):
     """Says what is stamped on each part of a canvas.
 

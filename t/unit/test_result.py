@@ -418,6 +418,21 @@ def test_an_ignored_result_is_not_stored(app):
     assert quiet.apply((1,)).get() == 1
 
 
+def test_a_caller_that_does_not_know_waits_for_an_ignored_result(app):
+    """B-RES-048: until its timeout; send_task knows nothing of the task's own settings."""
+
+    @app.task(name="p.quiet", shared=False, ignore_result=True)
+    def quiet():
+        return 1
+
+    worker = InlineWorker(app)
+    result = app.send_task("p.quiet")
+    worker.run()
+    worker.close()
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0.01, interval=0.001)
+
+
 def test_exists_says_whether_anything_is_stored(store):
     assert store.ok(1).exists()
     assert not store.pending().exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from celery._canvas import stamping
 from celery.canvas import StampingVisitor, chain, chord, group
 
 
@@ -175,12 +174,10 @@ def test_merging_options_keeps_the_stamps_of_both(t, worker):
     assert sent.headers["stamps"] == {"a": 1, "b": 2}
 
 
-def test_inherit_adds_only_what_is_missing():
-    own = {"a": 1, "stamped_headers": ["a"], "queue": "q"}
-    assert stamping.inherit(own, {"a": 0, "b": 2}) == {
-        "a": 1,
-        "b": 2,
-        "queue": "q",
-        "stamped_headers": ["a", "b"],
-    }
-    assert stamping.inherit(own, None) == own
+def test_stamps_are_stored_with_extended_results(t, app, worker):
+    """B-CANV-078: each stamp is a key of the document, beside stamped_headers."""
+    app.conf.result_extended = True
+    result = t.ident.s(1).stamp(customer=7).apply_async()
+    worker.run()
+    meta = app.backend.get_task_meta(result.id)
+    assert (meta["customer"], meta["stamped_headers"]) == (7, ["customer"])
