@@ -29,10 +29,10 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from billiard import pool as billiard_pool
-from billiard.common import TERM_SIGNAL, TERM_SIGNAME, human_status
+from billiard.common import TERM_SIGNAL, TERM_SIGNAME
 from billiard.context import get_spawning_popen
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded
 from kombu.asynchronous import set_event_loop
 
 from celery import platforms
@@ -51,7 +51,7 @@ from celery.concurrency._packets import (
     UP,
     Spill,
 )
-from celery.concurrency.base import describe
+from celery.concurrency.base import describe, exit_status, judge
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -394,13 +394,10 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
     def _judge(self, exc: BaseException) -> ExceptionInfo:
         """Say how a job failed whose target raised *exc*."""
-        if not isinstance(exc, SystemExit):
-            return ExceptionInfo()
-        # sys.exit() in a body means this process, and the process obeys.
-        self._exit_status = exit_status(exc)
-        return describe(
-            WorkerLostError(f"Worker exited prematurely: {human_status(self._exit_status)}.")
-        )
+        if isinstance(exc, SystemExit):
+            # sys.exit() in a body means this process, and the process obeys.
+            self._exit_status = exit_status(exc)
+        return judge(exc)
 
     def _fit(self, flags: int, outcome: bytes) -> tuple[int, bytes]:
         if len(outcome) <= INLINE_LIMIT:
@@ -454,13 +451,6 @@ def _target(key: bytes) -> Callable[..., Any]:
 def invoke(target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a target that must be pickled anew for each call, such as a bound method."""
     return target(*args, **kwargs)
-
-
-def exit_status(exc: SystemExit) -> int:
-    """Return the status that the interpreter would end with."""
-    if exc.code is None:
-        return 0
-    return exc.code if isinstance(exc.code, int) else 1
 
 
 def _unsendable(exc: BaseException, value: Any) -> ExceptionInfo:

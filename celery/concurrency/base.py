@@ -15,7 +15,9 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from billiard.common import human_status
 from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils import timer2
@@ -37,6 +39,27 @@ def describe(exc: BaseException) -> ExceptionInfo:
         raise exc
     except type(exc):
         return ExceptionInfo()
+
+
+def exit_status(exc: SystemExit) -> int:
+    """Return the status that the interpreter would end with."""
+    if exc.code is None:
+        return 0
+    return exc.code if isinstance(exc.code, int) else 1
+
+
+def judge(exc: BaseException) -> ExceptionInfo:
+    """
+    Say how a call failed whose target raised *exc*, which is being handled.
+
+    ``sys.exit()`` is the end of a process that was needed, and looks the same whether the
+    process could obey (prefork) or not; a SystemExit as result would end the client's program.
+    """
+    if not isinstance(exc, SystemExit):
+        return ExceptionInfo()
+    return describe(
+        WorkerLostError(f"Worker exited prematurely: {human_status(exit_status(exc))}.")
+    )
 
 
 def report_failure(
@@ -85,8 +108,8 @@ def apply_target(
     except (WorkerShutdown, WorkerTerminate):
         # The worker's own signal handlers raise these, wherever the main thread happens to be.
         raise
-    except BaseException:  # noqa: BLE001 - border to task code; sys.exit() ends the task only
-        report_failure(ExceptionInfo(), callback, _.get("error_callback"))
+    except BaseException as exc:  # noqa: BLE001 - border to task code
+        report_failure(judge(exc), callback, _.get("error_callback"))
     else:
         if callback is not None:
             callback(result)

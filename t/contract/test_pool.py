@@ -283,8 +283,9 @@ def test_whatever_a_body_raises_ends_that_call_alone(bench: Bench, name: str) ->
     bench.ended(following)
 
     assert call.kinds == ["accepted", "failure"]
-    if name == "SystemExit" and bench.features.has_processes:
+    if name == "SystemExit":
         assert isinstance(call.error, WorkerLostError)
+        assert str(call.error) == "Worker exited prematurely: exitcode 3."
     else:
         assert type(call.error).__name__ == name
     assert following.value == 2
@@ -327,7 +328,7 @@ def test_without_an_error_callback_the_callback_hears_of_the_failure(bench: Benc
 
     failed, einfo, runtime = heard[0]
     assert (failed, runtime) == (1, 0.0)
-    assert einfo.type is SystemExit
+    assert einfo.type is WorkerLostError
 
 
 def test_stop_lets_running_calls_end(bench: Bench, tmp_path: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import pytest
+from billiard.exceptions import WorkerLostError
 
 from celery import signals
 from celery.concurrency.base import BasePool, apply_target, describe, report_failure
@@ -37,7 +39,7 @@ def test_the_caller_may_name_the_process() -> None:
     assert pids == [7, 8]
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(2), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [ValueError("no"), GeneratorExit(), KeyboardInterrupt()])
 def test_what_the_body_raises_is_reported(error: BaseException) -> None:
     failures: list[Any] = []
 
@@ -49,6 +51,23 @@ def test_what_the_body_raises_is_reported(error: BaseException) -> None:
     [einfo] = failures
     assert einfo.type is type(error)
     assert einfo.exception.exc is error
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(None, "exitcode 0"), (0, "exitcode 0"), (3, "exitcode 3"), ("bye", "exitcode 1")],
+)
+def test_an_exit_is_the_loss_of_a_worker_with_the_status_of_the_interpreter(
+    code: Any, text: str
+) -> None:
+    """B-TASK-054: WorkerLostError('Worker exited prematurely: exitcode N.')."""
+    failures: list[Any] = []
+
+    apply_target(sys.exit, (code,), error_callback=failures.append)
+
+    error = failures[0].exception.exc
+    assert isinstance(error, WorkerLostError)
+    assert str(error) == f"Worker exited prematurely: {text}."
 
 
 @pytest.mark.parametrize("kind", [WorkerShutdown, WorkerTerminate])

@@ -15,13 +15,6 @@ from celery.concurrency.base import describe
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [(None, 0), (0, 0), (3, 3), ("gone wrong", 1), (True, True)]
-)
-def test_an_exit_has_the_status_that_the_interpreter_would_give(code: Any, status: int) -> None:
-    assert _child.exit_status(SystemExit(code)) == status
-
-
-@pytest.mark.parametrize(
     ("given", "number"),
     [
         (None, signal.SIGTERM), ("", signal.SIGTERM), (9, signal.SIGKILL),
