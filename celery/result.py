@@ -68,26 +68,16 @@ def assert_will_not_block() -> None:
 
 
 @contextmanager
-def _join_will_block(blocks: bool) -> Iterator[None]:
-    before = _state.task_join_will_block()
-    _state._set_task_join_will_block(blocks)
-    try:
-        yield
-    finally:
-        _state._set_task_join_will_block(before)
-
-
-@contextmanager
 def allow_join_result() -> Iterator[None]:
     """Allow waiting for results inside a task, for the code in the ``with`` block."""
-    with _join_will_block(False):
+    with _state.join_will_block(False):
         yield
 
 
 @contextmanager
 def denied_join_result() -> Iterator[None]:
     """Make waiting for results an error, for the code in the ``with`` block."""
-    with _join_will_block(True):
+    with _state.join_will_block(True):
         yield
 
 
