@@ -25,7 +25,7 @@ from functools import cached_property
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from billiard.process import Process
+from billiard.context import Process
 from kombu.utils.functional import maybe_evaluate, reprcall
 
 from celery import __version__, platforms, signals

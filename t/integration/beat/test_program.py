@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+CELERY = (sys.executable, "-u", "-m", "celery", "-A", "t.integration.beat.proj")
 SENT = "Scheduler: Sending due task often"
 
 
@@ -21,18 +22,7 @@ class Program:
     def __init__(self, cwd, *options, **env):
         self.lines = []
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-u",
-                "-m",
-                "celery",
-                "-A",
-                "t.integration.beat.proj",
-                "beat",
-                "-l",
-                "DEBUG",
-                *options,
-            ],
+            [*CELERY, *options, "-l", "DEBUG"],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             stdout=subprocess.PIPE,
@@ -63,8 +53,8 @@ class Program:
 def beat(tmp_path):
     started = []
 
-    def start(*options, **env):
-        program = Program(tmp_path, *options, **env)
+    def start(*options, command="beat", **env):
+        program = Program(tmp_path, command, *options, **env)
         started.append(program)
         return program
 
@@ -146,3 +136,17 @@ def test_it_runs_as_a_daemon(beat, tmp_path):
     finally:
         reader.close()
     assert not (tmp_path / "pid").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_may_have_one_as_its_child(beat, tmp_path, signum):
+    """B-BEAT-042: ``worker -B`` embeds beat in a child process; its file comes from ``-s``."""
+    program = beat("-B", "-P", "solo", "-s", "embedded", command="worker")
+    program.wait_for(SENT)
+    child = next(line for line in program.lines if SENT in line)
+    assert "/Beat]" in child
+    program.end(signum)
+
+    assert "Traceback" not in program.output
+    with shelve.open(str(tmp_path / "embedded")) as store:
+        assert store["entries"]["often"].total_run_count >= 1
