@@ -380,7 +380,10 @@ class Scheduler:
             return old_schedules is new_schedules
         if set(old_schedules.keys()) != set(new_schedules.keys()):
             return False
-        return all(new_schedules[name] == entry for name, entry in old_schedules.items())
+        return all(
+            (new := new_schedules[name]) is entry or new == entry
+            for name, entry in old_schedules.items()
+        )
 
     def adjust(self, n: float, drift: float = _DRIFT) -> float:
         """Return *n* seconds, less what waking up takes."""
