@@ -593,7 +593,8 @@ class AsyncResult(ResultBase, Generic[T]):
         return _importable_class(self), self.__reduce_args__()
 
     def __reduce_args__(self) -> tuple[Any, ...]:
-        return self.id, self._backend, None, self.app, self.parent
+        # Not the app: the receiver has its own, and would get connections of a copy.
+        return self.id, self._backend, None, None, self.parent
 
 
 class ResultSet(ResultBase):
