@@ -322,6 +322,7 @@ class WorkController:
 
     def on_stopped(self) -> None:
         """Close what outlives the steps."""
+        signals.worker_shutdown.send(sender=self)
         if self.timer is not None:
             self.timer.stop()
         if self.consumer is not None:

@@ -414,7 +414,7 @@ class RabbitMQServer(Server):
 
     def disconnect_clients(self) -> None:
         """Close all connections of clients."""
-        self.ctl("close_all_connections", "closed by a test")
+        self.ctl("close_all_connections", "--global", "closed by a test")
 
     def close(self) -> None:
         """End the node and its port mapper."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -267,7 +266,7 @@ class Consumer:
         #: Timer entries of requests that wait for their ETA.
         self._held: dict[Request, Any] = {}
         #: Requests that were running when the connection was lost.
-        self.carried: weakref.WeakSet[Request] = weakref.WeakSet()
+        self.carried: set[Request] = set()
         #: Runs one turn of the loop, within some seconds; None outside of the loop.
         self.turn: Callable[[float], Any] | None = None
         self._loop_thread: int | None = None
@@ -593,7 +592,7 @@ class Consumer:
         limit = self.max_prefetch_count
         if not limit:
             return
-        self.carried = weakref.WeakSet(active_requests)
+        self.carried = set(active_requests)
         self.initial_prefetch_count = max(
             self.prefetch_multiplier, limit - len(self.carried) * self.prefetch_multiplier
         )
@@ -623,7 +622,7 @@ class Consumer:
     def on_qos_known(self) -> None:
         """Undo a reduction that the new connection can't take back."""
         if self.qos_global is False and self.pool is not None and self._was_ready:
-            self.carried = weakref.WeakSet()
+            self.carried = set()
             if self.max_prefetch_count:
                 self.initial_prefetch_count = self.max_prefetch_count
 
