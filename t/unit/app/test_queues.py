@@ -55,10 +55,14 @@ def test_messages_for_direct_queues_take_the_default_exchange():
 
 def test_queues_of_other_kinds_are_reached_through_their_exchange():
     """B-ROUT-024: and the target is declared when publishing."""
-    app = make_app(task_queues=[Queue("topical", Exchange("ex", "topic"), "a.b")])
+    app = make_app(task_queues=[Queue("topical", Exchange("topical.ex", "topic"), "a.b")])
 
-    assert destination(app, queue="topical") == ("ex", "a.b", ["topical"])
-    assert destination(app, queue="topical", routing_key="c.d") == ("ex", "c.d", ["topical"])
+    assert destination(app, queue="topical") == ("topical.ex", "a.b", ["topical"])
+    assert destination(app, queue="topical", routing_key="c.d") == (
+        "topical.ex",
+        "c.d",
+        ["topical"],
+    )
 
 
 def test_queues_may_be_listed_or_described():
