@@ -95,8 +95,7 @@ def test_a_lost_connection_is_made_anew(project_with_server):
     eventually(lambda: result.state == "SUCCESS")
     project.server.start()
     worker.wait_for(r"Connected to ", times=2, timeout_s=60)
-    project.app.pool.force_close_all()
-    project._app = None
+    project.reconnect()
 
     assert project.send("add", 1, 1).get(timeout=30) == 2
     assert worker.count(r" ready\.$") == 1
@@ -162,6 +161,7 @@ def test_a_reconnected_worker_prefetches_less_while_it_is_busy(on_rabbitmq, rabb
     worker.wait_for("Connected to ", times=2)
     on_rabbitmq.gate().touch()
     worker.wait_for("Resuming normal operations following a restart")
+    on_rabbitmq.reconnect()
 
     assert eventually(lambda: prefetch_count(on_rabbitmq) == 8)
 
@@ -188,7 +188,7 @@ def test_a_dead_broker_is_left_for_the_next_of_the_list(own_redis, redis_url):
     assert worker.count("Will retry using next failover") >= 1
 
     own_redis.conf["broker_url"] = redis_url
-    own_redis._app = None
+    own_redis.reconnect()
     assert own_redis.send("add", 1, 1).get(timeout=20) == 2
 
 
