@@ -339,7 +339,9 @@ class Celery(BrokerConnections):
         self.clock = LamportClock()
         self._local = threading.local()
         self._backend_cache: Any = None
-        self._conf_mutex, self._finalize_mutex = threading.RLock(), threading.RLock()
+        # One for both: making a task reads settings, and a handler that is told of loaded
+        # settings uses tasks. Two locks would be taken in either order.
+        self._conf_mutex = self._finalize_mutex = threading.RLock()
         self._pending: deque[PromiseProxy] = deque()
         self._pending_periodic_tasks: deque[tuple[str, Any]] = deque()
         self._pending_defaults: deque[Any] = deque()
@@ -615,7 +617,7 @@ class Celery(BrokerConnections):
         """The registry; reading it finalizes the app."""
         if not self.finalized:
             self.finalize(auto=True)
-        return self._tasks  # type: ignore[no-any-return]
+        return self._tasks
 
     def autodiscover_tasks(
         self, packages: Any = None, related_name: str | None = "tasks", force: bool = False
