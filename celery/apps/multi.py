@@ -243,7 +243,7 @@ class Node:
         return (*command[:at], *before, *command[at:], *after, *extra, *end)
 
     def _words(self, name: str, value: Any) -> list[str]:
-        return [format_opt(name, self.expander(value) if value else value)]
+        return [format_opt(name, self.expander(str(value)) if value else value)]
 
     def alive(self) -> bool:
         """Say whether its process lives."""

@@ -327,8 +327,12 @@ class Filterer:
     def start(self) -> State:
         """Look at messages until there are none, or the limit is reached."""
         consumer = self.prepare_consumer(self.create_consumer())
-        with consumer, contextlib.suppress(StopFiltering):
-            self._drain()
+        try:
+            with consumer, contextlib.suppress(StopFiltering):
+                self._drain()
+        finally:
+            # Gives back what was looked at and not removed.
+            consumer.channel.close()
         return self.state
 
     def _drain(self) -> None:
@@ -353,7 +357,9 @@ class Filterer:
 
     def create_consumer(self) -> Any:
         """Return a consumer of the queues."""
-        return self.app.amqp.TaskConsumer(self.conn, queues=self.consume_from, accept=self.accept)
+        return self.app.amqp.TaskConsumer(
+            self.conn.channel(), queues=self.consume_from, accept=self.accept
+        )
 
     def prepare_consumer(self, consumer: Any) -> Any:
         """Give the consumer what has to be done with each message, and count what waits."""

@@ -40,7 +40,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     modules, environ = set(sys.modules), dict(os.environ)
     current, default = _state._tls.current_app, _state.default_app
+    finalizers = _state._on_app_finalizers.copy()
     yield tmp_path
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(finalizers)
     for name in set(sys.modules) - modules:
         origin = getattr(sys.modules[name], "__file__", None) or ""
         if origin.startswith(str(tmp_path)):
