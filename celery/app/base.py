@@ -339,9 +339,7 @@ class Celery(BrokerConnections):
         self.clock = LamportClock()
         self._local = threading.local()
         self._backend_cache: Any = None
-        # One for both: making a task reads settings, and a handler that is told of loaded
-        # settings uses tasks. Two locks would be taken in either order.
-        self._conf_mutex = self._finalize_mutex = threading.RLock()
+        self._conf_mutex, self._finalize_mutex = threading.RLock(), threading.RLock()
         self._pending: deque[PromiseProxy] = deque()
         self._pending_periodic_tasks: deque[tuple[str, Any]] = deque()
         self._pending_defaults: deque[Any] = deque()

@@ -189,39 +189,6 @@ def test_another_thread_waits_for_the_end_of_finalization(app):
     assert seen == [True]
 
 
-def test_loading_settings_and_finalizing_do_not_wait_for_each_other():
-    """B-APP-023: a handler uses a task while another thread makes it."""
-    making = threading.Event()
-
-    class App(Celery):
-        def gen_task_name(self, name, module):
-            making.set()
-            return super().gen_task_name(name, module)
-
-    app = App("p", set_as_current=False)
-
-    @app.task(shared=False)
-    def task():
-        return 1
-
-    finalizing = threading.Thread(target=app.finalize, daemon=True)
-
-    @app.on_after_configure.connect
-    def handler(sender, **kwargs):
-        finalizing.start()
-        making.wait(0.05)  # in vain, unless the other thread can begin what it can't end
-        assert task() == 1
-
-    loading = threading.Thread(target=lambda: app.conf.timezone, daemon=True)
-    loading.start()
-    loading.join(10)
-    finalizing.join(10)
-
-    assert not loading.is_alive()
-    assert not finalizing.is_alive()
-    assert app.finalized
-
-
 @pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
 def test_a_declaration_that_fails_does_so_at_every_try(app):
     @app.task(name="p.bad", shared=False, pydantic=True)
