@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import celery.app.base  # noqa: F401 - its built-in tasks belong to every app
 from celery import _state
 
 
