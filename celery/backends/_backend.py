@@ -296,6 +296,8 @@ class Backend:
                     group_index=options.get("group_index"),
                     chord=options.get("chord"),
                     errbacks=options.get("link_error"),
+                    reply_to=options.get("reply_to"),
+                    correlation_id=step_id,
                 )
                 if store:
                     self.store_result(step_id, exc, state, traceback=traceback, request=context)

@@ -41,7 +41,10 @@ if redis.call('GET', KEYS[5]) == 'done' then return {0} end
 if redis.call('SADD', KEYS[4], ARGV[1]) == 1 then
     if ARGV[7] == '1' then
         -- A task added to the header has the index of the one that added it, and comes after it.
-        local place = ARGV[3] + redis.call('SCARD', KEYS[4]) * 1e-7
+        local place = ARGV[3]
+        if redis.call('ZCOUNT', KEYS[1], place, '(' .. (place + 1)) > 0 then
+            place = place + redis.call('SCARD', KEYS[4]) * 1e-7
+        end
         redis.call('ZADD', KEYS[1], place, ARGV[2])
     else
         redis.call('RPUSH', KEYS[1], ARGV[2])

@@ -56,6 +56,7 @@ DEFAULT_RETRIES = 3
 
 #: Classes in rows that versions before 5.7 pickled; plain values and members of groups.
 _OLD_ROW_CLASSES = {
+    ("_codecs", "encode"),  # how old protocols write bytes
     ("builtins", "set"),
     ("builtins", "frozenset"),
     ("builtins", "bytearray"),
@@ -78,6 +79,8 @@ class _OldRowUnpickler(pickle.Unpickler):
     """Reads old rows, and refuses to import anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        # The name that old protocols give to it.
+        module = "builtins" if module == "__builtin__" else module
         if (module, name) not in _OLD_ROW_CLASSES:
             raise pickle.UnpicklingError(
                 f"a stored result names {module}.{name}; add pickle to result_accept_content "
