@@ -681,18 +681,20 @@ class AMQP:
                 properties=properties,
                 retry_policy=policy,
             )
-        published = producer.publish(
+        published = self._publish(
+            producer,
             body,
-            exchange=exchange,
-            routing_key=routing_key,
-            serializer=serializer or plan.serializer,
-            compression=compression or plan.compression,
-            retry=retry,
-            retry_policy=policy,
-            delivery_mode=delivery_mode,
-            declare=declare,
-            headers=headers2,
-            **properties,
+            {
+                **properties,
+                "exchange": exchange,
+                "routing_key": routing_key,
+                "serializer": serializer or plan.serializer,
+                "compression": compression or plan.compression,
+                "delivery_mode": delivery_mode,
+                "headers": headers2,
+            },
+            declare or (),
+            policy if retry else None,
         )
         if after.receivers:
             after.send(
@@ -708,6 +710,47 @@ class AMQP:
             self._publish_sent_event(
                 event_dispatcher, producer, sent_event, queue, exchange, routing_key, retry, policy
             )
+        return published
+
+    def _publish(
+        self,
+        producer: Any,
+        body: Any,
+        options: dict[str, Any],
+        declare: Sequence[Any],
+        policy: Mapping[str, Any] | None,
+    ) -> Any:
+        """Publish, at first without what a healthy connection does not need.
+
+        kombu's retries and declarations cost more than the message itself. So a connected
+        producer tries without either, where its connection has declared the queues before;
+        only when that fails is the policy applied, from its beginning.
+        """
+        declared = _declared_by(producer)
+        if declared is not None:
+            needed = [entity for entity in declare if entity.name not in declared]
+            if policy is None:
+                published = producer.publish(body, declare=needed, retry=False, **options)
+                declared.update(entity.name for entity in needed if entity.can_cache_declaration)
+                return published
+            if not needed:
+                # The headers tell the compression, which is applied once to each body.
+                headers = dict(options["headers"])
+                connection = producer.connection
+                try:
+                    return producer.publish(body, retry=False, **options)
+                except (
+                    *connection.recoverable_connection_errors,
+                    *connection.recoverable_channel_errors,
+                    *(policy.get("retry_errors") or ()),
+                ):
+                    options["headers"] = headers
+        published = producer.publish(
+            body, declare=list(declare), retry=policy is not None, retry_policy=policy, **options
+        )
+        declared = _declared_by(producer)
+        if declared is not None:
+            declared.update(entity.name for entity in declare if entity.can_cache_declaration)
         return published
 
     def follow_up_policy(self, own: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -818,6 +861,19 @@ class AMQP:
         prefix = self.app.conf.get("broker_native_delayed_delivery_prefix") or None
         key = routing_key or queue.routing_key
         return level_name(MAX_LEVEL, prefix), calculate_routing_key(seconds, key)
+
+
+def _declared_by(producer: Any) -> set[Any] | None:
+    """Return what the connection of *producer* has declared, or None where it has none yet.
+
+    kombu keeps the set for as long as the connection lives; names of queues join its hashes.
+    """
+    connection = producer.__connection__ or producer.connection
+    # A channel exists already: asking for it does not connect.
+    if connection is None or connection._default_channel is None or not connection.connected:
+        return None
+    declared: set[Any] = connection.declared_entities
+    return declared
 
 
 def _checked_arguments(args: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
