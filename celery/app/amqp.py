@@ -737,13 +737,14 @@ class AMQP:
                 # The headers tell the compression, which is applied once to each body.
                 headers = dict(options["headers"])
                 connection = producer.connection
-                try:
-                    return producer.publish(body, retry=False, **options)
-                except (
+                worth_a_retry = (
                     *connection.recoverable_connection_errors,
                     *connection.recoverable_channel_errors,
                     *(policy.get("retry_errors") or ()),
-                ):
+                )
+                try:
+                    return producer.publish(body, retry=False, **options)
+                except worth_a_retry:
                     options["headers"] = headers
         published = producer.publish(
             body, declare=list(declare), retry=policy is not None, retry_policy=policy, **options
