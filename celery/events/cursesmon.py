@@ -375,27 +375,26 @@ class CursesMonitor:
             for name in names:
                 self.state_colors[name] = curses.color_pair(number)
 
-    def resetscreen(self) -> None:
-        """Give the terminal back."""
-        with self.lock:
-            curses.nocbreak()
-            self.win.keypad(False)
-            curses.echo()
-            curses.endwin()
-
     def nap(self) -> None:
         """Wait until the next drawing."""
         curses.napms(self.screen_delay)
 
-    @property
-    def tasks(self) -> list[tuple[str, Any]]:
-        """The tasks on the screen, by id."""
-        return list(self.state.tasks_by_time(limit=self.limit))
+    def resetscreen(self) -> None:
+        """Give the terminal back."""
+        with self.lock:
+            self.win.keypad(False)
+            for give_back in (curses.nocbreak, curses.echo, curses.endwin):
+                give_back()
 
     @property
     def workers(self) -> list[str | None]:
         """Names of the workers that live."""
         return [worker.hostname for worker in self.state.alive_workers()]
+
+    @property
+    def tasks(self) -> list[tuple[str, Any]]:
+        """The tasks on the screen, by id."""
+        return list(self.state.tasks_by_time(limit=self.limit))
 
 
 class DisplayThread(threading.Thread):
@@ -438,16 +437,14 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
 def evtop(app: Celery | None = None) -> None:
     """Run the monitor until interrupted."""
     app = _state.app_or_default(app)
-    state = app.events.State()
-    display = CursesMonitor(state, app)
+    display = CursesMonitor(app.events.State(), app)
     display.init_screen()
     refresher = DisplayThread(display)
     refresher.start()
     try:
-        capture_events(app, state, display)
-    except (KeyboardInterrupt, SystemExit):
-        # The way to leave.
-        return
+        # An interrupt is the way to leave.
+        with suppress(KeyboardInterrupt, SystemExit):
+            capture_events(app, display.state, display)
     finally:
         refresher.shutdown = True
         refresher.join(1.0)

@@ -378,7 +378,9 @@ class Task:
         else:
             state = type_.upper()
         if self._was_overtaken(state, precedence, RETRY):
-            kept = self.merge_rules.get(state, ())
+            # Only clients know where a task was sent to, and they are often late.
+            late = wire.FIELDS_OF_LATE_SENT if type_ == "sent" else ()
+            kept = self.merge_rules.get(state, late)
             new_fields = {name: new_fields[name] for name in kept if name in new_fields}
         else:
             self.state = state
