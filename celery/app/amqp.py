@@ -25,6 +25,7 @@ from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing
 
 from celery import signals
 from celery._canvas import signature as signatures
+from celery._protocol import body as wire_body
 from celery._protocol import legacy, options
 from celery._protocol import message as wire
 from celery.app import routes as task_routes
@@ -681,14 +682,18 @@ class AMQP:
                 properties=properties,
                 retry_policy=policy,
             )
+        content_type, content_encoding, payload = wire_body.dumps(
+            body, serializer or plan.serializer
+        )
         published = self._publish(
             producer,
-            body,
+            payload,
             {
                 **properties,
                 "exchange": exchange,
                 "routing_key": routing_key,
-                "serializer": serializer or plan.serializer,
+                "content_type": content_type,
+                "content_encoding": content_encoding,
                 "compression": compression or plan.compression,
                 "delivery_mode": delivery_mode,
                 "headers": headers2,

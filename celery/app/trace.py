@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from kombu.exceptions import EncodeError
-from kombu.serialization import loads as loads_message
 from kombu.serialization import prepare_accept_content
 
 from celery import _state, canvas, signals
+from celery._protocol.body import loads as loads_message
 from celery.app import _outcome
 from celery.app._context import Context
 from celery.app._outcome import (

@@ -331,7 +331,9 @@ def test_who_chooses_serializer_and_compression(app, monkeypatch):
     monkeypatch.setattr(
         Producer,
         "publish",
-        lambda self, body, serializer, compression, **kw: chosen.append((serializer, compression)),
+        lambda self, body, content_type, compression, **kw: chosen.append(
+            (content_type, compression)
+        ),
     )
     plain = app.task(name="p.plain", shared=False)(lambda: None)
     app.conf.task_compression = "bzip2"
@@ -343,7 +345,11 @@ def test_who_chooses_serializer_and_compression(app, monkeypatch):
     own.delay()
     own.apply_async(serializer="msgpack", compression="gzip")
 
-    assert chosen == [("json", "bzip2"), ("pickle", "zlib"), ("msgpack", "gzip")]
+    assert chosen == [
+        ("application/json", "bzip2"),
+        ("application/x-python-serialize", "zlib"),
+        ("application/x-msgpack", "gzip"),
+    ]
 
 
 def test_what_cannot_be_serialized_is_told_the_caller(app, add):
