@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from math import ceil
@@ -198,10 +199,8 @@ class CursesMonitor:
 
     def selection_rate_limit(self) -> None:
         """Ask for a rate limit of the selected task's type, and set it."""
-        if not self.selected_task:
-            return curses.beep()
-        task = self.state.tasks[self.selected_task]
-        if not task.name:
+        task = self._selection()
+        if task is None or not task.name:
             return curses.beep()
 
         def ask(height: int, width: int, y: int) -> None:
@@ -252,29 +251,27 @@ class CursesMonitor:
 
     def selection_info(self) -> None:
         """Show what is known about the selected task."""
-        if not self.selected_task:
-            return
-        task = self.state.tasks[self.selected_task]
-        known = task.info(extra=["state"])
-        text = "\n".join(f"{name:>15}: {value}" for name, value in known.items())
-        self._show_lines(f"Task details for {self.selected_task}", text)
-
-    def selection_traceback(self) -> None:
-        """Show the traceback of the selected task."""
-        if not self.selected_task:
-            return curses.beep()
-        task = self.state.tasks[self.selected_task]
-        if task.state not in states.EXCEPTION_STATES:
-            return curses.beep()
-        return self._show_lines(f"Traceback of {self.selected_task}", task.traceback or "")
+        if (task := self._selection()) is not None:
+            known = task.info(extra=["state"])
+            lines = (f"{name:>15}: {value}" for name, value in known.items())
+            self._show_lines(f"Task details for {task.uuid}", "\n".join(lines))
 
     def selection_result(self) -> None:
         """Show the result of the selected task."""
-        if not self.selected_task:
-            return
-        task = self.state.tasks[self.selected_task]
-        text = task.result or task.exception or "(none yet)"
-        self._show_lines(f"Result of {self.selected_task}", str(text))
+        if (task := self._selection()) is not None:
+            text = task.result or task.exception or "(none yet)"
+            self._show_lines(f"Result of {task.uuid}", str(text))
+
+    def selection_traceback(self) -> None:
+        """Show the traceback of the selected task."""
+        task = self._selection()
+        if task is None or task.state not in states.EXCEPTION_STATES:
+            curses.beep()
+        else:
+            self._show_lines(f"Traceback of {task.uuid}", task.traceback or "")
+
+    def _selection(self) -> Any:
+        return self.state.tasks[self.selected_task] if self.selected_task else None
 
     # -- drawing
 
