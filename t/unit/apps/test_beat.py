@@ -137,9 +137,9 @@ def test_a_second_beat_with_the_same_pidfile_is_refused(program, tmp_path, capsy
 
 def test_logging_is_set_up_as_asked(program, app, monkeypatch):
     calls = []
-    bind = inspect.signature(app.log.setup).bind
+    bind = inspect.signature(Logging.setup).bind
     monkeypatch.setattr(
-        app.log, "setup", lambda *args, **kw: calls.append(bind(*args, **kw).arguments)
+        app.log, "setup", lambda *args, **kw: calls.append(bind(app.log, *args, **kw).arguments)
     )
     program(loglevel="ERROR", logfile="log", redirect_stdouts=False).setup_logging()
     assert calls == [

@@ -90,7 +90,7 @@ class Backend:
     def __init__(self) -> None:
         self.marked: list[tuple[str, Any]] = []
 
-    def mark_as_done(self, task_id: str, result: Any, **kwargs: Any) -> None:
+    def mark_as_done(self, task_id: str, result: Any, *args: Any, **kwargs: Any) -> None:
         self.marked.append(("SUCCESS", result))
 
     def process_cleanup(self) -> None:
