@@ -97,6 +97,9 @@ class BaseKeyValueStoreBackend(Backend):
 
     def get_key_for_task(self, task_id: str, key: Any = "") -> Any:
         """Return the key of a task's document, *key* being a suffix."""
+        if not key and task_id and isinstance(task_id, str):
+            # The case of every task, without the conversions.
+            return self.key_t(f"{self._task_prefix}{task_id}")
         return self._key(self.task_keyprefix, task_id, key)
 
     def get_key_for_group(self, group_id: str, key: Any = "") -> Any:

@@ -949,6 +949,52 @@ def test_nothing_warns_in_an_ordinary_configuration(case):
         assert case.remake().backend.get_state(new_id()) == "PENDING"
 
 
+def test_each_thread_has_a_back_end_of_its_own_unless_it_may_be_shared(case):
+    """B-BACK-005: result_backend_thread_safe shares one; a reply queue is never shared."""
+
+    def seen_by_two_threads(app):
+        found = [app.backend]
+        thread = threading.Thread(target=lambda: found.append(app.backend))
+        thread.start()
+        thread.join(10)
+        return found
+
+    first, second = seen_by_two_threads(case.app)
+    assert first is not second
+
+    shared = case.remake(result_backend_thread_safe=True)
+    first, second = seen_by_two_threads(shared.app)
+    assert (first is second) is case.features.stores
+
+
+def test_a_shared_back_end_serves_many_threads(case):
+    """B-BACK-005."""
+    case.needs("stores")
+    shared = case.remake(result_backend_thread_safe=True)
+    got = {}
+
+    def work(number):
+        name = new_id()
+        waiting = threading.Thread(
+            target=lambda: got.update({number: shared.app.AsyncResult(name).get(timeout=30)})
+        )
+        waiting.start()
+        succeed(shared, name, number)
+        waiting.join(30)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+
+    assert got == {number: number for number in range(8)}
+
+
+def test_only_stores_that_do_not_expire_by_themselves_need_the_clean_up(case):
+    assert case.backend.supports_autoexpire is (case.features.expiry != "cleanup")
+
+
 # -- Broken connections
 
 
