@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from celery import Celery, platforms
+from celery.app.log import Logging
 from celery.apps.beat import Beat
 from celery.beat import Service
 
@@ -144,6 +145,7 @@ def test_logging_is_set_up_as_asked(program, app, monkeypatch):
     program(loglevel="ERROR", logfile="log", redirect_stdouts=False).setup_logging()
     assert calls == [
         {
+            "self": app.log,
             "loglevel": 40,
             "logfile": "log",
             "colorize": False,
