@@ -69,7 +69,8 @@ class Mingle(bootsteps.StartStopStep):
         self._close()
         self._nodes = 0
         self.send_hello(c)
-        self._tref = c.timer.call_after(REPLY_WINDOW_S, self._finish)
+        # The timer may run in another (green) thread; the connection belongs to the loop's.
+        self._tref = c.timer.call_after(REPLY_WINDOW_S, c.call_soon, (self._finish,))
 
     def send_hello(self, c: Any) -> None:
         """Broadcast who we are and what we know to be revoked."""
