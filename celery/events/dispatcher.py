@@ -86,15 +86,14 @@ class EventDispatcher:
         on_send_buffered: Callable[[], Any] | None = None,
     ) -> None:
         self.app = app = _state.app_or_default(app or self.app)
-        self.connection = connection
-        self.channel = channel
+        self.connection, self.channel = connection, channel
         self.hostname = hostname or anon_nodename()
-        self.buffer_while_offline = buffer_while_offline
-        self.buffer_group = frozenset(buffer_group or ())
-        self.buffer_limit = buffer_limit
-        self.on_send_buffered = on_send_buffered
-        self.delivery_mode = delivery_mode
         self.groups = set(groups or ())
+        self.delivery_mode = delivery_mode
+        # -- what waits, and for how long
+        self.buffer_while_offline = buffer_while_offline
+        self.buffer_group, self.buffer_limit = frozenset(buffer_group or ()), buffer_limit
+        self.on_send_buffered = on_send_buffered
         self.serializer = serializer or app.conf.event_serializer
         self.clock = app.clock
         self.pid = os.getpid()
