@@ -809,17 +809,10 @@ class ResultSet(ResultBase):
         on_interval: Callable[..., Any] | None = None,
     ) -> list[Any]:
         """Wait for all members and return their values in order; see `join`."""
+        options = dict(locals())
+        del options["self"]
         join = self.join_native if self.supports_native_join else self.join
-        return join(
-            timeout=timeout,
-            propagate=propagate,
-            interval=interval,
-            callback=callback,
-            no_ack=no_ack,
-            on_message=on_message,
-            disable_sync_subtasks=disable_sync_subtasks,
-            on_interval=on_interval,
-        )
+        return join(**options)
 
     def join(
         self,

@@ -739,19 +739,20 @@ class Celery(BrokerConnections):
                 return self._conf
             return self._load_config()
 
+    def _announce_configuring(self) -> None:
+        hook = self.on_configure
+        # A subclass may have a method in its place.
+        tell = functools.partial(hook.send, sender=self) if isinstance(hook, Signal) else hook
+        tell()
+
     def _load_config(self) -> Settings:
-        if isinstance(self.on_configure, Signal):
-            self.on_configure.send(sender=self)
-        else:
-            self.on_configure()
-        if self._config_source:
-            self.loader.config_from_object(self._config_source, silent=self._config_source_silent)
+        self._announce_configuring()
+        if source := self._config_source:
+            self.loader.config_from_object(source, silent=self._config_source_silent)
         self.configured = True
+        loaded = self.prepare_config(self.loader.conf)
         conf = detect_settings(
-            self.prepare_config(self.loader.conf),
-            self._preconf,
-            ignore_keys=self._preconf_set_by_auto,
-            prefix=self.namespace,
+            loaded, self._preconf, prefix=self.namespace, ignore_keys=self._preconf_set_by_auto
         )
         self.conf = conf
         while self._pending_defaults:
