@@ -24,17 +24,18 @@ def make_worker(app):
     return make
 
 
-def test_options_come_before_settings(app, make_worker):
+def test_options_come_before_settings(app, make_worker, tmp_path):
     app.conf.update(
         worker_prefetch_multiplier=7, task_time_limit=90, worker_max_tasks_per_child=5,
-        worker_state_db="conf.db",
+        worker_state_db=str(tmp_path / "conf.db"),
     )  # fmt: skip
     worker = make_worker(time_limit=9)
 
     assert worker.prefetch_multiplier == 7
     assert worker.time_limit == 9
     assert worker.max_tasks_per_child == 5
-    assert make_worker(statedb="opt.db").statedb == "opt.db"
+    option = str(tmp_path / "opt.db")
+    assert make_worker(statedb=option).statedb == option
 
 
 def test_a_multiplier_of_zero_is_no_limit_as_an_option_too(make_worker):
