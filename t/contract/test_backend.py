@@ -991,6 +991,34 @@ def test_a_shared_back_end_serves_many_threads(case):
     assert got == {number: number for number in range(8)}
 
 
+def test_connections_are_not_shared_with_a_forked_child(case, task_id):
+    """A pool forks children while its own process has connections."""
+    case.needs("stores")
+    if case.name == "memory":
+        pytest.skip("memory is not shared between processes")
+    succeed(case, task_id, "parent")
+    assert case.app.AsyncResult(task_id).get(timeout=10) == "parent"
+    theirs = [new_id() for _ in range(20)]
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            for name in theirs:
+                succeed(case, name, name)
+                if case.app.AsyncResult(name).get(timeout=5) != name:
+                    break
+            else:
+                status = 0
+        finally:
+            os._exit(status)
+    for _ in range(20):
+        assert case.backend.get_result(task_id) == "parent"
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    for name in theirs:
+        assert case.app.AsyncResult(name).get(timeout=5) == name
+
+
 def test_only_stores_that_do_not_expire_by_themselves_need_the_clean_up(case):
     assert case.backend.supports_autoexpire is (case.features.expiry != "cleanup")
 

@@ -405,26 +405,6 @@ def test_workers_that_start_together_make_the_tables_once(url):
     assert len(rows(url)) == 1
 
 
-@pytest.mark.postgresql
-def test_engines_are_not_shared_with_a_forked_child(postgresql_url):
-    import os
-
-    app = make(postgresql_url)
-    app.backend.mark_as_done("a", "parent")
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            app.backend.mark_as_done("b", "child")
-            status = 0 if app.backend.get_result("b") == "child" else 1
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-    assert app.backend.get_result("b") == "child"
-    assert app.backend.get_result("a") == "parent"
-
-
 def test_a_database_that_cannot_be_reached_is_named():
     app = make("postgresql+psycopg2://user:secret@127.0.0.1:1/none", result_backend_max_retries=0)
 

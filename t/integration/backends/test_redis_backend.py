@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import threading
 
@@ -211,25 +210,6 @@ def test_a_prefix_stands_before_each_key(redis_url, client):
 
     assert sorted(client.keys("*")) == [b"mine:celery-task-meta-a", b"mine:celery-taskset-meta-g"]
     assert app.AsyncResult("a").get(timeout=5) == 4
-
-
-def test_connections_are_not_shared_with_a_forked_child(app):
-    app.backend.mark_as_done("a", "parent")
-    assert app.AsyncResult("a").get(timeout=5) == "parent"
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            app.backend.mark_as_done("b", "child")
-            if app.AsyncResult("b").get(timeout=5) == "child":
-                status = 0
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-    assert app.AsyncResult("b").get(timeout=5) == "child"
-    app.backend.mark_as_done("c", "parent again")
-    assert app.AsyncResult("c").get(timeout=5) == "parent again"
 
 
 # -- Chords
