@@ -447,11 +447,18 @@ class WorkController:
         self.semaphore.acquire(self._process_task_holding_slot, req)
 
     def _process_task_holding_slot(self, req: Request) -> bool:
-        req._slot = self.semaphore.release
+        req._slot = self._release_slot
         taken = self._process_task(req)
         if not taken:
             req._slot = None
         return taken
+
+    def _release_slot(self) -> None:
+        if self.pool.is_green:
+            # Whoever ends is still counted by the pool, and may not wait for itself.
+            self.timer.call_after(0, self.semaphore.release)
+        else:
+            self.semaphore.release()
 
     # -- for remote control
 

@@ -261,6 +261,8 @@ class Consumer:
         self.channel_errors: tuple[type[BaseException], ...] = self.conninfo.channel_errors
 
         self._restart_state = restart_state(maxR=5, maxT=1)
+        #: Held while something is written to the connection, where others than the loop do so.
+        self.io_lock = threading.RLock()
         self._pending: deque[Callable[[], Any]] = deque()
         self._rate_lock = threading.RLock()
         #: Timer entries of requests that wait for their ETA.
@@ -296,6 +298,11 @@ class Consumer:
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Do as `call_soon` does; for settling a message."""
         return self.call_soon(p, *args, **kwargs)
+
+    def call_locked(self, p: Callable[..., Any], *args: Any) -> Any:
+        """Call *p*, which writes to the connection, while nobody else does."""
+        with self.io_lock:
+            return p(*args)
 
     def perform_pending_operations(self) -> None:
         """Make the calls that other threads left to the loop."""
@@ -705,7 +712,10 @@ class Consumer:
         strategies = self.strategies
         callbacks = self.on_task_message
         in_loop = self._calls_back_in_loop()
-        call_soon_ack = self.call_soon_ack
+        # Green threads may write, one at a time, while another waits to read. A thread must
+        # leave that to the loop.
+        is_green = self.pool is not None and self.pool.is_green
+        hand_over = self.call_locked if is_green else self.call_soon_ack
         on_refused = self._on_refused
 
         def on_task_received(message: Any) -> None:
@@ -733,8 +743,8 @@ class Consumer:
                     strategy(
                         message,
                         body,
-                        partial(call_soon_ack, message.ack_log_error),
-                        partial(call_soon_ack, message.reject_log_error),
+                        partial(hand_over, message.ack_log_error),
+                        partial(hand_over, message.reject_log_error),
                         callbacks,
                     )
             except (WorkerShutdown, WorkerTerminate):

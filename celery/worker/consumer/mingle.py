@@ -140,16 +140,20 @@ class Mingle(bootsteps.StartStopStep):
         else:
             logger.info("mingle: all alone")
         self._tref = None
-        self._close()
+        # Only the consumer: closing the channel closes a socket that the loop may be polling.
+        self._listen_no_more()
+
+    def _listen_no_more(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        self._ticket = None
+        if consumer is not None:
+            bootsteps._quietly(consumer.cancel)
 
     def _close(self) -> None:
         tref, self._tref = self._tref, None
         if tref is not None:
             tref.cancel()
-        consumer, self._consumer = self._consumer, None
+        self._listen_no_more()
         channel, self._channel = self._channel, None
-        self._ticket = None
-        if consumer is not None:
-            bootsteps._quietly(consumer.cancel)
         if channel is not None:
             bootsteps._quietly(channel.close)

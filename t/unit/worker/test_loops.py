@@ -66,6 +66,7 @@ def obj():
         turn=None,
         log=[],
     )
+    obj.call_locked = lambda call, *args: call(*args)
     obj.create_task_handler = lambda: "handler"
     obj.on_ready = lambda: obj.log.append("ready")
     obj.on_close = lambda: obj.log.append("closed")
