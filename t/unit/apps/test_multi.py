@@ -46,7 +46,10 @@ HOST = gethostname()
     ],
 )
 def test_nodes_are_named(words: list[str], expected: list[str]) -> None:
-    """B-CLI-038, B-CLI-039: a number is a range, other words are names, @host is kept."""
+    """B-CLI-038, B-CLI-039: a number is a range, other words are names, @host is kept.
+
+    B-CLI-040: %n in -n is the name alone, so no name has two hosts.
+    """
     assert names(*words) == expected
 
 

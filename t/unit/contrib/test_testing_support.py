@@ -157,9 +157,13 @@ def test_messages_look_like_those_of_a_broker(app: Any) -> None:
 def test_a_context_mock_is_its_own_context() -> None:
     mock = ContextMock()
 
-    with pytest.raises(KeyError), mock as inner:
-        assert inner is mock
-        raise KeyError
+    def fail_inside() -> None:
+        with mock as inner:
+            assert inner is mock
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
 
 
 class Clock:
