@@ -8,10 +8,11 @@ once into a `PublishPlan` and read again only after a setting changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from celery._protocol import body as wire_body
 from celery._protocol import legacy, options
 from celery._protocol import message as wire
 from celery.app import routes as task_routes
+from celery.app._batch import Batch, Waiting
 from celery.utils.functional import maybe_list
 from celery.utils.nodenames import anon_nodename
 from celery.utils.quorum_queues import detect_quorum_queues
@@ -685,27 +687,67 @@ class AMQP:
         content_type, content_encoding, payload = wire_body.dumps(
             body, serializer or plan.serializer
         )
+        publish_options = {
+            **properties,
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "compression": compression or plan.compression,
+            "delivery_mode": delivery_mode,
+            "headers": headers2,
+        }
+
+        announce = None
+        if after.receivers or sent_event or signals.task_sent.receivers:
+            announce = partial(
+                self._announce,
+                event_dispatcher,
+                producer,
+                name,
+                message,
+                queue,
+                exchange,
+                routing_key,
+                retry,
+                policy,
+            )
+        needed: Sequence[Any] = declare or ()
+        if type(producer) is Batch:
+            task_id = properties["correlation_id"]
+            producer.add(
+                Waiting(
+                    task_id, payload, publish_options, needed, policy if retry else None, announce
+                )
+            )
+            return None
         published = self._publish(
-            producer,
-            payload,
-            {
-                **properties,
-                "exchange": exchange,
-                "routing_key": routing_key,
-                "content_type": content_type,
-                "content_encoding": content_encoding,
-                "compression": compression or plan.compression,
-                "delivery_mode": delivery_mode,
-                "headers": headers2,
-            },
-            declare or (),
-            policy if retry else None,
+            producer, payload, publish_options, needed, policy if retry else None
         )
+        if announce is not None:
+            announce()
+        return published
+
+    def _announce(
+        self,
+        event_dispatcher: Any,
+        producer: Any,
+        name: str,
+        message: wire.Outgoing,
+        queue: Queue | None,
+        exchange: Any,
+        routing_key: str | None,
+        retry: bool,
+        policy: Mapping[str, Any],
+    ) -> None:
+        """Tell everybody that *message* was published."""
+        headers, _, body, sent_event = message
+        after = signals.after_task_publish
         if after.receivers:
             after.send(
                 sender=name,
                 body=body,
-                headers=headers2,
+                headers=headers,
                 exchange=exchange,
                 routing_key=routing_key,
             )
@@ -715,7 +757,21 @@ class AMQP:
             self._publish_sent_event(
                 event_dispatcher, producer, sent_event, queue, exchange, routing_key, retry, policy
             )
-        return published
+
+    @contextmanager
+    def batch(self, producer: Any) -> Iterator[Any]:
+        """Context manager: a stand-in for *producer* that sends task messages together.
+
+        They are sent when they are some hundreds, and at the end, but not when the block fails.
+        Where the transport can do no better, that is *producer* itself, which sends at once.
+        """
+        if type(producer) is Batch or not producer.supports_batch_publish:
+            # In a batch within a batch, the outer one sends.
+            yield producer
+            return
+        batch = Batch(producer, self._publish, _declared_by)
+        yield batch
+        batch.flush()
 
     def _publish(
         self,

@@ -983,6 +983,31 @@ class Celery(BrokerConnections):
             parent.add_trail(result)
         return result  # type: ignore[no-any-return]
 
+    def send_tasks(
+        self, signatures: Iterable[Signature], producer: Any = None, **options: Any
+    ) -> list[Any]:
+        """Send many calls at once, with few round trips where the broker can.
+
+        This is for calls that have nothing to do with each other; a `group` has a result of its
+        own beside.
+
+        Args:
+            signatures: Calls or workflows, read as they are sent.
+            producer: kombu producer; by default one from the app's pool.
+            options: Options for all of them, as of `Task.apply_async`.
+
+        Returns:
+            Their results, in order.
+
+        Raises:
+            celery.exceptions.TasksNotSent: Some did not reach the broker, or not for sure.
+        """
+        with self.producer_or_acquire(producer) as chosen, self.amqp.batch(chosen) as batch:
+            return [
+                canvas.maybe_signature(sig, app=self).apply_async(producer=batch, **options)
+                for sig in signatures
+            ]
+
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature bound to this app; see `celery.signature`."""
         kwargs["app"] = self
