@@ -231,6 +231,8 @@ class WorkController:
         )
         self.disable_rate_limits = either("worker_disable_rate_limits", disable_rate_limits)
         self.worker_lost_wait = either("worker_lost_wait", worker_lost_wait)
+        if _kw.get("disable_prefetch"):
+            conf.worker_disable_prefetch = True
 
     def _resolve_concurrency(self, wanted: Any) -> int | None:
         """Turn ``auto`` into a number, and say in the log how it came about."""

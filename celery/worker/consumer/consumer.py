@@ -273,6 +273,7 @@ class Consumer:
         self.turn: Callable[[float], Any] | None = None
         self._loop_thread: int | None = None
         self._was_ready = False
+        self._flush_due = False
 
         self.loop = loops.synloop if hub is None else loops.asynloop
         self.amqheartbeat = app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat
@@ -435,6 +436,8 @@ class Consumer:
             self.connection.collect(socket_timeout=COLLECT_SOCKET_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - the connection is dead anyway
             logger.debug("while collecting the lost connection: %r", error)
+        # From here on a failure means that the broker can't be reached, see `_on_connection_error`.
+        self.connection = None
         if self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
             for request in tuple(active_requests):
                 if request.task.acks_late and not request.acknowledged:
@@ -653,8 +656,14 @@ class Consumer:
 
     def on_send_event_buffered(self) -> None:
         """Flush the buffered events with the loop's next turn."""
-        if self.hub is not None:
-            self.hub._ready.add(self.event_dispatcher.flush)
+        if self.hub is not None and not self._flush_due:
+            self._flush_due = True
+            self.hub.call_soon(self._flush_events)
+
+    def _flush_events(self) -> None:
+        self._flush_due = False
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.flush()
 
     # -- queues
 

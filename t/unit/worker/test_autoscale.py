@@ -101,3 +101,17 @@ def test_statistics(scaler, make_request):
 
     assert scaler.info() == {"max": 4, "min": 1, "current": 1, "qty": 2}
     assert kept
+
+
+@pytest.mark.parametrize(
+    ("pool", "takes_part"),
+    [("prefork", True), ("gevent", True), ("threads", False), ("solo", False)],
+)
+def test_a_pool_of_fixed_size_is_left_alone(pool, takes_part, caplog):
+    """B-POOL-001: with a word about it."""
+    from celery.concurrency import get_implementation
+
+    worker = SimpleNamespace(autoscale=(4, 1), pool_cls=get_implementation(pool), pool=None)
+
+    assert autoscale.WorkerComponent(worker).include_if(worker) is takes_part
+    assert ("--autoscale has no effect" in caplog.text) is not takes_part

@@ -503,6 +503,7 @@ def test_a_channel_error_ends_the_worker_unless_told_otherwise(c, app, monkeypat
         starts = 0
 
         def start(self, parent):
+            parent.connection = SimpleNamespace(collect=lambda socket_timeout: None)
             self.starts += 1
             if self.starts == 3:
                 self.state = module.CLOSE
@@ -512,7 +513,6 @@ def test_a_channel_error_ends_the_worker_unless_told_otherwise(c, app, monkeypat
             pass
 
     c.channel_errors, c.connection_errors = (Refused,), (OSError,)
-    c.connection = SimpleNamespace(collect=lambda socket_timeout: None)
     app.conf.worker_cancel_long_running_tasks_on_connection_loss = True
     c.blueprint = Steps()
     with pytest.raises(Refused):
@@ -620,3 +620,26 @@ def test_an_invalid_message_is_told_of(c, make_message):
 
     assert told == [error]
     assert isinstance(c.pool, Pool)
+
+
+def test_a_broker_that_stays_away_ends_the_worker(c):
+    """B-WORK-082: also after a connection was lost, the attempts are limited."""
+
+    class Steps:
+        state = None
+
+        def start(self, parent):
+            if parent.connection is None:
+                raise OSError("cannot connect")
+            raise ConnectionError("lost")
+
+        def restart(self, parent):
+            pass
+
+    c.connection_errors = (OSError,)
+    c.app.conf.worker_cancel_long_running_tasks_on_connection_loss = True
+    c.connection = SimpleNamespace(collect=lambda socket_timeout: None)
+    c.blueprint = Steps()
+
+    with pytest.raises(OSError, match="cannot connect"):
+        c.start()
