@@ -133,7 +133,9 @@ class TellsDependents:
 
     def add_to_chord(self, chord_id: str, result: Any) -> Any:
         """Make the header of a chord one task larger."""
-        raise NotImplementedError(f"{type(self).__name__} does not support add_to_chord")
+        raise NotImplementedError(
+            f"{type(self).__name__} can't make the header of chord {chord_id} larger"
+        )
 
     def set_chord_size(self, group_id: str, chord_size: int) -> Any:
         """Note how many header tasks a chord has, where the store counts them itself."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
-from celery import states
+from celery.backends._finality import stays
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import ImproperlyConfigured
 
@@ -328,7 +328,7 @@ class CacheBackend(KeyValueStoreBackend):
         # Most tasks store once, so trying to be the first saves reading what isn't there.
         if not self._call("add", key, payload, _exptime(self.expires)):
             before = self.get(key)
-            if not before or self.decode(before)["status"] != states.SUCCESS:
+            if not before or not stays(self.decode(before)["status"], state):
                 self.set(key, payload)
         return result
 

@@ -22,6 +22,7 @@ from kombu.utils.url import maybe_sanitize_url
 from celery import states
 from celery._protocol import meta as documents
 from celery.backends._chord import Part, body_argument, dependency_error, first_failure
+from celery.backends._finality import lasting_states
 from celery.backends._redis import params, scripts
 from celery.backends._redis.params import E_LOST as E_LOST
 from celery.backends._redis.params import (
@@ -329,31 +330,33 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         payload = self._encode_document(self._document(task_id, result, state, traceback, request))
         self._check_size(payload)
         life = self.failure_expires if state == states.FAILURE else self.expires
-        self.ensure(self._store, (self.get_key_for_task(task_id), payload, life))
+        self.ensure(self._store, (self.get_key_for_task(task_id), payload, life, state))
         return result
 
-    def _store(self, key: Any, payload: Any, life: int | None) -> None:
-        """Store a document in one round trip, unless a success is stored already."""
+    def _store(self, key: Any, payload: Any, life: int | None, state: str) -> None:
+        """Store a document in one round trip, unless what is stored has to stay."""
+        lasting = lasting_states(state)
         replaceable: Any = ""
         while self._may_run_scripts:
             try:
                 outcome = self._link.run(
-                    self._store_script, (key,), payload, life or 0, replaceable
+                    self._store_script, (key,), payload, life or 0, replaceable, *lasting
                 )
             except NoPermissionError:
                 logger.warning("The Redis user may not run scripts; storing takes two round trips")
                 self._may_run_scripts = False
                 break
-            if isinstance(outcome, int) or self._is_success(outcome):
+            if isinstance(outcome, int) or self._status(outcome) in lasting:
                 return
             # It is compressed, or in a format that only Python reads.
             replaceable = outcome
         before = self._link.call("GET", key)
-        if not before or not self._is_success(before):
+        if not before or self._status(before) not in lasting:
             self._set(key, payload, life)
 
-    def _is_success(self, payload: Any) -> bool:
-        return bool(self.decode(payload)["status"] == states.SUCCESS)
+    def _status(self, payload: Any) -> str:
+        status: str = self.decode(payload)["status"]
+        return status
 
     # -- Chords
 

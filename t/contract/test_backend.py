@@ -267,6 +267,33 @@ def test_a_stored_failure_is_replaced_by_a_success(case, task_id):
     assert case.backend.get_result(task_id) == "second try"
 
 
+@pytest.mark.parametrize("end", ["FAILURE", "REVOKED"])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_retry_that_is_stored_late_does_not_hide_the_end(case, end, compression):
+    """The message of a retry is sent before RETRY is stored, so the end can come first."""
+    case.needs("stores")
+    if compression:
+        case.needs("compresses")
+    made = case.remake(result_compression=compression)
+    name = new_id()
+    error = ValueError("the end")
+    made.backend.mark_as_failure(name, error, request=made.request(name), state=end)
+    made.backend.mark_as_retry(name, KeyError("first try"), request=made.request(name))
+
+    assert made.backend.get_state(name) == end
+    succeed(made, name, "a later run")
+    assert made.backend.get_result(name) == "a later run"
+
+
+def test_a_new_run_of_a_failed_task_shows_that_it_runs(case, task_id):
+    """B-RES-009: a later state overwrites the former."""
+    case.needs("stores")
+    fail(case, task_id, ValueError("first run"))
+    case.backend.store_result(task_id, None, states.STARTED, request=case.request(task_id))
+
+    assert case.backend.get_state(task_id) == states.STARTED
+
+
 def test_a_success_whose_value_looks_like_a_document_is_final(case, task_id):
     case.needs("stores")
     succeed(case, task_id, {"status": "FAILURE"})

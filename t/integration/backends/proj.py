@@ -9,6 +9,8 @@ import time
 
 from celery import Celery
 from celery.exceptions import Ignore, Reject
+from celery.signals import after_task_publish
+from t.harness.servers import wait_until
 
 app = Celery("proj", set_as_current=False)
 app.conf.update(json.loads(os.environ.get("T_WORKER_CONF", "{}")))
@@ -42,6 +44,19 @@ def boom(*args):
 @app.task(bind=True, max_retries=1, default_retry_delay=0)
 def boom_after_retry(self):
     raise self.retry(exc=KeyError("again"))
+
+
+@app.task(bind=True, max_retries=1, default_retry_delay=0)
+def outrun(self):
+    raise self.retry(exc=KeyError("again"))
+
+
+@after_task_publish.connect(sender=outrun.name, weak=False)
+def let_the_retry_overtake(headers=None, **kwargs):
+    """Hold the first attempt, whose state is not stored yet, until the second one has ended."""
+    if headers["retries"]:
+        result = app.AsyncResult(headers["id"])
+        wait_until(result.ready, "the second attempt", timeout_s=10)
 
 
 @app.task

@@ -184,6 +184,18 @@ def test_a_failed_chain_is_stored_to_its_end(store):
     assert result.parent.parent.parent.get(timeout=5) == 2
 
 
+def test_an_attempt_that_is_overtaken_by_its_retry_does_not_hide_the_end(store):
+    """The message of a retry is sent before RETRY is stored; its end may be stored in between."""
+    result = proj.outrun.delay()
+
+    with pytest.raises(KeyError, match="again"):
+        result.get(timeout=PATIENCE_S)
+    # Whatever the first attempt stores comes before its next task.
+    for _ in range(6):
+        proj.add.delay(1, 1).get(timeout=PATIENCE_S)
+    assert proj.app.AsyncResult(result.id).state == "FAILURE"
+
+
 def test_states_are_seen_on_the_way(store):
     """B-RES-004, B-RES-024: STARTED with pid and hostname, PROGRESS, SUCCESS."""
     if store != "redis":
