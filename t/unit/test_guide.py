@@ -7,15 +7,29 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
 
 GUIDE = Path(__file__).parents[2] / "docs" / "userguide"
 PYTHON_BLOCK = re.compile(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def logging_left_alone() -> Iterator[None]:
+    """Have workers set up no logging, which all tests share."""
+
+    def nothing(**kwargs: Any) -> None:
+        """Take the set-up over."""
+
+    setup_logging.connect(nothing)
+    yield
+    setup_logging.disconnect(nothing)
 
 
 def blocks(page: str) -> list[str]:
