@@ -167,11 +167,12 @@ def test_task_events_are_switched_on_and_off(cluster: Cluster) -> None:
     """B-EVT-007, B-EVT-027: only after enable_events."""
     with cluster.worker("-n", "w1@lab", "-P", "solo"), cluster.monitor() as monitor:
         control = cluster.app.control
-        assert control.enable_events(reply=True) == [{"w1@lab": {"ok": "task events enabled"}}]
+        how: dict[str, Any] = {"reply": True, "timeout": PATIENCE_S, "limit": 1}
+        assert control.enable_events(**how) == [{"w1@lab": {"ok": "task events enabled"}}]
         seen = cluster.app.send_task("proj.add", (1, 2))
         monitor.wait_for(lambda: "task-succeeded" in monitor.of_task(seen.id), "task events")
 
-        assert control.disable_events(reply=True) == [{"w1@lab": {"ok": "task events disabled"}}]
+        assert control.disable_events(**how) == [{"w1@lab": {"ok": "task events disabled"}}]
         unseen = cluster.app.send_task("proj.add", (1, 2))
         assert unseen.get(timeout=PATIENCE_S) == 3
         control.heartbeat()
