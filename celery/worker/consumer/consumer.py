@@ -61,6 +61,12 @@ logger = get_logger(__name__)
 #: Seconds allowed for what a lost connection leaves behind.
 COLLECT_SOCKET_TIMEOUT = 5.0
 
+#: Seconds that an AMQP broker may take to answer a command, where heartbeats don't say less.
+ANSWER_TIMEOUT_S = 30.0
+
+#: Missed heartbeats after which a broker counts as gone.
+SILENT_BEATS = 2
+
 CONNECTION_RETRY = (
     "consumer: Connection to broker lost. Trying to re-establish the connection... (%s)"
 )
@@ -530,7 +536,13 @@ class Consumer:
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         """Return a connection to consume from."""
-        return self.ensure_connected(self.app.connection_for_read(heartbeat=heartbeat))
+        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        if heartbeat and connection.transport.driver_name == "py-amqp":
+            # While the loop waits for the answer to a command it can't look at heartbeats, so
+            # that wait has to end by itself when the network swallows the command.
+            bound = {"read_timeout": min(SILENT_BEATS * heartbeat, ANSWER_TIMEOUT_S)}
+            connection.transport_options = {**bound, **(connection.transport_options or {})}
+        return self.ensure_connected(connection)
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """Return a connection to publish to."""
