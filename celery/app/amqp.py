@@ -511,6 +511,9 @@ class AMQP:
             expires_text, ttl = options.header_expires(
                 expires, lambda: now or self._now(timezone), timezone or self.app.timezone
             )
+            if chord or chain:
+                # A broker drops what has expired without a word; then a chord would wait for ever.
+                ttl = None
         if root_id is None:
             root_id = task_id
         embedded = (

@@ -893,6 +893,7 @@ class Celery(BrokerConnections):
             )
         task_id = task_id or uuid()
         producer = producer or publisher
+        replaced: Any = None
         stamped_headers = options.pop("stamped_headers", None)
         stamps = (
             {key: options.pop(key) for key in stamped_headers if key in options}
@@ -906,7 +907,7 @@ class Celery(BrokerConnections):
             request = parent.request
             if request.id == task_id:
                 # A retry or a replacement: it takes the place of the running call.
-                parent = None
+                parent, replaced = None, request
             if root_id is None:
                 root_id = request.root_id or request.id
             if parent_id is None and parent is not None:
@@ -976,6 +977,8 @@ class Celery(BrokerConnections):
             if result_backend is not None:
                 result_backend.on_task_call(chosen, task_id)
             amqp.send_task_message(chosen, name, message, **options)
+        if replaced is not None:
+            replaced._replaced = True
         result = (result_cls or self.AsyncResult)(task_id)
         # The caller knows whether there will be anything to wait for.
         result.ignored = bool(ignore_result)

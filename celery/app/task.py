@@ -717,6 +717,7 @@ class Task:
             parent_id=request.parent_id,
         )
         sig.delay()
+        request._replaced = True
         raise Ignore("Replaced by new task")
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:

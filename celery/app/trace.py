@@ -208,7 +208,9 @@ class TraceInfo:
         return self._log_error(task, req, ExceptionInfo(internal=True))
 
     def handle_ignore(self, task: Task, req: Context, **kwargs: Any) -> Any:
-        """Log an `Ignore`; nothing is stored."""
+        """Log an `Ignore`; nothing is stored, but no chord must wait for its value."""
+        if (req.chord or req.chain) and not (req.is_eager or req._replaced):
+            task.backend.on_no_value(req, repr(self.retval))
         return self._log_error(task, req, ExceptionInfo(internal=True))
 
     def handle_retry(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import traceback as tracebacks
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import states
 from celery.backends import _errbacks
@@ -39,6 +39,8 @@ class TellsDependents:
             """Store a state."""
             ...
 
+        counts_unstored_parts: ClassVar[bool]
+        get_task_meta: Callable[..., dict[str, Any]]
         mark_as_failure: Callable[..., None]
 
     # -- Failing what never runs
@@ -69,11 +71,36 @@ class TellsDependents:
                     reply_to=options.get("reply_to"),
                     correlation_id=step_id,
                 )
-                if store:
+                if store or (context.chord and not self.counts_unstored_parts):
                     self.store_result(step_id, exc, state, traceback=traceback, request=context)
                 if context.chord:
                     self.on_chord_part_return(context, state, exc)
             parent_id = link["options"].get("task_id") or parent_id
+
+    def on_no_value(self, request: Any, how: str) -> None:
+        """Let a chord know that waits for the value of a task that ended without a state.
+
+        What the task has stored itself counts; else the chord fails.
+
+        Args:
+            request: Context of the task.
+            how: How it ended.
+        """
+        if request.chord:
+            stored = self.get_task_meta(request.id, cache=False)
+            if stored["status"] in states.READY_STATES:
+                self.on_chord_part_return(request, stored["status"], stored["result"])
+                return
+        elif not any(
+            step.options.get("chord")
+            for link in request.chain or ()
+            for step in self.app.signature(link).awaited()
+        ):
+            return
+        error = ChordError(f"Dependency {request.id} raised {how}")
+        self.mark_as_failure(
+            request.id, error, request=request, store_result=False, call_errbacks=False
+        )
 
     def chord_error_from_stack(self, callback: Signature, exc: BaseException | None = None) -> Any:
         """Fail the body *callback* of a chord with *exc*, or with the error being handled."""
