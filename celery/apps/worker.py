@@ -325,6 +325,8 @@ def _shutdown_handler(
     def on_signal(*args: Any) -> None:
         set_in_sighandler(True)
         try:
+            # First of all: another signal may interrupt this handler after any line.
+            _ask(how, exitcode)
             if callback is not None:
                 callback(worker)
             if current_process()._name == "MainProcess":
@@ -332,7 +334,6 @@ def _shutdown_handler(
             signals.worker_shutting_down.send(
                 sender=worker.hostname, sig=sig, how=how, exitcode=exitcode
             )
-            _ask(how, exitcode)
         finally:
             set_in_sighandler(False)
 

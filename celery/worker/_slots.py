@@ -3,6 +3,10 @@
 Requests wait here, in the main process, rather than in the pool, so that one revoked or
 expired while it waited is noticed when its turn comes, and so that a stopping worker can
 give waiting messages back.
+
+While tasks are short, a process would idle between two of them for about as long as one
+takes. So a pool that can give back what it has not begun gets some more than it can run;
+as soon as tasks take longer it no longer does.
 """
 
 from __future__ import annotations
@@ -12,6 +16,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+#: Tasks that take fewer seconds than this on average are short.
+SHORT_S = 0.01
+
+#: Weight of the latest task in that average: some twenty short ones in a row are enough.
+_WEIGHT = 0.2
+
 
 class Slots:
     """A counting semaphore whose waiters are functions, called when their turn comes.
@@ -20,52 +30,65 @@ class Slots:
 
     Args:
         limit: Slots at the start.
+        depth: Further slots for each of these while tasks are short.
     """
 
-    __slots__ = ("_lock", "_waiting", "limit", "taken")
+    __slots__ = ("_lock", "_pace_s", "_waiting", "depth", "extra", "limit", "taken")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, depth: int = 0) -> None:
         self.limit = limit
+        self.depth = depth
+        self.extra = 0
         self.taken = 0
-        self._waiting: deque[tuple[Callable[[Any], Any], Any]] = deque()
+        self._pace_s = 1.0
+        self._waiting: deque[tuple[Callable[[Any], Any], Any, bool]] = deque()
         self._lock = threading.Lock()
 
-    def acquire(self, callback: Callable[[Any], Any], argument: Any) -> bool:
-        """Call ``callback(argument)`` now when a slot is free, else when one becomes free.
+    def acquire(self, callback: Callable[[Any], Any], argument: Any, strict: bool = False) -> None:
+        """Call ``callback(argument)`` as soon as there is a slot, in order of arrival.
 
         The callback answers False when it does not need the slot after all.
 
-        Returns:
-            Whether it was called now.
+        Args:
+            strict: Don't use one of the further slots: it has to be known when it begins.
         """
         with self._lock:
-            if self.taken >= self.limit:
-                self._waiting.append((callback, argument))
-                return False
-            self.taken += 1
-        if callback(argument) is False:
-            self.release()
-        return True
+            self._waiting.append((callback, argument, strict))
+        self._hand_out()
 
-    def release(self) -> None:
-        """Give a slot back, which goes to whoever waits longest."""
-        while True:
+    def release(self, runtime_s: float | None = None) -> None:
+        """Give a slot back.
+
+        Args:
+            runtime_s: How long the task took, where that is known.
+        """
+        with self._lock:
+            self.taken = max(self.taken - 1, 0)
+            if runtime_s is not None and self.depth:
+                self._pace_s += (runtime_s - self._pace_s) * _WEIGHT
+                self.extra = self.limit * self.depth if self._pace_s < SHORT_S else 0
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._waiting:
             with self._lock:
-                if self.taken > self.limit or not self._waiting:
-                    self.taken = max(self.taken - 1, 0)
+                if not self._waiting:
                     return
-                callback, argument = self._waiting.popleft()
-            if callback(argument) is not False:
-                return
+                callback, argument, strict = self._waiting[0]
+                if self.taken >= (self.limit if strict else self.limit + self.extra):
+                    return
+                self._waiting.popleft()
+                self.taken += 1
+            if callback(argument) is False:
+                with self._lock:
+                    self.taken = max(self.taken - 1, 0)
 
     def resize(self, limit: int) -> None:
         """Set the number of slots; more of them are handed out at once."""
         with self._lock:
             self.limit = max(limit, 0)
-            extra = min(self.limit - self.taken, len(self._waiting))
-            self.taken += max(extra, 0)
-        for _ in range(extra):
-            self.release()
+            self.extra = self.limit * self.depth if self.extra else 0
+        self._hand_out()
 
     def grow(self, n: int = 1) -> None:
         """Add *n* slots."""
@@ -75,10 +98,15 @@ class Slots:
         """Take *n* slots away, as they become free."""
         self.resize(self.limit - n)
 
+    def stay_strict(self) -> None:
+        """Hand out no further slots any more."""
+        with self._lock:
+            self.depth = self.extra = 0
+
     def clear(self) -> list[Any]:
         """Forget those that wait, and return their arguments."""
         with self._lock:
-            waiting = [argument for _, argument in self._waiting]
+            waiting = [argument for _, argument, _ in self._waiting]
             self._waiting.clear()
         return waiting
 

@@ -29,6 +29,9 @@ W_POOL_SETTING = (
     "the settings are read, so give the pool on the command line, with -P."
 )
 
+#: Tasks that a pool of processes is given ahead, for each process, while tasks are short.
+FURTHER_SLOTS = 2
+
 #: Longest nap of the timer in an event loop, in seconds.
 MAX_TIMER_INTERVAL_S = 10.0
 
@@ -153,7 +156,7 @@ class Pool(bootsteps.StartStopStep):
             app=w.app,
         )
         if _runs_elsewhere(w.pool_cls):
-            w.semaphore = Slots(processes)
+            w.semaphore = Slots(processes, depth=FURTHER_SLOTS if pool.uses_semaphore else 0)
             w.process_task = w._process_task_in_slot
         _set_task_join_will_block(pool.task_join_will_block)
         return pool

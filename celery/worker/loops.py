@@ -77,6 +77,7 @@ def asynloop(
                 if qos.prev != qos.value:
                     qos.update()
                 turn(None)
+                obj.recall_revoked()
                 if obj.carried:
                     obj.restore_prefetch()
                 check()

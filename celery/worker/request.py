@@ -396,6 +396,10 @@ class Request:
         """Say whether the task is no longer wanted."""
         return self._expires is not None and datetime.now(UTC) > self._expires
 
+    def is_revoked(self) -> bool:
+        """Say whether its id or one of its stamps is revoked."""
+        return self.id in revoked_tasks or self._revoked_stamp() is not None
+
     def revoked(self) -> bool:
         """Say whether the task must not run; if so it is settled, stored and announced."""
         if self._expires is None and self.id not in revoked_tasks and not revoked_stamps:
@@ -499,6 +503,8 @@ class Request:
         # Stored first: should this process die in between, the message comes again.
         if stores_failure(end, told):
             self._store_failure(end, exc, exc_info)
+        elif end is End.REJECTED_TO_REQUEUE and told is not Settlement.REQUEUE:
+            self._tell_chord(exc)
         self._tell(told)
         if send_failed_event and not (told is Settlement.REQUEUE and end is not End.TIMED_OUT):
             self.send_event(
@@ -564,6 +570,15 @@ class Request:
             traceback=_text(einfo.traceback),
             einfo=einfo,
         )
+
+    def _tell_chord(self, exc: BaseException) -> None:
+        """Let the chord know that the task will not come again, though it asked to."""
+        context = self._context
+        if context.chord or context.chain:
+            try:
+                self._task.backend.on_no_value(context, repr(exc))
+            except Exception:
+                logger.exception("Cannot store that task %s was rejected", self.id)
 
     def _try_again(self, exc: BaseException) -> bool:
         """Publish the task anew after a lost process; false when it may not be, or can't."""
@@ -695,6 +710,11 @@ class Request:
         """Say whether the pool has it and will call back."""
         job = self._job
         return job is not None and not getattr(job, "ready", bool)()
+
+    def withdraw(self) -> bool:
+        """Take it back from the pool; false if it has begun, or can't be taken back."""
+        withdraw = getattr(self._job, "withdraw", None)
+        return withdraw is not None and self.time_start is None and bool(withdraw())
 
     def free_slot(self) -> None:
         """Give back the slot of the pool that it holds, if any."""
@@ -853,7 +873,7 @@ def create_request_cls(
                 self._job = None
                 release, self._slot = self._slot, None
                 if release is not None:
-                    release()
+                    release(answer[2])
 
         TaskRequest._on_pool_success = on_pool_success
     TaskRequest.__name__ = base.__name__

@@ -446,7 +446,9 @@ class WorkController:
 
     def _process_task_in_slot(self, req: Request) -> None:
         """Hand *req* to the pool as soon as a slot is free."""
-        self.semaphore.acquire(self._process_task_holding_slot, req)
+        self.semaphore.acquire(
+            self._process_task_holding_slot, req, getattr(req, "expires", None) is not None
+        )
 
     def _process_task_holding_slot(self, req: Request) -> bool:
         req._slot = self._release_slot
@@ -455,12 +457,12 @@ class WorkController:
             req._slot = None
         return taken
 
-    def _release_slot(self) -> None:
+    def _release_slot(self, runtime_s: float | None = None) -> None:
         if self.pool.is_green:
             # Whoever ends is still counted by the pool, and may not wait for itself.
             self.timer.call_after(0, self.semaphore.release)
         else:
-            self.semaphore.release()
+            self.semaphore.release(runtime_s)
 
     # -- for remote control
 

@@ -279,6 +279,8 @@ class Consumer:
         self.turn: Callable[[float], Any] | None = None
         self._loop_thread: int | None = None
         self._was_ready = False
+        #: Sizes of the registers of revoked ids and stamps when last looked at.
+        self._revoked_seen = (0, 0)
         self._flush_due = False
 
         self.loop = loops.synloop if hub is None else loops.asynloop
@@ -456,6 +458,23 @@ class Consumer:
         """Cancel every request that is running; what that means is up to each."""
         for request in tuple(active_requests):
             self._cancel(request)
+
+    def recall_revoked(self) -> None:
+        """Take back from the pool what it has not begun and what was revoked meanwhile."""
+        slots = getattr(self.controller, "semaphore", None)
+        if slots is None or slots.taken <= slots.limit:
+            return
+        seen = len(state.revoked), sum(map(len, state.revoked_stamps.values()))
+        if seen == self._revoked_seen:
+            return
+        self._revoked_seen = seen
+        if seen[0] >= state.revoked.maxlen:
+            # The set forgets one for each that it takes, so its size tells no more.
+            slots.stay_strict()
+        for request in list(reserved_requests):
+            if request.is_revoked() and request.withdraw():
+                request.revoked()
+                request.free_slot()
 
     def is_busy(self) -> bool:
         """Say whether the pool has a task that began, or is about to."""

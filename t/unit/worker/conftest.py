@@ -52,6 +52,8 @@ class Eventer:
 
 
 class Job:
+    withdraw: Any = None
+
     def __init__(self) -> None:
         self.done = False
 

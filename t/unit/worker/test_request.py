@@ -386,7 +386,7 @@ def test_a_slot_is_given_back_however_it_ends(make_request):
     ):
         released = []
         request = accept(make_request())
-        request._slot = lambda released=released: released.append(1)
+        request._slot = lambda runtime=None, released=released: released.append(1)
         end(request)
         request._on_pool_failure(einfo(WorkerLostError("again")))
 
@@ -396,7 +396,7 @@ def test_a_slot_is_given_back_however_it_ends(make_request):
 def test_a_soft_limit_keeps_the_slot(make_request):
     released = []
     request = accept(make_request())
-    request._slot = lambda: released.append(1)
+    request._slot = lambda runtime=None: released.append(1)
     request._on_pool_timeout(True, 1.0)
 
     assert released == []

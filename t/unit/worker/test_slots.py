@@ -62,6 +62,51 @@ def test_those_who_wait_can_be_sent_away():
     assert slots.taken == 0
 
 
+def short_tasks(slots, n=30):
+    for _ in range(n):
+        slots.acquire(lambda argument: True, None)
+        slots.release(0.001)
+
+
+def test_short_tasks_are_handed_out_ahead():
+    slots, ran = Slots(2, depth=2), []
+    short_tasks(slots)
+    for number in range(10):
+        slots.acquire(ran.append, number)
+    assert ran == [0, 1, 2, 3, 4, 5]
+
+    slots.release(5.0)
+    assert ran == [0, 1, 2, 3, 4, 5]
+    for _ in range(4):
+        slots.release()
+    assert ran == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_one_that_may_expire_is_not_handed_out_ahead():
+    """B-WORK-038: it has to be looked at when it begins."""
+    slots, ran = Slots(1, depth=2), []
+    short_tasks(slots)
+    slots.acquire(ran.append, "a")
+    slots.acquire(ran.append, "expires", strict=True)
+    slots.acquire(ran.append, "b")
+    assert ran == ["a"]
+
+    slots.release(0.001)
+    assert ran == ["a", "expires", "b"]
+
+
+def test_without_depth_and_after_a_change_of_mind_the_limit_is_strict():
+    strict, changed = Slots(1), Slots(1, depth=2)
+    short_tasks(strict)
+    short_tasks(changed)
+    assert changed.extra == 2
+    changed.grow()
+    assert changed.extra == 4
+    changed.stay_strict()
+
+    assert (strict.extra, changed.extra) == (0, 0)
+
+
 @given(st.lists(st.sampled_from(["acquire", "release", "grow", "shrink"]), max_size=60))
 def test_nobody_waits_while_a_slot_is_free(steps):
     slots, ran = Slots(2), []

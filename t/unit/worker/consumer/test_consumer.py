@@ -643,3 +643,39 @@ def test_a_broker_that_stays_away_ends_the_worker(c):
 
     with pytest.raises(OSError, match="cannot connect"):
         c.start()
+
+
+def test_what_is_revoked_is_taken_back_from_the_pool_unless_it_began(c, make_request, pool):
+    """B-WORK-041: tasks that the pool was given ahead."""
+    waiting, begun, other = make_request(), make_request(), make_request()
+    freed = []
+    for request in (waiting, begun, other):
+        state.task_reserved(request)
+        request.execute_using_pool(pool)
+        request._slot = lambda request=request: freed.append(request)
+    begun.on_accepted(7, 0.0)
+    waiting._job.withdraw = other._job.withdraw = begun._job.withdraw = lambda: True
+    c.controller.semaphore.taken = 3
+    c.recall_revoked()
+    state.revoked.add(waiting.id)
+    state.revoked.add(begun.id)
+    c.recall_revoked()
+    c.recall_revoked()
+
+    assert freed == [waiting]
+    assert waiting.acknowledged
+    assert waiting not in state.reserved_requests
+    assert begun in state.active_requests
+
+
+def test_revoked_stamps_count_too(c, make_request, pool):
+    """B-WORK-045."""
+    request = make_request(stamped_headers=["k"], stamps={"k": ["v"]})
+    state.task_reserved(request)
+    request.execute_using_pool(pool)
+    request._job.withdraw = lambda: True
+    c.controller.semaphore.taken = 3
+    state.revoked_stamps["k"] = ["v"]
+    c.recall_revoked()
+
+    assert request.acknowledged
