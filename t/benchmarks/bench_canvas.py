@@ -267,17 +267,19 @@ def main(arguments: list[str]) -> None:
         os._exit(0)
     pythons = [sys.executable, *([given.against] if given.against else [])]
     figures: dict[tuple[str, int], dict[str, list[Any]]] = {}
-    for _ in range(given.rounds):
-        for python in pythons:
-            for name, n, figure in _round(python, names):
-                figures.setdefault((name, n), {}).setdefault(python, []).append(figure)
-    for (name, n), found in figures.items():
-        unit = {**SENT, **RUN}[name][2]
-        best = [_best(found.get(python, ["-"])) for python in pythons]
-        line = f"{name:24} {n:>6}" + "".join(f"{_shown(one, unit):>22}" for one in best)
-        if len(best) > 1 and not any(isinstance(one, str) for one in best):
-            line += f"{best[1] / best[0]:>9.1f}x"
-        print(line)
+    for case in names:
+        for _ in range(given.rounds):
+            for python in pythons:
+                for name, n, figure in _round(python, [case]):
+                    figures.setdefault((name, n), {}).setdefault(python, []).append(figure)
+        for (name, n), found in figures.items():
+            unit = {**SENT, **RUN}[name][2]
+            best = [_best(found.get(python, ["-"])) for python in pythons]
+            line = f"{name:24} {n:>6}" + "".join(f"{_shown(one, unit):>22}" for one in best)
+            if len(best) > 1 and not any(isinstance(one, str) for one in best):
+                line += f"{best[1] / best[0]:>9.1f}x"
+            print(line, flush=True)
+        figures.clear()
 
 
 if __name__ == "__main__":

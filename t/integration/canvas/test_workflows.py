@@ -1,0 +1,87 @@
+"""Generated workflows run by a real worker give what the reference says, on both brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from celery import Celery
+from celery.canvas import chain, chord
+from t.harness.flows import (
+    FLOWS,
+    ids_in,
+    piped,
+    piped_backwards,
+    signature_of,
+    value_of,
+)
+from t.harness.worker import Journal, WorkerProcess, eventually
+from t.integration.canvas.proj import LEDGER_VARIABLE, make_app
+
+WAIT_S = 30
+
+#: Chords in chords in chains, five deep.
+DEEP = ("task", 1)
+for _number in range(5):
+    DEEP = ("chain", [("task", 2), ("chord", [DEEP, ("fixed", 3), ("task", 4)]), ("task", 5)])
+
+
+class Site:
+    """A client, and the ledger of a worker that runs its workflows."""
+
+    def __init__(self, app: Celery, journal: Journal) -> None:
+        self.app = app
+        self.journal = journal
+        self.read = 0
+
+    def ran(self, count: int) -> list[str]:
+        """Wait for *count* tasks to have run since the last call; return the ids."""
+        lines = eventually(lambda: found if len(found := self.new()) >= count else None)
+        self.read += len(lines)
+        return [line.removeprefix("ran ") for line in lines]
+
+    def new(self) -> list[str]:
+        return self.journal.lines[self.read :]
+
+
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def site(request, redis_server, tmp_path_factory) -> Iterator[Site]:
+    redis = f"redis://127.0.0.1:{redis_server.port}"
+    if request.param == "redis":
+        broker, backend = f"{redis}/10", f"{redis}/11"
+    else:
+        broker = request.getfixturevalue("rabbitmq_server").new_url()
+        backend = f"{redis}/12"
+    conf = {"broker_url": broker, "result_backend": backend}
+    journal = Journal(tmp_path_factory.mktemp("flows") / "ledger")
+    app = make_app(conf)
+    env = {LEDGER_VARIABLE: str(journal)}
+    with WorkerProcess("-c", "2", conf=conf, app="t.integration.canvas.proj", env=env):
+        yield Site(app, journal)
+    app.close()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@example(flow=DEEP, sequence=chain)
+@example(flow=DEEP, sequence=piped_backwards)
+@given(flow=FLOWS, sequence=st.sampled_from([chain, piped, piped_backwards]))
+def test_a_workflow_gives_its_value_and_runs_with_the_ids_it_was_given(site, flow, sequence):
+    """B-CANV-046, B-CANV-050, B-CANV-054: and whichever way its chains are joined."""
+    sig = signature_of(site.app, flow, sequence)
+    promised = sig.freeze()
+    ids = ids_in(sig)
+    result = sig.apply_async((0,))
+    assert result.get(timeout=WAIT_S) == value_of(flow, 0)
+    assert promised.get(timeout=WAIT_S) == value_of(flow, 0)
+    assert sorted(site.ran(len(ids))) == sorted(ids)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 100, 10_000])
+def test_a_chord_counts_headers_of_any_size(site, size):
+    """B-CANV-050, B-CANV-051: the body gets all values, in the order of the header."""
+    ident = site.app.tasks["flow.ident"]
+    result = chord([ident.s(n) for n in range(size)])(site.app.tasks["flow.in_order"].s())
+    assert result.get(timeout=120) == size
