@@ -21,7 +21,6 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
-from operator import attrgetter
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +46,7 @@ from celery.utils.nodenames import gethostname
 from celery.utils.saferepr import saferepr
 from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
 from celery.worker import state
+from celery.worker._fields import MessageFields
 from celery.worker._settle import End, Settlement, resolve, settle, stores_failure
 
 if TYPE_CHECKING:
@@ -72,25 +72,7 @@ def tz_or_local(tzinfo: tzinfo | None = None) -> tzinfo:
     return timezone.tz_or_local(tzinfo)
 
 
-def _slot(name: str, doc: str, *, writable: bool = False) -> Any:
-    """Return a property that shows the private slot *name*."""
-
-    def put(self: Request, value: Any) -> None:
-        setattr(self, name, value)
-
-    return property(attrgetter(name), put if writable else None, doc=doc)
-
-
-def _header(name: str, doc: str, default: Any = None) -> Any:
-    """Return a property that shows the field *name* of the message."""
-
-    def read(self: Request) -> Any:
-        return self._request_dict.get(name, default)
-
-    return property(read, doc=doc)
-
-
-class Request:
+class Request(MessageFields):
     """A received task message and what became of it.
 
     Args:
@@ -227,108 +209,6 @@ class Request:
             return moment  # type: ignore[no-any-return]  # parsed from text
         except (AttributeError, ValueError, TypeError, OverflowError) as exc:
             raise InvalidTaskError(f"invalid {what} value {value!r}: {exc}") from exc
-
-    # -- what the message says
-
-    message = _slot("_message", "The kombu message.")
-    app = _slot("_app", "The app that the worker belongs to.")
-    task = _slot("_task", "The task object.")
-    body = _slot("_body", "What the pool gets: to be decoded, unless `content_type` is None.")
-    content_type = _slot("_content_type", "Content type of the body, None when it is decoded.")
-    content_encoding = _slot("_content_encoding", "Encoding of the body, None when it is decoded.")
-    request_dict = _slot("_request_dict", "Fields from which the request context is built.")
-    utc = _slot("_utc", "Whether naive times of the message are in UTC.")
-    eta = _slot("_eta", "Aware moment before which the task must not start, or None.")
-    expires = _slot("_expires", "Aware moment after which the task is not wanted, or None.")
-    hostname = _slot("_hostname", "Node name of the worker.")
-    eventer = _slot("_eventer", "The event dispatcher.", writable=True)
-    connection_errors = _slot("_connection_errors", "What settling may raise on a lost connection.")
-    on_ack = _slot("_on_ack", "Acknowledges the message.")
-    on_reject = _slot("_on_reject", "Rejects the message.", writable=True)
-    task_id = _slot("id", "Same as `id`.", writable=True)
-    task_name = _slot("name", "Same as `name`.", writable=True)
-
-    delivery_info = _header("delivery_info", "Where it came from, and whether not the first time.")
-    type = _header("task", "Name of the task that runs; `name` is the shadow if there is one.")
-    root_id = _header("root_id", "Id of the first task of the workflow.")
-    parent_id = _header("parent_id", "Id of the task that called this one.")
-    argsrepr = _header("argsrepr", "The positional arguments as the caller showed them.", "")
-    kwargsrepr = _header("kwargsrepr", "The keyword arguments as the caller showed them.", "")
-    group = _header("group", "Id of the group this task is a part of.")
-    group_index = _header("group_index", "Place in the group.")
-    groups = _header("groups", "Groups around this task, as stamped.")
-    reply_to = _header("reply_to", "Queue that the caller reads results from.")
-    correlation_id = _header("correlation_id", "Id that replies carry; equals the task id.")
-    replaced_task_nesting = _header("replaced_task_nesting", "How often this task was replaced.", 0)
-
-    @property
-    def _payload(self) -> Any:
-        return self._body if self._decoded else self._message.payload
-
-    @property
-    def args(self) -> Any:
-        """The positional arguments; decodes the body."""
-        return self._payload[0]
-
-    @property
-    def kwargs(self) -> Any:
-        """The keyword arguments; decodes the body."""
-        return self._payload[1]
-
-    @property
-    def _embed(self) -> Mapping[str, Any]:
-        return self._payload[2] or {}
-
-    @property
-    def chord(self) -> Any:
-        """Body of the chord this task is a part of; decodes the body."""
-        return self._embed.get("chord")
-
-    @property
-    def errbacks(self) -> Any:
-        """Signatures to call on failure; decodes the body."""
-        return self._embed.get("errbacks")
-
-    @property
-    def stamped_headers(self) -> list[str]:
-        """Names of the stamps."""
-        return self._request_dict.get("stamped_headers") or []
-
-    @property
-    def stamps(self) -> dict[str, Any]:
-        """Values of the stamps, each a list."""
-        stamps = self._request_dict.get("stamps") or {}
-        return {name: maybe_list(stamps.get(name) or []) for name in self.stamped_headers}
-
-    @property
-    def ignore_result(self) -> bool:
-        """Whether the result is not stored: the call's choice, else the task's."""
-        chosen = self._request_dict.get("ignore_result")
-        return bool(self._task.ignore_result if chosen is None else chosen)
-
-    @property
-    def store_errors(self) -> bool:
-        """Whether a failure is stored."""
-        return not self.ignore_result or bool(self._task.store_errors_even_if_ignored)
-
-    @property
-    def tzlocal(self) -> Any:
-        """The zone of the app."""
-        return UTC if self._app is None else self._app.timezone
-
-    @property
-    def _context(self) -> Context:
-        """The request context, for hooks and stores called in this process."""
-        if self._context_cache is None:
-            fields = dict(self._request_dict)
-            try:
-                args, kwargs, embed = self._payload
-            except Exception as exc:  # noqa: BLE001 - an undecodable body must not hide the end
-                logger.debug("Cannot decode the body of %s: %r", self.id, exc)
-                args, kwargs, embed = (), {}, None
-            fields.update(embed or {}, args=args, kwargs=kwargs, called_directly=False)
-            self._context_cache = Context(fields)
-        return self._context_cache
 
     # -- into the pool
 

@@ -16,38 +16,47 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from time import sleep, time
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import restart_state
 from billiard.exceptions import RestartFreqExceeded
-from kombu.exceptions import ContentDisallowed, DecodeError
-from kombu.utils.limits import TokenBucket
 from kombu.utils.url import maybe_sanitize_url
 
-from celery import bootsteps, signals
-from celery.app import trace
-from celery.app.task import Context
+from celery import bootsteps
 from celery.exceptions import (
     CPendingDeprecationWarning,
-    InvalidTaskError,
-    NotRegistered,
-    WorkerShutdown,
-    WorkerTerminate,
 )
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
-from celery.utils.saferepr import saferepr
-from celery.utils.text import truncate
-from celery.utils.time import humanize_seconds, rate
+from celery.utils.time import humanize_seconds
 from celery.worker import loops, state
-from celery.worker.state import active_requests, maybe_shutdown, reserved_requests, task_reserved
-from celery.worker.strategy import ETA_PRIORITY
+from celery.worker.consumer._messages import (
+    INVALID_TASK_ERROR as INVALID_TASK_ERROR,
+)
+from celery.worker.consumer._messages import (
+    MESSAGE_DECODE_ERROR as MESSAGE_DECODE_ERROR,
+)
+from celery.worker.consumer._messages import (
+    MESSAGE_REPORT as MESSAGE_REPORT,
+)
+from celery.worker.consumer._messages import (
+    UNKNOWN_FORMAT as UNKNOWN_FORMAT,
+)
+from celery.worker.consumer._messages import (
+    UNKNOWN_TASK_ERROR as UNKNOWN_TASK_ERROR,
+)
+from celery.worker.consumer._messages import (
+    TaskMessages,
+    dump_body,
+)
+from celery.worker.consumer._prefetch import Prefetch
+from celery.worker.consumer._waiting import RateBucket, Waiting
+from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
-    from celery.app.task import Task
     from celery.worker.request import Request
 
 __all__ = ("Consumer", "Evloop", "dump_body")
@@ -74,51 +83,6 @@ CONNECTION_RETRY_STEP = "Trying again {when}... ({retries}/{max_retries})"
 CONNECTION_ERROR = "consumer: Cannot connect to %s: %s.\n%s\n"
 CONNECTION_FAILOVER = "Will retry using next failover."
 
-UNKNOWN_FORMAT = """\
-Received and deleted unknown message.  Wrong destination?!?
-
-It does not look like a task. Its contents: %s
-"""
-
-UNKNOWN_TASK_ERROR = """\
-Received unregistered task of type %s.
-No task of this name is registered with this worker, so the message was dropped.
-
-Is the module that defines it among the worker's imports (settings "imports" and
-"include", option -I)? Do sender and worker import it under the same module name?
-A name says where a task was defined: it has to be the same on both sides.
-
-The contents of the message body:
-%s
-
-The headers of the message:
-%s
-
-The delivery information:
-%s
-"""
-
-INVALID_TASK_ERROR = """\
-Received invalid task message: %s
-The message was dropped, since no attempt to run it could succeed. Its sender
-may follow another version of the message protocol.
-
-The contents of the message body:
-%s
-"""
-
-MESSAGE_DECODE_ERROR = """\
-Can't decode message body: %r [type:%r encoding:%r headers:%s]
-
-body: %s
-"""
-
-MESSAGE_REPORT = """\
-body: {0}
-{{content_type:{1} content_encoding:{2}
-  delivery_info:{3} headers={4}}}
-"""
-
 TERMINATING_TASK_ON_RESTART_AFTER_A_CONNECTION_LOSS = """\
 Task %s cannot be acknowledged after a connection loss since late acknowledgement is enabled
 for it. It is cancelled here, and will run again when the broker delivers it again.
@@ -131,50 +95,7 @@ worker_cancel_long_running_tasks_on_connection_loss to choose that now.
 """
 
 
-def dump_body(m: Any, body: Any) -> str:
-    """Return *body* of message *m* as text of bounded length, with its size in bytes."""
-    raw = m.body if body is None else body
-    try:
-        size = len(m.body)
-    except TypeError:
-        size = 0
-    return f"{truncate(saferepr(raw), 1024)} ({size}b)"
-
-
-class RateBucket(TokenBucket):
-    """The rate limit of one task, and the requests that wait for it.
-
-    Args:
-        fill_rate: Tasks a second.
-        capacity: Tasks that may start at once after a quiet time.
-    """
-
-    contents: deque[Request]
-    #: Timer entry of the next look, None while nothing waits.
-    wakeup: Any = None
-
-    def __init__(self, fill_rate: float, capacity: float = 1) -> None:
-        super().__init__(fill_rate, capacity)  # type: ignore[no-untyped-call]  # kombu's
-
-    def consume(self, tokens: float = 1) -> bool:
-        """Take *tokens*, unless there are fewer."""
-        return bool(self.can_consume(tokens))  # type: ignore[no-untyped-call]  # kombu's
-
-    def delay(self) -> float:
-        """Return the seconds until there is a token."""
-        return float(self.expected_time(1))  # type: ignore[no-untyped-call]  # kombu's
-
-    def clear(self) -> list[Request]:
-        """Stop looking, and return the requests that waited."""
-        waiting = list(self.contents)
-        self.contents.clear()
-        wakeup, self.wakeup = self.wakeup, None
-        if wakeup is not None:
-            wakeup.cancel()
-        return waiting
-
-
-class Consumer:
+class Consumer(TaskMessages, Waiting, Prefetch):
     """Consumes task messages, through lost connections, until stopped.
 
     Args:
@@ -322,69 +243,6 @@ class Consumer:
                 call()
             except Exception:
                 logger.exception("Error in pending operation")
-
-    # -- rate limits
-
-    def bucket_for_task(self, type: Task) -> RateBucket | None:
-        """Return a token bucket for the task's rate limit, None when it has none."""
-        limit = rate(getattr(type, "rate_limit", None))
-        return RateBucket(limit, capacity=1) if limit else None
-
-    def reset_rate_limits(self) -> None:
-        """Make the buckets anew; requests that wait in the old ones move over."""
-        with self._rate_lock:
-            old = dict(self.task_buckets)
-            for name, task in self.app.tasks.items():
-                bucket = None if self.disable_rate_limits else self.bucket_for_task(task)
-                self.task_buckets[name] = bucket
-                previous = old.get(name)
-                for request in () if previous is None else previous.clear():
-                    if bucket is None:
-                        self.on_task_request(request)
-                    else:
-                        self.throttle(request, bucket)
-
-    def throttle(self, request: Request, bucket: RateBucket) -> None:
-        """Run *request* once *bucket* has a token for it, in order of arrival."""
-        with self._rate_lock:
-            bucket.contents.append(request)
-            if bucket.wakeup is None:
-                self._drain(bucket)
-
-    def _drain(self, bucket: RateBucket) -> None:
-        with self._rate_lock:
-            bucket.wakeup = None
-            while bucket.contents:
-                if not bucket.consume(1):
-                    bucket.wakeup = self.timer.call_after(
-                        bucket.delay(),
-                        self._drain,
-                        (bucket,),
-                        priority=ETA_PRIORITY,
-                    )
-                    return
-                self.on_task_request(bucket.contents.popleft())
-
-    # -- tasks with an ETA
-
-    def hold(self, request: Request, until: float) -> None:
-        """Keep *request* until the POSIX time *until*, with one more message prefetched."""
-        self.qos.increment_eventually()
-        state.task_scheduled(request)
-        self._held[request] = self.timer.call_after(
-            max(until - time(), 0), self.apply_eta_task, (request,), priority=ETA_PRIORITY
-        )
-
-    def apply_eta_task(self, task: Request) -> None:
-        """Run a request whose time has come; its rate limit counts from now."""
-        self._held.pop(task, None)
-        task_reserved(task)
-        self.qos.decrement_eventually()
-        bucket = self.task_buckets.get(task.type)
-        if bucket is not None:
-            self.throttle(task, bucket)
-        else:
-            self.on_task_request(task)
 
     # -- life
 
@@ -612,79 +470,6 @@ class Consumer:
             )
         return bool(conf.broker_connection_retry)
 
-    # -- prefetch
-
-    @property
-    def max_prefetch_count(self) -> int:
-        """Prefetch count when nothing is held back: that of a fresh start."""
-        return int(self.pool.num_processes * self.prefetch_multiplier)
-
-    def _reduce_prefetch(self) -> None:
-        """After a lost connection, leave room for what still runs."""
-        if not self.app.conf.worker_enable_prefetch_count_reduction or self.pool is None:
-            return
-        if self.qos_global is False:
-            logger.info(
-                "Skipping prefetch count reduction after connection restart because "
-                "per-consumer QoS (apply_global=False) is in effect: the count of a running "
-                "consumer could not be raised again."
-            )
-            return
-        limit = self.max_prefetch_count
-        if not limit:
-            return
-        self.carried = set(active_requests)
-        self.initial_prefetch_count = max(
-            self.prefetch_multiplier, limit - len(self.carried) * self.prefetch_multiplier
-        )
-        if self.carried:
-            logger.info(
-                "Temporarily reducing the prefetch count to %s: %s tasks still run. "
-                "It grows back to %s as they end.",
-                self.initial_prefetch_count,
-                len(self.carried),
-                limit,
-            )
-
-    def restore_prefetch(self) -> None:
-        """Raise the prefetch count for each task that ended of those a lost connection left."""
-        ended = [request for request in self.carried if request not in active_requests]
-        for request in ended:
-            self.carried.discard(request)
-        if ended and self.qos is not None:
-            room = self.max_prefetch_count - self.qos.value
-            step = min(len(ended) * self.prefetch_multiplier, room)
-            if step > 0:
-                self.qos.increment_eventually(step)
-            if not self.carried:
-                self.initial_prefetch_count = self.max_prefetch_count
-                logger.info("Resuming normal operations following a restart.")
-
-    def on_qos_known(self) -> None:
-        """Undo a reduction that the new connection can't take back."""
-        if self.qos_global is False and self.pool is not None and self._was_ready:
-            self.carried = set()
-            if self.max_prefetch_count:
-                self.initial_prefetch_count = self.max_prefetch_count
-
-    def update_prefetch_count(self, by: int = 0) -> int | None:
-        """Follow a pool that grew (or shrank, *by* negative) by some processes.
-
-        Returns:
-            The new count, or None where it can't change.
-        """
-        slots = getattr(self.controller, "semaphore", None)
-        if slots is not None and self.pool is not None:
-            slots.resize(slots.limit + by)
-        if not self.qos_global or self.qos is None or not self.max_prefetch_count:
-            return None
-        change = by * self.prefetch_multiplier
-        if change > 0:
-            return int(self.qos.increment_eventually(change))
-        return int(self.qos.decrement_eventually(-change))
-
-    _update_prefetch_count = update_prefetch_count
-
     def on_send_event_buffered(self) -> None:
         """Flush the buffered events with the loop's next turn."""
         if self.hub is not None and not self._flush_due:
@@ -733,166 +518,6 @@ class Consumer:
         logger.info("Canceling queue %s", queue)
         self.app.amqp.queues.deselect(queue)
         self.task_consumer.cancel_by_queue(queue)
-
-    # -- messages
-
-    def update_strategies(self) -> None:
-        """Build the strategy of every task anew, and its tracer where tasks run in here."""
-        self.reset_rate_limits()
-        app, hostname = self.app, self.hostname
-        tasks: dict[str, Any] = app.tasks
-        runs_here = self.pool is None or not self.pool.uses_semaphore
-        for name, task in tasks.items():
-            self.strategies[name] = task.start_strategy(app, self)
-            if runs_here:
-                task.__trace__ = trace.build_tracer(name, task, app.loader, hostname, app=app)
-
-    def create_task_handler(self, promise: Any = None) -> Callable[[Any], None]:
-        """Return the function that takes every message of the task consumer."""
-        strategies = self.strategies
-        callbacks = self.on_task_message
-        in_loop = self._calls_back_in_loop()
-        # Green threads may write, one at a time, while another waits to read. A thread must
-        # leave that to the loop.
-        is_green = self.pool is not None and self.pool.is_green
-        hand_over = self.call_locked if is_green else self.call_soon_ack
-        on_refused = self._on_refused
-
-        def on_task_received(message: Any) -> None:
-            body = None
-            try:
-                try:
-                    name = message.headers["task"]
-                except (KeyError, TypeError):
-                    body = message.decode()
-                    try:
-                        name = body["task"]
-                    except (KeyError, TypeError, IndexError):
-                        self.on_unknown_message(body, message)
-                        return
-                try:
-                    strategy = strategies[name]
-                except (KeyError, TypeError) as exc:
-                    self.on_unknown_task(body, message, exc)
-                    return
-                if in_loop:
-                    strategy(
-                        message, body, message.ack_log_error, message.reject_log_error, callbacks
-                    )
-                else:
-                    strategy(
-                        message,
-                        body,
-                        partial(hand_over, message.ack_log_error),
-                        partial(hand_over, message.reject_log_error),
-                        callbacks,
-                    )
-            except (WorkerShutdown, WorkerTerminate):
-                raise
-            except Exception as exc:  # noqa: BLE001 - no message may end the loop
-                on_refused(body, message, exc)
-
-        return on_task_received
-
-    def _calls_back_in_loop(self) -> bool:
-        """Say whether the pool answers in the thread of the loop, which owns the connection."""
-        pool = self.pool
-        if pool is None or pool.is_green:
-            return False
-        if self.hub is not None and pool.uses_semaphore:
-            return True
-        return getattr(type(pool), "__module__", "").endswith(".solo")
-
-    def _on_refused(self, body: Any, message: Any, exc: Exception) -> None:
-        if isinstance(exc, self.connection_errors) and not isinstance(exc, ValueError):
-            raise exc
-        is_task = bool(message.headers.get("task"))
-        if isinstance(exc, InvalidTaskError) or (is_task and isinstance(exc, ContentDisallowed)):
-            self.on_invalid_task(body, message, exc)
-        elif isinstance(exc, DecodeError | ContentDisallowed):
-            self.on_decode_error(message, exc)
-        else:
-            logger.error("Cannot handle a message: %r", exc, exc_info=exc)
-            self.on_invalid_task(body, message, exc)
-
-    def on_decode_error(self, message: Any, exc: BaseException) -> None:
-        """Log and drop a message whose body can't be decoded."""
-        logger.critical(
-            MESSAGE_DECODE_ERROR,
-            exc,
-            message.content_type,
-            message.content_encoding,
-            saferepr(message.headers),
-            dump_body(message, message.body),
-            exc_info=exc,
-        )
-        self._drop(message)
-
-    def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Log and drop a message that is no task."""
-        logger.warning(UNKNOWN_FORMAT, self._report(body, message))
-        self._drop(message)
-        signals.task_rejected.send(sender=self, message=message, exc=None)
-
-    def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
-        """Log and drop a message of a task that is not registered, and fail its result."""
-        headers = message.headers
-        fields = headers if headers.get("task") else body
-        name, task_id = fields["task"], fields.get("id")
-        logger.error(
-            UNKNOWN_TASK_ERROR,
-            saferepr(name),
-            dump_body(message, body),
-            saferepr(headers),
-            saferepr(message.delivery_info),
-            exc_info=exc,
-        )
-        self._drop(message)
-        if isinstance(task_id, str):
-            self._fail_unknown(task_id, str(name), fields)
-        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
-
-    def _fail_unknown(self, task_id: str, name: str, fields: Any) -> None:
-        error = NotRegistered(name)
-        context = Context(
-            {
-                "id": task_id,
-                "task": name,
-                "chord": None,
-                "root_id": fields.get("root_id"),
-                "group": fields.get("group"),
-                "reply_to": fields.get("reply_to"),
-                "errbacks": None,
-                "hostname": self.hostname,
-            }
-        )
-        try:
-            self.app.backend.mark_as_failure(task_id, error, request=context)
-        except Exception:
-            logger.exception("Cannot store the failure of %s", task_id)
-        if self.event_dispatcher is not None:
-            self.event_dispatcher.send(
-                "task-failed", uuid=task_id, exception=f"NotRegistered({name!r})"
-            )
-
-    def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> None:
-        """Log and drop a task message that can't be run."""
-        logger.error(INVALID_TASK_ERROR, exc, dump_body(message, body), exc_info=exc)
-        self._drop(message)
-        signals.task_rejected.send(sender=self, message=message, exc=exc)
-
-    def _drop(self, message: Any) -> None:
-        if not message.acknowledged:
-            message.reject_log_error(logger, self.connection_errors)
-
-    def _report(self, body: Any, message: Any) -> str:
-        return MESSAGE_REPORT.format(
-            dump_body(message, body),
-            saferepr(message.content_type),
-            saferepr(message.content_encoding),
-            saferepr(message.delivery_info),
-            saferepr(message.headers),
-        )
 
     def __repr__(self) -> str:
         return f"<Consumer: {self.hostname} ({self.blueprint.human_state()})>"
