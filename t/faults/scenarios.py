@@ -38,6 +38,8 @@ STEP_S = 30.0
 #: Seconds after which Redis messages of a dead worker are delivered again. kombu's transport
 #: counts from the delivery, so nothing in these runs may hold a message as long as that.
 RESTORE_S = 3
+#: Seconds after which a silent broker counts as gone.
+SILENCE_S = 1.5
 
 CONCURRENCY = {"prefork": 2, "threads": 2, "solo": 1}
 PREFETCH_MULTIPLIER = 4
@@ -45,6 +47,8 @@ PREFETCH_MULTIPLIER = 4
 #: Tasks before the one at the gate, behind it, and after the fault.
 BEFORE, BEHIND, AFTER = 20, 40, 15
 PAUSE_S = 0.01
+#: Seconds that a slow network takes, each way.
+DELAY_S = 0.02
 #: Tasks published to a frozen worker.
 UNSEEN = 5
 
@@ -95,8 +99,8 @@ class RedisBroker:
                 "visibility_timeout": RESTORE_S,
                 "unacked_restore_interval": 1,
                 "unacked_restore_throttle": 1,
-                "health_check_interval": 2,
-                "socket_timeout": 5,
+                "health_check_interval": 1,
+                "socket_timeout": SILENCE_S,
             },
         }
 
@@ -104,7 +108,7 @@ class RedisBroker:
         """Return the ids of all messages that the broker keeps in whatever place."""
         client = redis.Redis(port=self.server.port, decode_responses=True)
         found: set[str] = set()
-        for key in client.keys():
+        for key in client.scan_iter():
             kind = client.type(key)
             values: Iterable[str] = ()
             if kind == "list":
@@ -157,7 +161,7 @@ class RabbitMQBroker:
 
     def settings(self) -> dict[str, Any]:
         """Return settings of the worker that make it notice soon what is gone."""
-        return {"broker_heartbeat": 2}
+        return {"broker_heartbeat": 2, "broker_connection_timeout": SILENCE_S}
 
     def held(self) -> set[str]:
         """Return the ids of all messages in the queue; nobody may consume meanwhile."""
@@ -460,7 +464,7 @@ def refuse(run: Run) -> None:
 
 def delay(run: Run) -> None:
     """All that is sent takes longer."""
-    run.proxy.delay_s = 0.05
+    run.proxy.delay_s = DELAY_S
     run.strikes()
     run.open_gate()
 
