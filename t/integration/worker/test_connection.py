@@ -201,3 +201,21 @@ def test_several_losses_in_a_row_do_no_harm(on_redis, redis_server):
         worker.wait_for("Connection to broker lost", times=number + 1)
 
     assert on_redis.send("add", 1, 1).get(timeout=20) == 2
+
+
+def test_steps_of_the_consumer_live_once_for_each_connection(on_redis, redis_server):
+    """B-EXT-003, B-EXT-009: stopped and started again as a whole; built only once."""
+    worker = on_redis.worker("-c1", env={"T_WORKER_STEPS": str(on_redis.journal)})
+    assert on_redis.send("add", 1, 1).get(timeout=20) == 2
+    redis_server.disconnect_clients()
+    worker.wait_for("Connection to broker lost")
+    lines = on_redis.journal.wait_for("consumer step started", "consumer step started")
+
+    assert lines == [
+        "consumer step built",
+        "consumer step started",
+        "consumer step stopped",
+        "consumer step started",
+    ]
+    assert worker.stop() == 0
+    assert on_redis.journal.lines[4:] == ["consumer step stopped", "consumer step shut down"]

@@ -232,6 +232,16 @@ def test_a_lost_process_may_requeue_without_a_result(make_request, channel, back
     assert "task-failed" not in eventer.types
 
 
+def test_a_lost_process_requeues_once_for_a_delivery(make_request, channel, task):
+    """B-WORK-020."""
+    task.acks_late = task.reject_on_worker_lost = True
+    request = accept(make_request())
+    for _ in range(2):
+        request.on_failure(einfo(WorkerLostError("gone")))
+
+    assert channel.told == [("requeue", "tag")]
+
+
 def test_a_result_is_stored_before_the_message_is_settled(make_request, task, channel):
     """Should the worker die in between, the message comes again; the result is not lost."""
     order = []
