@@ -1,0 +1,629 @@
+"""The Redis transport: kombu's, with another way to publish and to get messages.
+
+Names, types and contents of keys are kombu's, so its consumers and producers may share them.
+What differs is how messages are taken (`celery._transport._redis_claims`), what becomes of
+those of a dead consumer (`celery._transport._redis_lease`), and how commands get to the server
+(`celery._transport._redis_link`). Broadcasts, and consumers that acknowledge nothing, are left
+to kombu's code. Why it is so: ``docs/internals/decisions/0003-redis-transport.rst``.
+
+Options of ``broker_transport_options`` beyond kombu's, and other defaults:
+
+``socket_timeout``
+    Seconds within which the server has to answer, 10 unless stated.
+``socket_connect_timeout``
+    The same for a connection, ``broker_connection_timeout`` unless stated.
+``claim_lease``
+    Seconds after which a worker that does not say that it lives counts as dead, 12 unless
+    stated. Others then give its messages back, within a quarter of that.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from queue import Empty
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from kombu.exceptions import BatchPublishError
+from kombu.transport import redis as kombu_redis
+from redis import exceptions
+
+from celery._transport._redis_claims import Claims, QoS
+from celery._transport._redis_lease import LEASE_S
+from celery._transport._redis_link import Link, pack
+from celery._transport._redis_message import encode_envelope
+from celery._transport._redis_scripts import GIVE_BACK
+from celery.utils.log import get_logger
+
+__all__ = ("Channel", "SentinelChannel", "SentinelTransport", "Transport")
+
+logger = get_logger(__name__)
+
+#: Seconds within which a server has to answer (option ``socket_timeout``).
+SOCKET_TIMEOUT_S = 10.0
+#: Seconds between looks at connections that may be half open.
+HEALTH_S = 1.0
+#: Messages given back with one command.
+GIVE_BACK_AT_ONCE = 100
+
+#: Acknowledgements that a closed channel could not send, by server and key, for the next one.
+_left_acks: dict[tuple[str, str], list[str]] = {}
+_left_acks_lock = Lock()
+
+
+class Channel(kombu_redis.Channel):
+    """A channel of `Transport`."""
+
+    QoS = QoS
+
+    socket_timeout = SOCKET_TIMEOUT_S
+    claim_lease = LEASE_S
+
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "claim_lease")
+
+    #: Gives unique tags to messages that are published, see `_next_delivery_tag`.
+    _tag_counter = count(1)
+    _tag_prefix = ""
+    _tag_pid = 0
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        self._claims: Claims | None = None
+        self._key_heads: dict[Any, bytes] = {}
+        self._batch_type = PublishBatch
+        self.broker = connection.client.as_uri()
+        with self._naming_broker():
+            super().__init__(connection, **kwargs)  # type: ignore[no-untyped-call]
+        #: For commands whose answer is waited for.
+        self.desk = self.new_link()
+
+    # -- names of keys
+
+    def full_key(self, key: str) -> str:
+        """Return *key* as the server knows it."""
+        return f"{self.global_keyprefix}{key}"
+
+    @property
+    def unacked_keys(self) -> tuple[str, str]:
+        """Keys of the hash and the index of unacknowledged messages."""
+        return self.full_key(self.unacked_key), self.full_key(self.unacked_index_key)
+
+    @property
+    def owners_key(self) -> str:
+        """Key of the set of owners."""
+        return self.full_key(f"{self.unacked_key}.owners")
+
+    def owner_key(self, owner: str) -> str:
+        """Key of the inboxes of an owner."""
+        return self.full_key(f"{self.unacked_key}.owner:{owner}")
+
+    @property
+    def claim_keys(self) -> tuple[str, str, str]:
+        """Keys that every claim needs."""
+        return (*self.unacked_keys, self.owners_key)
+
+    def keys_of(self, queue: str) -> list[str]:
+        """Return the keys of *queue*, one for each step of priority."""
+        return [self.full_key(self._q_for_pri(queue, step)) for step in self.priority_steps]
+
+    # -- connections
+
+    def new_link(self) -> Link:
+        """Return a new connection, with the parameters that kombu's pool has."""
+        return Link(self._new_connection, self.socket_timeout, self.broker)
+
+    def _new_connection(self) -> Any:
+        pool = self.pool
+        return pool.connection_class(**{**pool.connection_kwargs, "protocol": 2})
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        if self.socket_connect_timeout is None:
+            self.socket_connect_timeout = self.connection.client.connect_timeout
+        return super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _naming_broker(self) -> Iterator[None]:
+        """Let errors of lost connections say which server they are about."""
+        try:
+            yield
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as exc:
+            if self.broker in str(exc):
+                raise
+            raise type(exc)(f"{self.broker}: {exc}") from exc
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Give a client of the pool, for the commands that kombu's code sends."""
+        with (
+            self._naming_broker(),
+            super().conn_or_acquire(client) as found,  # type: ignore[no-untyped-call]
+        ):
+            yield found
+
+    def _after_fork(self) -> None:
+        super()._after_fork()  # type: ignore[no-untyped-call]
+        self.desk.disconnect()
+
+    # -- publishing
+
+    def _next_delivery_tag(self) -> str:
+        pid = os.getpid()
+        if pid != Channel._tag_pid:
+            Channel._tag_pid, Channel._tag_prefix = pid, secrets.token_hex(8)
+        return f"{Channel._tag_prefix}-{next(Channel._tag_counter)}"
+
+    def _put(self, queue: str, message: Any, _publish_batch: Any = None, **kwargs: Any) -> None:
+        text = encode_envelope(message).encode()
+        known = queue, message["properties"].get("priority")
+        try:
+            head = self._key_heads[known]
+        except (KeyError, TypeError):
+            head = self._key_head(queue, message)
+            if isinstance(known[1], int | None):
+                self._key_heads[known] = head
+        if _publish_batch is not None:
+            _publish_batch.add_message(head, text)
+            if self._expires and queue in self._expires:
+                _publish_batch.add_command(*self._expiry_commands(queue))
+            return
+        command = b"*3\r\n$5\r\nLPUSH\r\n%b$%d\r\n%b\r\n" % (head, len(text), text)
+        replies = 1
+        if self._expires and queue in self._expires:
+            expiry, more = self._expiry_commands(queue)
+            command, replies = command + expiry, replies + more
+        self.desk.call(command, replies)
+
+    def _key_head(self, queue: str, message: Any) -> bytes:
+        priority = self._get_message_priority(message, reverse=False)
+        key = self.full_key(self._q_for_pri(queue, priority)).encode()
+        return b"$%d\r\n%b\r\n" % (len(key), key)
+
+    def _expiry_commands(self, queue: str) -> tuple[bytes, int]:
+        keys = self.keys_of(queue)
+        expires = self._expires[queue]
+        return b"".join(pack("PEXPIRE", key, expires) for key in keys), len(keys)
+
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        """Return what `kombu.Producer.batch` collects messages in."""
+        return PublishBatch(self, max_size)
+
+    # -- consuming
+
+    @property
+    def claims(self) -> Claims:
+        """What this channel claims of its queues; made when first needed."""
+        if self._claims is None:
+            self._claims = Claims(self)
+            self.connection.cycle.on_new_claims(self._claims)
+        return self._claims
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any
+    ) -> Any:
+        """Have messages of *queue* delivered to *callback*."""
+        result = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)  # type: ignore[no-untyped-call]
+        if self.ack_emulation and not no_ack and queue not in self.active_fanout_queues:
+            with self._naming_broker():
+                self.claims.consume(queue, callback, no_ack)
+        return result
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        if self._claims is not None and queue is not None:
+            self._claims.cancel(queue)
+        return super()._basic_cancel(consumer_tag)  # type: ignore[no-untyped-call]
+
+    @property
+    def active_queues(self) -> list[str]:
+        """Queues that kombu's code is to consume from."""
+        queues: list[str] = super().active_queues
+        claims = self._claims
+        return queues if claims is None else [name for name in queues if name not in claims.sinks]
+
+    def queue_order(self, queues: Sequence[str]) -> list[str]:
+        """Return *queues* in the order that ``queue_order_strategy`` wants now."""
+        ordered: list[str] = self._queue_cycle.consume(len(self._queue_cycle.items))
+        return [queue for queue in ordered if queue in queues]
+
+    def rotate(self, queue: str) -> None:
+        """Note that *queue* had its turn."""
+        self._queue_cycle.rotate(queue)
+
+    def _update_queue_cycle(self) -> None:
+        self._queue_cycle.update(
+            dict.fromkeys(
+                queue for queue in self._active_queues if queue not in self.active_fanout_queues
+            )
+        )
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        """Return the next message of *queue*, None when it is empty."""
+        if not self.ack_emulation:
+            return super().basic_get(queue, no_ack, **kwargs)  # type: ignore[no-untyped-call]
+        message = self.claims.take_one(queue)
+        if self._expires and queue in self._expires:
+            self.desk.call(*self._expiry_commands(queue))
+        if message is not None and no_ack:
+            self.claims.ack(message.delivery_tag)
+        return message
+
+    def give_back(
+        self,
+        messages: Iterable[tuple[str, dict[str, Any], Iterable[str]]],
+        last: bool,
+        link: Link | None = None,
+    ) -> int:
+        """Put filed messages back into queues, each once, in the given order.
+
+        Args:
+            messages: Tag, decoded envelope, and queues of each.
+            last: Put them where they are delivered last, else next.
+            link: Connection to use.
+
+        Returns:
+            How many were still filed.
+        """
+        total = 0
+        batch: list[Any] = []
+        keys: dict[str, int] = {}
+        for tag, payload, queues in messages:
+            _mark_redelivered(payload)
+            priority = self._get_message_priority(payload, reverse=False)
+            numbers = [
+                keys.setdefault(self.full_key(self._q_for_pri(queue, priority)), len(keys) + 1)
+                for queue in queues
+            ]
+            batch += [tag, encode_envelope(payload), len(numbers), *numbers]
+            if len(batch) >= 4 * GIVE_BACK_AT_ONCE:
+                total += self._give_back(batch, keys, last, link)
+                batch, keys = [], {}
+        if batch:
+            total += self._give_back(batch, keys, last, link)
+        return total
+
+    def _give_back(self, batch: list[Any], keys: Any, last: bool, link: Link | None) -> int:
+        push = "LPUSH" if last else "RPUSH"
+        reply = (link or self.desk).run(GIVE_BACK, [*self.unacked_keys, *keys], [push, *batch])
+        return int(reply)
+
+    # -- the end
+
+    def leave_acks(self, tags: Iterable[str]) -> None:
+        """Leave acknowledgements to the next channel of this process."""
+        with _left_acks_lock:
+            _left_acks.setdefault((self.broker, self.unacked_keys[0]), []).extend(tags)
+
+    def take_left_acks(self) -> list[str]:
+        """Return what closed channels of this process could not acknowledge."""
+        with _left_acks_lock:
+            return _left_acks.pop((self.broker, self.unacked_keys[0]), [])
+
+    def close(self) -> None:
+        """Close the channel: what is not settled goes back to its queue."""
+        claims = self._claims
+        if claims is None or claims.is_closed:
+            super().close()  # type: ignore[no-untyped-call]
+            self.desk.disconnect()
+            return
+        try:
+            claims.stop()
+            if self._qos is not None:
+                self._qos.restore_unacked_once()
+            claims.lease.leave()
+        except (exceptions.RedisError, OSError) as exc:
+            logger.warning(
+                "Cannot give back %s message(s) to %s, which will be done once it can be reached"
+                " and %s s have passed: %s",
+                len(claims.held), self.broker, self.claim_lease, exc,
+            )  # fmt: skip
+            claims.held.restored = True
+        finally:
+            claims.close()
+            if self._qos is not None:
+                self._qos._on_collect.cancel()
+            try:
+                super().close()  # type: ignore[no-untyped-call]
+            finally:
+                self.desk.disconnect()
+
+
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+    """A channel of `SentinelTransport`."""
+
+    from_transport_options = (
+        *kombu_redis.SentinelChannel.from_transport_options,
+        "claim_lease",
+    )
+
+
+def _mark_redelivered(payload: dict[str, Any]) -> None:
+    headers = payload.get("headers")
+    if isinstance(headers, dict):
+        headers["redelivered"] = True
+    info = payload["properties"].get("delivery_info")
+    if isinstance(info, dict):
+        info["redelivered"] = True
+
+
+class PublishBatch:
+    """Messages of one producer that are sent together.
+
+    Args:
+        max_size: Commands after which they are sent.
+    """
+
+    def __init__(self, channel: Channel, max_size: int) -> None:
+        self.channel = channel
+        self.max_size = max_size
+        self._commands: list[bytes] = []
+        self._replies = 0
+        self._failed: BaseException | None = None
+        self._unusable = ""
+
+    def publish(self, message: Any, **kwargs: Any) -> Any:
+        """Route one message and keep what is to be sent for it."""
+        self._check_usable()
+        size = len(self._commands), self._replies
+        try:
+            result = self.channel.basic_publish(message, _publish_batch=self, **kwargs)
+        except BaseException:
+            # Of this message nothing may be sent, also where it goes to several queues.
+            del self._commands[size[0] :]
+            self._replies = size[1]
+            raise
+        if self._replies >= self.max_size:
+            self.flush()
+        return result
+
+    def add_message(self, head: bytes, text: bytes) -> None:
+        """Keep a message that goes to the list of which *head* is the packed key."""
+        self._commands.append(b"*3\r\n$5\r\nLPUSH\r\n%b$%d\r\n%b\r\n" % (head, len(text), text))
+        self._replies += 1
+
+    def add_command(self, data: bytes, replies: int) -> None:
+        """Keep packed commands."""
+        self._commands.append(data)
+        self._replies += replies
+
+    def add(self, name: str, *args: Any) -> None:
+        """Keep a command that kombu's code has made, with a key that lacks the prefix."""
+        key, *rest = args
+        self.add_command(pack(name.upper(), self.channel.full_key(key), *rest), 1)
+
+    def flush(self) -> None:
+        """Send everything, and wait until the server has it.
+
+        Raises:
+            BatchPublishError: That failed; some of it may have been taken.
+        """
+        self._check_usable()
+        commands, self._commands = self._commands, []
+        replies, self._replies = self._replies, 0
+        if not commands:
+            return
+        try:
+            self.channel.desk.call(b"".join(commands), replies)
+        except BaseException as exc:
+            self._failed = exc
+            if isinstance(exc, Exception):
+                raise BatchPublishError(
+                    f"a batch of messages may have been sent in part: {exc}"
+                ) from exc
+            raise
+
+    def discard(self) -> None:
+        """Forget what was not sent."""
+        self._unusable = self._unusable or "aborted"
+        self._commands.clear()
+        self._replies = 0
+
+    def close(self) -> None:
+        """End the batch."""
+        self._unusable = "closed"
+
+    def _check_usable(self) -> None:
+        if self._unusable:
+            raise RuntimeError(f"the batch of messages is {self._unusable}")
+        if self._failed is not None:
+            raise BatchPublishError("the batch of messages has failed before") from self._failed
+
+
+class Poller(kombu_redis.MultiChannelPoller):
+    """Waits for all connections of a transport: those of claims, and those of kombu's code."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.claims: list[Claims] = []
+        #: Calls for descriptors of claims.
+        self.watches: dict[int, Callable[[], None]] = {}
+        #: The event loop, None without.
+        self.hub: Any = None
+        self.tick: Any = None
+
+    def on_new_claims(self, claims: Claims) -> None:
+        """Care for the claims of one more channel."""
+        self.claims.append(claims)
+        hub = self.hub
+        if hub is not None:
+            claims.call_later = lambda delay_s: hub.call_later(delay_s, claims.on_woken)
+
+    def discard(self, channel: Any) -> None:
+        """Forget a channel."""
+        super().discard(channel)  # type: ignore[no-untyped-call]
+        self.claims = [claims for claims in self.claims if claims.channel is not channel]
+        self._watch()
+
+    def close(self) -> None:
+        """Forget everything."""
+        if self.hub is not None:
+            self.hub.on_tick.discard(self.tick)
+        self.claims.clear()
+        self._watch()
+        super().close()  # type: ignore[no-untyped-call]
+
+    def on_poll_start(self) -> None:
+        """Send what is due, and see to it that answers are noticed."""
+        changed = False
+        for claims in self.claims:
+            if claims.ready and self.hub is not None:
+                claims.deliver()
+            claims.pump()
+            changed = changed or claims.watches_changed
+        if changed:
+            self._watch()
+        for channel in self._channels:
+            if channel._active_queues:
+                if channel.active_fanout_queues and not channel._in_listen:
+                    self._register_LISTEN(channel)
+                if channel._claims is None or channel.active_queues:
+                    self._poll_as_kombu(channel)
+
+    def _poll_as_kombu(self, channel: Any) -> None:
+        self._update_brpop_polling()
+        if channel.active_queues and channel.qos.can_consume():
+            self._register_BRPOP(channel)
+
+    def _watch(self) -> None:
+        wanted: dict[int, Callable[[], None]] = {}
+        for claims in self.claims:
+            wanted |= claims.watches()
+        known = self.watches
+        self.watches = wanted
+        for fd in known.keys() - wanted.keys():
+            try:
+                self._unregister_from_poll(fd)
+            except (KeyError, ValueError, OSError):
+                # Closed already, which ends polling as well.
+                continue
+        for fd in wanted:
+            # Also if known: the number may stand for another connection by now.
+            if self.hub is not None:
+                self.hub.add_reader(fd, wanted[fd])
+            else:
+                self.poller.register(fd, self.eventflags)
+
+    def maybe_restore_messages(self) -> None:
+        """Leave that to the threads of leases, unless there is none."""
+        if not self.claims:
+            super().maybe_restore_messages()  # type: ignore[no-untyped-call]
+
+    def on_poll_init(self, poller: Any) -> None:
+        """Poll with *poller*."""
+        self.poller = poller
+
+    def check_health(self) -> None:
+        """Raise for a server that owes an answer to any of the claims."""
+        now = monotonic()
+        for claims in self.claims:
+            claims.check_health(now)
+
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """Wait for one message and deliver it.
+
+        Raises:
+            Empty: There was none within *timeout*, or within a second.
+        """
+        end = monotonic() + (HEALTH_S if timeout is None else min(timeout, HEALTH_S))
+        self._in_protected_read = True
+        try:
+            self.maybe_refresh_binding_expiry()
+            while True:
+                if any(claims.deliver_one() for claims in self.claims):
+                    return
+                self.on_poll_start()
+                if self._wait_once(max(end - monotonic(), 0.0)):
+                    return
+                if monotonic() >= end and not any(claims.ready for claims in self.claims):
+                    self.check_health()
+                    self.maybe_check_brpop_health()
+                    self.maybe_restore_messages()
+                    raise Empty
+        finally:
+            self._in_protected_read = False
+            while self.after_read:
+                self.after_read.pop()()
+
+    def _wait_once(self, timeout: float) -> bool:
+        """Poll once; True if kombu's code has delivered something."""
+        pauses = [claims.pause_s for claims in self.claims if claims.pause_s is not None]
+        delivered = False
+        for fd, event in self.poller.poll(min([timeout, *pauses])) or ():
+            call = self.watches.get(fd)
+            if call is not None:
+                call()
+                continue
+            known = self._fd_to_chan.get(fd)
+            if known is None or fd in self._paused_brpop:
+                continue
+            channel, kind = known
+            if not event & kombu_redis.READ:
+                channel._poll_error(kind)
+            elif channel.qos.can_consume():
+                try:
+                    delivered = bool(channel.handlers[kind]()) or delivered
+                except Empty:
+                    continue
+            else:
+                self.on_readable(fd)
+        return delivered
+
+
+class Transport(kombu_redis.Transport):
+    """Redis, with messages claimed in batches and none of them ever lost."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Let *loop* deliver messages from now on."""
+        cycle = self.cycle
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+        cycle.hub = loop
+        for claims in cycle.claims:
+            claims.watches_changed = True
+            claims.call_later = lambda delay_s, c=claims: loop.call_later(delay_s, c.on_woken)
+        # kombu's function adds all its descriptors to the poller again in every turn.
+        for call in [call for call in loop.on_tick if _is_of(call, kombu_redis)]:
+            loop.on_tick.discard(call)
+        cycle.tick = _Tick(cycle, loop, self.on_readable)
+        loop.on_tick.add(cycle.tick)
+        health = getattr(cycle, "_claims_health_tref", None)
+        if health is not None:
+            health.cancel()
+        cycle._claims_health_tref = loop.call_repeatedly(HEALTH_S, cycle.check_health)
+
+
+class _Tick:
+    """What is done in every turn of an event loop, for one transport."""
+
+    def __init__(self, cycle: Poller, hub: Any, on_readable: Callable[[int], None]) -> None:
+        self.cycle = cycle
+        self.hub = hub
+        self.on_readable = on_readable
+        self._known: dict[int, Any] = {}
+
+    def __call__(self) -> None:
+        cycle = self.cycle
+        cycle.on_poll_start()
+        if cycle._fd_to_chan != self._known:
+            self._known = dict(cycle._fd_to_chan)
+            for fd in cycle.fds:
+                self.hub.add_reader(fd, self.on_readable, fd)
+
+
+def _is_of(call: Any, module: Any) -> bool:
+    return getattr(call, "__module__", None) == module.__name__
+
+
+class SentinelTransport(Transport, kombu_redis.SentinelTransport):
+    """`Transport` with sentinels that know which server is the master."""
+
+    default_port = 26379
+    Channel = SentinelChannel
