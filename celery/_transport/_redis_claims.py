@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic, time
 from typing import Any
@@ -29,9 +29,9 @@ from kombu.transport import virtual
 from redis import exceptions
 
 from celery._transport._redis_lease import Lease
-from celery._transport._redis_link import Link, pack
+from celery._transport._redis_link import Link, pack, pack_args
 from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
-from celery._transport._redis_scripts import CLAIM, GIVE_BACK, PUT_BACK, Script
+from celery._transport._redis_scripts import CLAIM, PUT_BACK
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
@@ -54,6 +54,9 @@ PASSING = ("UNBLOCKED", "FENCED", "BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN")
 MOST_WAITS = 32
 #: Seconds between looks at keys that are not waited at.
 LOOK_S = 0.5
+
+CLAIM_BY_SHA = pack_args(["EVALSHA", CLAIM.sha])
+CLAIM_BY_TEXT = pack_args(["EVAL", CLAIM.text])
 
 
 class Wait:
@@ -166,7 +169,7 @@ class Claims:
         self._idle_waits: set[str] = set()
         #: Waits whose inbox has something in it.
         self._fired: list[Wait] = []
-        self._plan: tuple[Any, ...] | None = None
+        self._plan: Plan | None = None
         self._move_command = b"BLMOVE"
 
     # -- what channel and consumers ask for
@@ -179,10 +182,10 @@ class Claims:
     def consume(self, queue: str, callback: Callable[[Any], Any], no_ack: bool) -> None:
         """Deliver messages of *queue* to *callback*; the lease begins with the first."""
         self.sinks[queue] = (callback, no_ack)
-        self._plan = None
         self._is_dry = False
         self._acks.extend(self.channel.take_left_acks())
         self.lease.begin()
+        self._plan = None
 
     def cancel(self, queue: str) -> None:
         """Stop taking messages from *queue*."""
@@ -271,8 +274,8 @@ class Claims:
         room = self._room()
         now = monotonic()
         if room and self.sinks and self._may_claim(now):
-            much = min(self.channel.qos.prefetch_count >> 1, MUCH_ROOM)
-            if room >= much or self._fired or now - self._sent_at >= PACE_S:
+            limit = self.channel.qos.prefetch_count
+            if room >= min(limit - (limit >> 2), MUCH_ROOM) or self._fired or now - self._sent_at >= PACE_S:
                 self._claim(min(room, MOST_AT_ONCE), now)
                 return
             self._wake(PACE_S)
@@ -392,21 +395,14 @@ class Claims:
 
     def keys(self) -> list[str]:
         """Return the keys of all queues, in the order in which they are taken from."""
-        return self._planned()[0]
+        return self._planned().keys
 
-    def _planned(self) -> tuple[Any, ...]:
+    def _planned(self) -> Plan:
         plan = self._plan
         if plan is None:
             channel = self.channel
-            queues = channel.queue_order([*self.sinks])
-            names = [queue for _ in channel.priority_steps for queue in queues]
-            keys = [
-                channel.full_key(channel._q_for_pri(queue, step))
-                for step in channel.priority_steps
-                for queue in queues
-            ]
-            plan = self._plan = (keys, names, [_tail(queue) for queue in names], len(queues))
-            for key, queue in zip(keys[:MOST_WAITS], names, strict=False):
+            plan = self._plan = Plan(self, channel.queue_order([*self.sinks]))
+            for key, queue in zip(plan.keys[:MOST_WAITS], plan.names, strict=False):
                 if key not in self._waits:
                     inbox = channel.full_key(f"{channel.unacked_key}.inbox:{self.owner}:{key}")
                     self._waits[key] = Wait(channel.new_link(), queue, key, inbox)
@@ -415,29 +411,15 @@ class Claims:
 
     def _claim(self, room: int, now: float) -> None:
         """Send a claim for *room* messages, 0 to acknowledge only."""
+        fired, self._fired = (self._fired, []) if room else ((), self._fired)
+        plan = self._planned() if not fired else Plan(self, self._planned().queues, fired)
         acks = self._unconfirmed = self._take_acks()
-        keys: Sequence[str] = ()
-        names: Sequence[str] = ()
-        tails: Sequence[str] = ()
-        width = 1
-        inboxes: Sequence[str] = ()
-        if room:
-            keys, names, tails, width = self._planned()
-            if self._fired:
-                fired, self._fired = self._fired, []
-                inboxes = [wait.inbox for wait in fired]
-                names = [*(wait.queue for wait in fired), *names]
-                tails = [*(_tail(wait.queue) for wait in fired), *tails]
         number = self._number
         self._number += room
-        command = (
-            (*self.channel.claim_keys, *inboxes, *keys),
-            (self.lease.owner_to_check, self.tags, width, len(inboxes), number, room)
-            + (*tails, *acks),
-        )
         self._looked_at = self._sent_at = now
         self._is_claiming = True
-        self._send(CLAIM, *command, _Claimed(self, command, names, number, room))
+        claimed = _Claimed(self, plan, number, room, acks)
+        self._send(claimed.command(CLAIM_BY_SHA, plan), claimed)
 
     def _take_acks(self) -> list[str]:
         # Other threads may add to them, and in the absence of a loop also send them.
@@ -447,22 +429,14 @@ class Claims:
                 acks.append(self._acks.popleft())
         return acks
 
-    def _send(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        args: Iterable[Any],
-        on_reply: Callable[[Any], None],
-        known: bool = True,
-    ) -> None:
+    def _send(self, data: bytes, on_reply: Callable[[Any], None]) -> None:
         link = self.link
         with link.lock:
             if not link.is_connected:
                 link.connect()
                 self.watches_changed = True
-            how = ("EVALSHA", script.sha) if known else ("EVAL", script.text)
             self._under_way.append(on_reply)
-            link.send(pack(*how, len(keys), *keys, *args))
+            link.send(data)
 
     def on_claimed(self, reply: Any, names: Sequence[str], number: int, room: int) -> None:
         """Take what a claim brought."""
@@ -479,6 +453,7 @@ class Claims:
                 self.ready.append(message)
         if len(self.sinks) > 1 and reply:
             self.channel.rotate(names[reply[-2] - 1])
+            self._plan = None
 
     def _open(self, raw: bytes, number: int, queue: str) -> ClaimedMessage | None:
         tag = self.tags + str(number)
@@ -494,11 +469,11 @@ class Claims:
         self.held[tag] = message
         return message
 
-    def refuse_claim(self, error: Exception, command: Any, on_reply: Any) -> None:
+    def refuse_claim(self, error: Exception, claimed: _Claimed) -> None:
         """Deal with the error that a claim ended with."""
         if isinstance(error, exceptions.NoScriptError):
             # The server has not seen the script yet, or has forgotten it.
-            self._send(CLAIM, *command, on_reply, known=False)
+            self._send(claimed.command(CLAIM_BY_TEXT, claimed.plan), claimed)
             return
         if str(error).startswith("FENCED"):
             self.lease.has_ended = True
@@ -633,25 +608,65 @@ class Claims:
         self._under_way.clear()
 
 
-class _Claimed:
-    """What is to be done with the reply to one claim."""
+class Plan:
+    """What claims take from, and the parts of their commands that stay the same.
 
-    __slots__ = ("claims", "command", "names", "number", "room")
+    Args:
+        queues: In the order in which they are taken from.
+        fired: Waits whose inboxes come first.
+    """
+
+    __slots__ = ("after", "before", "keys", "names", "queues", "size")
+
+    def __init__(self, claims: Claims, queues: Sequence[str], fired: Sequence[Wait] = ()) -> None:
+        channel = claims.channel
+        self.queues = queues
+        #: Keys of the queues, step of priority by step.
+        self.keys = [
+            channel.full_key(channel._q_for_pri(queue, step))
+            for step in channel.priority_steps
+            for queue in queues
+        ]
+        #: Queue of each list that is taken from.
+        self.names = [wait.queue for wait in fired] + [
+            queue for _ in channel.priority_steps for queue in queues
+        ]
+        lists = [*channel.claim_keys, *(wait.inbox for wait in fired), *self.keys]
+        owner = claims.lease.owner_to_check
+        self.before = pack_args(
+            [len(lists), *lists, owner, claims.tags, max(len(queues), 1), len(fired)]
+        )
+        self.after = pack_args(_tail(name) for name in self.names)
+        self.size = 2 + 1 + len(lists) + 6 + len(self.names)
+
+
+class _Claimed:
+    """One claim, and what is to be done with its reply."""
+
+    __slots__ = ("acks", "claims", "number", "plan", "room")
 
     def __init__(
-        self, claims: Claims, command: Any, names: Sequence[str], number: int, room: int
+        self, claims: Claims, plan: Plan, number: int, room: int, acks: Sequence[str]
     ) -> None:
         self.claims = claims
-        self.command = command
-        self.names = names
+        self.plan = plan
         self.number = number
         self.room = room
+        self.acks = acks
+
+    def command(self, how: bytes, plan: Plan) -> bytes:
+        """Return the packed command, with *how* for its beginning."""
+        number, room = b"%d" % self.number, b"%d" % self.room
+        return b"*%d\r\n%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b" % (
+            plan.size + len(self.acks), how, plan.before,
+            len(number), number, len(room), room, plan.after, pack_args(self.acks),
+        )  # fmt: skip
 
     def __call__(self, reply: Any) -> None:
         if isinstance(reply, Exception):
-            self.claims.refuse_claim(reply, self.command, self)
+            self.claims.refuse_claim(reply, self)
         else:
-            self.claims.on_claimed(reply, self.names, self.number, self.room)
+            self.claims.on_claimed(reply, self.plan.names, self.number, self.room)
 
 
 class _Bound:

@@ -23,7 +23,7 @@ try:
 except ImportError:  # the pure parser below is slower, and enough
     hiredis = None
 
-__all__ = ("Link", "PureReader", "pack")
+__all__ = ("Link", "PureReader", "pack", "pack_args")
 
 #: Bytes asked for with one read.
 READ_SIZE = 1 << 17
@@ -38,7 +38,12 @@ parse_error: Callable[[str], Exception] = DefaultParser.parse_error
 
 def pack(*args: bytes | str | float) -> bytes:
     """Return one command as the bytes that a server reads."""
-    parts = [b"*%d\r\n" % len(args)]
+    return b"*%d\r\n%b" % (len(args), pack_args(args))
+
+
+def pack_args(args: Iterable[bytes | str | float]) -> bytes:
+    """Return arguments of a command as bytes; how many there are goes before them."""
+    parts = []
     for arg in args:
         if not isinstance(arg, bytes):
             arg = str(arg).encode()

@@ -205,6 +205,7 @@ class Channel(kombu_redis.Channel):
         self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any
     ) -> Any:
         """Have messages of *queue* delivered to *callback*."""
+        self.connection.cycle.consumers_changed = True
         result = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)  # type: ignore[no-untyped-call]
         if self.ack_emulation and not no_ack and queue not in self.active_fanout_queues:
             with self._naming_broker():
@@ -212,6 +213,7 @@ class Channel(kombu_redis.Channel):
         return result
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
+        self.connection.cycle.consumers_changed = True
         queue = self._tag_to_queue.get(consumer_tag)
         if self._claims is not None and queue is not None:
             self._claims.cancel(queue)
@@ -443,6 +445,10 @@ class Poller(kombu_redis.MultiChannelPoller):
         #: The event loop, None without.
         self.hub: Any = None
         self.tick: Any = None
+        #: Whether any channel has begun or ceased to consume.
+        self.consumers_changed = True
+        self._broadcast: list[Any] = []
+        self._popping: list[Any] = []
 
     def on_new_claims(self, claims: Claims) -> None:
         """Care for the claims of one more channel."""
@@ -453,6 +459,7 @@ class Poller(kombu_redis.MultiChannelPoller):
 
     def discard(self, channel: Any) -> None:
         """Forget a channel."""
+        self.consumers_changed = True
         super().discard(channel)  # type: ignore[no-untyped-call]
         self.claims = [claims for claims in self.claims if claims.channel is not channel]
         self._watch()
@@ -475,17 +482,22 @@ class Poller(kombu_redis.MultiChannelPoller):
             changed = changed or claims.watches_changed
         if changed:
             self._watch()
-        for channel in self._channels:
-            if channel._active_queues:
-                if channel.active_fanout_queues and not channel._in_listen:
-                    self._register_LISTEN(channel)
-                if channel._claims is None or channel.active_queues:
-                    self._poll_as_kombu(channel)
+        if self.consumers_changed:
+            self._sort_channels()
+        for channel in self._broadcast:
+            if not channel._in_listen:
+                self._register_LISTEN(channel)
+        if self._popping:
+            self._update_brpop_polling()
+            for channel in self._popping:
+                if channel.qos.can_consume():
+                    self._register_BRPOP(channel)
 
-    def _poll_as_kombu(self, channel: Any) -> None:
-        self._update_brpop_polling()
-        if channel.active_queues and channel.qos.can_consume():
-            self._register_BRPOP(channel)
+    def _sort_channels(self) -> None:
+        """Note which channels kombu's code consumes for, and how."""
+        self.consumers_changed = False
+        self._broadcast = [channel for channel in self._channels if channel.active_fanout_queues]
+        self._popping = [channel for channel in self._channels if channel.active_queues]
 
     def _watch(self) -> None:
         wanted: dict[int, Callable[[], None]] = {}
