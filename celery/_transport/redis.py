@@ -313,8 +313,7 @@ class Channel(kombu_redis.Channel):
             return
         try:
             claims.stop()
-            if self._qos is not None:
-                self._qos.restore_unacked_once()
+            self.qos.restore_unacked_once()
             claims.lease.leave()
         except (exceptions.RedisError, OSError) as exc:
             logger.warning(
