@@ -52,7 +52,7 @@ class Lease:
         self.channel = channel
         self.lease_s = float(channel.claim_lease)
         #: Seconds between signs of life.
-        self.beat_s = self.lease_s / 4
+        self.beat_s = min(self.lease_s, channel.visibility_timeout) / 4
         #: Seconds that a blocking move may take: it has to end before the lease does, or a
         #: message might reach an inbox that nobody looks into any more.
         self.wait_s = self.lease_s / 2
@@ -145,7 +145,7 @@ class Lease:
                 return
             self.restore_dead(owner)
         now = monotonic()
-        if now - self._renewed_at >= max(self.channel.visibility_timeout / 3 - self.beat_s, 0.0):
+        if now - self._renewed_at >= self.channel.visibility_timeout / 3 - self.beat_s:
             self._renewed_at = now
             self.renew()
         if now - self._restored_at >= self.channel.unacked_restore_interval:
