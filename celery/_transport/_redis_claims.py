@@ -25,9 +25,9 @@ from contextlib import suppress
 from time import monotonic, time
 from typing import Any
 
-from kombu.transport import virtual
 from redis import exceptions
 
+from celery._transport._kombu import KombuQoS
 from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args
 from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
@@ -82,11 +82,11 @@ class Held(dict[str, Any]):
     restored = False
 
 
-class QoS(virtual.QoS):
+class QoS(KombuQoS):  # type: ignore[misc]  # kombu's, untyped
     """Prefetch limit and settling, as kombu's channels ask for it."""
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)  # type: ignore[no-untyped-call]
+        super().__init__(channel, prefetch_count)
         self.claims: Claims = channel.claims
         self._delivered = self.claims.held
 
@@ -275,7 +275,11 @@ class Claims:
         now = monotonic()
         if room and self.sinks and self._may_claim(now):
             limit = self.channel.qos.prefetch_count
-            if room >= min(limit - (limit >> 2), MUCH_ROOM) or self._fired or now - self._sent_at >= PACE_S:
+            if (
+                room >= min(limit - (limit >> 2), MUCH_ROOM)
+                or self._fired
+                or now - self._sent_at >= PACE_S
+            ):
                 self._claim(min(room, MOST_AT_ONCE), now)
                 return
             self._wake(PACE_S)

@@ -18,6 +18,7 @@ from typing import Any
 from redis import exceptions
 from redis.connection import DefaultParser
 
+hiredis: Any
 try:
     import hiredis
 except ImportError:  # the pure parser below is slower, and enough
@@ -308,7 +309,11 @@ def _with_kernel_timeout(sock: Any, timeout_s: float | None) -> Any:
     Python waits with a poll before each operation on a socket with a timeout. The kernel's own
     time-outs need none, but mean nothing to sockets of gevent, eventlet or TLS.
     """
-    if type(sock) is not socket.socket or socket.socket.__module__ != "socket" or os.name != "posix":
+    if (
+        type(sock) is not socket.socket
+        or socket.socket.__module__ != "socket"
+        or os.name != "posix"
+    ):
         sock.settimeout(timeout_s)
         return sock
     seconds = timeout_s or 0.0

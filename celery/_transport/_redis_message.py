@@ -10,9 +10,10 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from kombu.transport import virtual
 from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads as kombu_loads
+
+from celery._transport._kombu import KombuMessage
 
 __all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope")
 
@@ -37,7 +38,7 @@ def decode_envelope(raw: bytes) -> dict[str, Any]:
     return payload
 
 
-class ClaimedMessage(virtual.Message):
+class ClaimedMessage(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
     """A message that is filed on the server until it is settled.
 
     Args:
@@ -58,7 +59,7 @@ class ClaimedMessage(virtual.Message):
         properties = payload["properties"]
         if "compression" in headers:
             # Unpacking, and what becomes of errors in it, are kombu's.
-            super().__init__(payload, channel=channel)  # type: ignore[no-untyped-call]
+            super().__init__(payload, channel=channel)
         else:
             self._raw = payload
             self.channel = channel

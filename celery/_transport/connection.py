@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu import Connection
+from kombu.connection import Connection
 from kombu.utils.imports import symbol_by_name
 
 __all__ = ("TRANSPORTS", "BrokerConnection")

@@ -21,22 +21,26 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from queue import Empty
 from threading import Lock
-from time import monotonic
 from typing import Any
 
-from kombu.exceptions import BatchPublishError
-from kombu.transport import redis as kombu_redis
 from redis import exceptions
 
+from celery._transport._kombu import (
+    KombuChannel,
+    KombuSentinelChannel,
+    KombuSentinelTransport,
+    KombuTransport,
+)
+from celery._transport._redis_batch import PublishBatch
 from celery._transport._redis_claims import Claims, QoS
 from celery._transport._redis_lease import LEASE_S
 from celery._transport._redis_link import Link, pack
 from celery._transport._redis_message import encode_envelope
+from celery._transport._redis_poller import HEALTH_S, Poller, Tick
 from celery._transport._redis_scripts import GIVE_BACK
 from celery.utils.log import get_logger
 
@@ -46,8 +50,6 @@ logger = get_logger(__name__)
 
 #: Seconds within which a server has to answer (option ``socket_timeout``).
 SOCKET_TIMEOUT_S = 10.0
-#: Seconds between looks at connections that may be half open.
-HEALTH_S = 1.0
 #: Messages given back with one command.
 GIVE_BACK_AT_ONCE = 100
 
@@ -56,15 +58,16 @@ _left_acks: dict[tuple[str, str], list[str]] = {}
 _left_acks_lock = Lock()
 
 
-class Channel(kombu_redis.Channel):
+class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     """A channel of `Transport`."""
 
     QoS = QoS
 
-    socket_timeout = SOCKET_TIMEOUT_S
+    socket_timeout: float | None = SOCKET_TIMEOUT_S
+    socket_connect_timeout: float | None = None
     claim_lease = LEASE_S
 
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "claim_lease")
+    from_transport_options = (*KombuChannel.from_transport_options, "claim_lease")
 
     #: Gives unique tags to messages that are published, see `_next_delivery_tag`.
     _tag_counter = count(1)
@@ -74,10 +77,9 @@ class Channel(kombu_redis.Channel):
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._claims: Claims | None = None
         self._key_heads: dict[Any, bytes] = {}
-        self._batch_type = PublishBatch
         self.broker = connection.client.as_uri()
         with self._naming_broker():
-            super().__init__(connection, **kwargs)  # type: ignore[no-untyped-call]
+            super().__init__(connection, **kwargs)
         #: For commands whose answer is waited for.
         self.desk = self.new_link()
 
@@ -123,7 +125,7 @@ class Channel(kombu_redis.Channel):
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.socket_connect_timeout is None:
             self.socket_connect_timeout = self.connection.client.connect_timeout
-        return super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
+        return super()._connparams(asynchronous)
 
     @contextmanager
     def _naming_broker(self) -> Iterator[None]:
@@ -140,12 +142,12 @@ class Channel(kombu_redis.Channel):
         """Give a client of the pool, for the commands that kombu's code sends."""
         with (
             self._naming_broker(),
-            super().conn_or_acquire(client) as found,  # type: ignore[no-untyped-call]
+            super().conn_or_acquire(client) as found,
         ):
             yield found
 
     def _after_fork(self) -> None:
-        super()._after_fork()  # type: ignore[no-untyped-call]
+        super()._after_fork()
         self.desk.disconnect()
 
     # -- publishing
@@ -206,7 +208,7 @@ class Channel(kombu_redis.Channel):
     ) -> Any:
         """Have messages of *queue* delivered to *callback*."""
         self.connection.cycle.consumers_changed = True
-        result = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)  # type: ignore[no-untyped-call]
+        result = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         if self.ack_emulation and not no_ack and queue not in self.active_fanout_queues:
             with self._naming_broker():
                 self.claims.consume(queue, callback, no_ack)
@@ -217,7 +219,7 @@ class Channel(kombu_redis.Channel):
         queue = self._tag_to_queue.get(consumer_tag)
         if self._claims is not None and queue is not None:
             self._claims.cancel(queue)
-        return super()._basic_cancel(consumer_tag)  # type: ignore[no-untyped-call]
+        return super()._basic_cancel(consumer_tag)
 
     @property
     def active_queues(self) -> list[str]:
@@ -245,7 +247,7 @@ class Channel(kombu_redis.Channel):
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Return the next message of *queue*, None when it is empty."""
         if not self.ack_emulation:
-            return super().basic_get(queue, no_ack, **kwargs)  # type: ignore[no-untyped-call]
+            return super().basic_get(queue, no_ack, **kwargs)
         message = self.claims.take_one(queue)
         if self._expires and queue in self._expires:
             self.desk.call(*self._expiry_commands(queue))
@@ -308,7 +310,7 @@ class Channel(kombu_redis.Channel):
         """Close the channel: what is not settled goes back to its queue."""
         claims = self._claims
         if claims is None or claims.is_closed:
-            super().close()  # type: ignore[no-untyped-call]
+            super().close()
             self.desk.disconnect()
             return
         try:
@@ -327,16 +329,16 @@ class Channel(kombu_redis.Channel):
             if self._qos is not None:
                 self._qos._on_collect.cancel()
             try:
-                super().close()  # type: ignore[no-untyped-call]
+                super().close()
             finally:
                 self.desk.disconnect()
 
 
-class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+class SentinelChannel(Channel, KombuSentinelChannel):  # type: ignore[misc]  # kombu's, untyped
     """A channel of `SentinelTransport`."""
 
     from_transport_options = (
-        *kombu_redis.SentinelChannel.from_transport_options,
+        *KombuSentinelChannel.from_transport_options,
         "claim_lease",
     )
 
@@ -350,260 +352,27 @@ def _mark_redelivered(payload: dict[str, Any]) -> None:
         info["redelivered"] = True
 
 
-class PublishBatch:
-    """Messages of one producer that are sent together.
-
-    Args:
-        max_size: Commands after which they are sent.
-    """
-
-    def __init__(self, channel: Channel, max_size: int) -> None:
-        self.channel = channel
-        self.max_size = max_size
-        self._commands: list[bytes] = []
-        self._replies = 0
-        self._failed: BaseException | None = None
-        self._unusable = ""
-
-    def publish(self, message: Any, **kwargs: Any) -> Any:
-        """Route one message and keep what is to be sent for it."""
-        self._check_usable()
-        size = len(self._commands), self._replies
-        try:
-            result = self.channel.basic_publish(message, _publish_batch=self, **kwargs)
-        except BaseException:
-            # Of this message nothing may be sent, also where it goes to several queues.
-            del self._commands[size[0] :]
-            self._replies = size[1]
-            raise
-        if self._replies >= self.max_size:
-            self.flush()
-        return result
-
-    def add_message(self, head: bytes, text: bytes) -> None:
-        """Keep a message that goes to the list of which *head* is the packed key."""
-        self._commands.append(b"*3\r\n$5\r\nLPUSH\r\n%b$%d\r\n%b\r\n" % (head, len(text), text))
-        self._replies += 1
-
-    def add_command(self, data: bytes, replies: int) -> None:
-        """Keep packed commands."""
-        self._commands.append(data)
-        self._replies += replies
-
-    def add(self, name: str, *args: Any) -> None:
-        """Keep a command that kombu's code has made, with a key that lacks the prefix."""
-        key, *rest = args
-        self.add_command(pack(name.upper(), self.channel.full_key(key), *rest), 1)
-
-    def flush(self) -> None:
-        """Send everything, and wait until the server has it.
-
-        Raises:
-            BatchPublishError: That failed; some of it may have been taken.
-        """
-        self._check_usable()
-        commands, self._commands = self._commands, []
-        replies, self._replies = self._replies, 0
-        if not commands:
-            return
-        try:
-            self.channel.desk.call(b"".join(commands), replies)
-        except BaseException as exc:
-            self._failed = exc
-            if isinstance(exc, Exception):
-                raise BatchPublishError(
-                    f"a batch of messages may have been sent in part: {exc}"
-                ) from exc
-            raise
-
-    def discard(self) -> None:
-        """Forget what was not sent."""
-        self._unusable = self._unusable or "aborted"
-        self._commands.clear()
-        self._replies = 0
-
-    def close(self) -> None:
-        """End the batch."""
-        self._unusable = "closed"
-
-    def _check_usable(self) -> None:
-        if self._unusable:
-            raise RuntimeError(f"the batch of messages is {self._unusable}")
-        if self._failed is not None:
-            raise BatchPublishError("the batch of messages has failed before") from self._failed
-
-
-class Poller(kombu_redis.MultiChannelPoller):
-    """Waits for all connections of a transport: those of claims, and those of kombu's code."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.claims: list[Claims] = []
-        #: Calls for descriptors of claims.
-        self.watches: dict[int, Callable[[], None]] = {}
-        #: The event loop, None without.
-        self.hub: Any = None
-        self.tick: Any = None
-        #: Whether any channel has begun or ceased to consume.
-        self.consumers_changed = True
-        self._broadcast: list[Any] = []
-        self._popping: list[Any] = []
-
-    def on_new_claims(self, claims: Claims) -> None:
-        """Care for the claims of one more channel."""
-        self.claims.append(claims)
-        hub = self.hub
-        if hub is not None:
-            claims.call_later = lambda delay_s: hub.call_later(delay_s, claims.on_woken)
-
-    def discard(self, channel: Any) -> None:
-        """Forget a channel."""
-        self.consumers_changed = True
-        super().discard(channel)  # type: ignore[no-untyped-call]
-        self.claims = [claims for claims in self.claims if claims.channel is not channel]
-        self._watch()
-
-    def close(self) -> None:
-        """Forget everything."""
-        if self.hub is not None:
-            self.hub.on_tick.discard(self.tick)
-        self.claims.clear()
-        self._watch()
-        super().close()  # type: ignore[no-untyped-call]
-
-    def on_poll_start(self) -> None:
-        """Send what is due, and see to it that answers are noticed."""
-        changed = False
-        for claims in self.claims:
-            if claims.ready and self.hub is not None:
-                claims.deliver()
-            claims.pump()
-            changed = changed or claims.watches_changed
-        if changed:
-            self._watch()
-        if self.consumers_changed:
-            self._sort_channels()
-        for channel in self._broadcast:
-            if not channel._in_listen:
-                self._register_LISTEN(channel)
-        if self._popping:
-            self._update_brpop_polling()
-            for channel in self._popping:
-                if channel.qos.can_consume():
-                    self._register_BRPOP(channel)
-
-    def _sort_channels(self) -> None:
-        """Note which channels kombu's code consumes for, and how."""
-        self.consumers_changed = False
-        self._broadcast = [channel for channel in self._channels if channel.active_fanout_queues]
-        self._popping = [channel for channel in self._channels if channel.active_queues]
-
-    def _watch(self) -> None:
-        wanted: dict[int, Callable[[], None]] = {}
-        for claims in self.claims:
-            wanted |= claims.watches()
-        known = self.watches
-        self.watches = wanted
-        for fd in known.keys() - wanted.keys():
-            try:
-                self._unregister_from_poll(fd)
-            except (KeyError, ValueError, OSError):
-                # Closed already, which ends polling as well.
-                continue
-        for fd in wanted:
-            # Also if known: the number may stand for another connection by now.
-            if self.hub is not None:
-                self.hub.add_reader(fd, wanted[fd])
-            else:
-                self.poller.register(fd, self.eventflags)
-
-    def maybe_restore_messages(self) -> None:
-        """Leave that to the threads of leases, unless there is none."""
-        if not self.claims:
-            super().maybe_restore_messages()  # type: ignore[no-untyped-call]
-
-    def on_poll_init(self, poller: Any) -> None:
-        """Poll with *poller*."""
-        self.poller = poller
-
-    def check_health(self) -> None:
-        """Raise for a server that owes an answer to any of the claims."""
-        now = monotonic()
-        for claims in self.claims:
-            claims.check_health(now)
-
-    def get(self, callback: Any, timeout: float | None = None) -> None:
-        """Wait for one message and deliver it.
-
-        Raises:
-            Empty: There was none within *timeout*, or within a second.
-        """
-        end = monotonic() + (HEALTH_S if timeout is None else min(timeout, HEALTH_S))
-        self._in_protected_read = True
-        try:
-            self.maybe_refresh_binding_expiry()
-            while True:
-                if any(claims.deliver_one() for claims in self.claims):
-                    return
-                self.on_poll_start()
-                if self._wait_once(max(end - monotonic(), 0.0)):
-                    return
-                if monotonic() >= end and not any(claims.ready for claims in self.claims):
-                    self.check_health()
-                    self.maybe_check_brpop_health()
-                    self.maybe_restore_messages()
-                    raise Empty
-        finally:
-            self._in_protected_read = False
-            while self.after_read:
-                self.after_read.pop()()
-
-    def _wait_once(self, timeout: float) -> bool:
-        """Poll once; True if kombu's code has delivered something."""
-        pauses = [claims.pause_s for claims in self.claims if claims.pause_s is not None]
-        delivered = False
-        for fd, event in self.poller.poll(min([timeout, *pauses])) or ():
-            call = self.watches.get(fd)
-            if call is not None:
-                call()
-                continue
-            known = self._fd_to_chan.get(fd)
-            if known is None or fd in self._paused_brpop:
-                continue
-            channel, kind = known
-            if not event & kombu_redis.READ:
-                channel._poll_error(kind)
-            elif channel.qos.can_consume():
-                try:
-                    delivered = bool(channel.handlers[kind]()) or delivered
-                except Empty:
-                    continue
-            else:
-                self.on_readable(fd)
-        return delivered
-
-
-class Transport(kombu_redis.Transport):
+class Transport(KombuTransport):  # type: ignore[misc]  # kombu's, untyped
     """Redis, with messages claimed in batches and none of them ever lost."""
 
     Channel = Channel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().__init__(*args, **kwargs)
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let *loop* deliver messages from now on."""
         cycle = self.cycle
-        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+        super().register_with_event_loop(connection, loop)
         cycle.hub = loop
         for claims in cycle.claims:
             claims.watches_changed = True
             claims.call_later = lambda delay_s, c=claims: loop.call_later(delay_s, c.on_woken)
         # kombu's function adds all its descriptors to the poller again in every turn.
-        for call in [call for call in loop.on_tick if _is_of(call, kombu_redis)]:
+        for call in [call for call in loop.on_tick if _is_of(call, KombuTransport)]:
             loop.on_tick.discard(call)
-        cycle.tick = _Tick(cycle, loop, self.on_readable)
+        cycle.tick = Tick(cycle, loop, self.on_readable)
         loop.on_tick.add(cycle.tick)
         health = getattr(cycle, "_claims_health_tref", None)
         if health is not None:
@@ -611,29 +380,11 @@ class Transport(kombu_redis.Transport):
         cycle._claims_health_tref = loop.call_repeatedly(HEALTH_S, cycle.check_health)
 
 
-class _Tick:
-    """What is done in every turn of an event loop, for one transport."""
-
-    def __init__(self, cycle: Poller, hub: Any, on_readable: Callable[[int], None]) -> None:
-        self.cycle = cycle
-        self.hub = hub
-        self.on_readable = on_readable
-        self._known: dict[int, Any] = {}
-
-    def __call__(self) -> None:
-        cycle = self.cycle
-        cycle.on_poll_start()
-        if cycle._fd_to_chan != self._known:
-            self._known = dict(cycle._fd_to_chan)
-            for fd in cycle.fds:
-                self.hub.add_reader(fd, self.on_readable, fd)
+def _is_of(call: Any, kind: Any) -> bool:
+    return bool(getattr(call, "__module__", None) == kind.__module__)
 
 
-def _is_of(call: Any, module: Any) -> bool:
-    return getattr(call, "__module__", None) == module.__name__
-
-
-class SentinelTransport(Transport, kombu_redis.SentinelTransport):
+class SentinelTransport(Transport, KombuSentinelTransport):  # type: ignore[misc]  # kombu's, untyped
     """`Transport` with sentinels that know which server is the master."""
 
     default_port = 26379

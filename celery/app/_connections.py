@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kombu import Connection, pools
+from kombu import pools
+from kombu.connection import Connection
 
 from celery._transport.connection import BrokerConnection
 from celery.utils.objects import FallbackContext
