@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from celery.local import Proxy
@@ -45,6 +46,8 @@ _task_stack: LocalStack[Task] = LocalStack()
 
 class _ThreadState(threading.local):
     current_app: Celery | None = None
+    #: What this thread says in place of the process; None for nothing.
+    join_will_block: bool | None = None
 
 
 _tls = _ThreadState()
@@ -67,8 +70,19 @@ def _set_task_join_will_block(blocks: bool) -> None:
 
 
 def task_join_will_block() -> bool:
-    """Say whether waiting for a result in this process would occupy a pool slot."""
-    return _task_join_will_block
+    """Say whether waiting for a result here would occupy a slot of the pool."""
+    own = _tls.join_will_block
+    return _task_join_will_block if own is None else own
+
+
+@contextmanager
+def join_will_block(blocks: bool) -> Iterator[None]:
+    """Let the calling thread alone say whether waiting for a result blocks, for a while."""
+    before, _tls.join_will_block = _tls.join_will_block, blocks
+    try:
+        yield
+    finally:
+        _tls.join_will_block = before
 
 
 def set_default_app(app: Celery | None) -> None:

@@ -6,7 +6,8 @@ by the time of their next run; its method `~Scheduler.tick` looks at the first o
 it is due, and says how long nothing will happen.  A `Service` calls that for ever.
 
 `PersistentScheduler` keeps the times of the last runs in a file.  Other packages subclass
-`Scheduler`, and wrap `Scheduler.tick` and `Scheduler.apply_entry`.
+`Scheduler`, and wrap `Scheduler.tick` and `Scheduler.apply_entry`.  Entries and the answer to
+``ping`` live in `celery._beat`.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ import shelve
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from billiard.process import Process
-from kombu.utils.functional import maybe_evaluate, reprcall
+from billiard.context import Process
+from kombu.utils.functional import maybe_evaluate
 
 from celery import __version__, platforms, signals
-from celery.schedules import crontab, maybe_schedule
-from celery.utils.collections import AttributeDict
+from celery._beat.entry import BeatLazyFunc as BeatLazyFunc
+from celery._beat.entry import ScheduleEntry, evaluate_args, evaluate_kwargs
+from celery._beat.entry import event_t as event_t
+from celery._beat.pidbox import BeatPidbox
+from celery.schedules import crontab
 from celery.utils.functional import is_numeric_value
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.utils.log import get_logger, iter_open_logger_fds
@@ -69,186 +72,9 @@ class SchedulingError(Exception):
     """A task could not be sent."""
 
 
-class event_t(NamedTuple):
-    """An item of the heap: time (of the monotonic clock) of the next look, priority, entry."""
-
-    time: float
-    priority: int
-    entry: Any
-
-
 def beat_nodename(hostname: str | None = None) -> str:
     """Return the node name of this beat, formats such as ``%h`` expanded."""
     return default_nodename(host_format(hostname or ""), NODENAME_DEFAULT)
-
-
-class BeatLazyFunc:
-    """
-    Arguments of an entry that are computed when the task is sent.
-
-    Args:
-        func: Computes one.
-        args: Passed to it.
-        kwargs: Passed to it.
-    """
-
-    def __init__(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        self._func = func
-        self._func_params: dict[str, Any] = {"args": args, "kwargs": kwargs}
-
-    def __call__(self) -> Any:
-        return self.delay()
-
-    def delay(self) -> Any:
-        """Compute the argument."""
-        return self._func(*self._func_params["args"], **self._func_params["kwargs"])
-
-
-def _evaluated(value: Any) -> Any:
-    return value() if isinstance(value, BeatLazyFunc) else value
-
-
-def _evaluate_args(args: Any) -> list[Any]:
-    given = _evaluated(args)
-    return [_evaluated(each) for each in given] if given else []
-
-
-def _evaluate_kwargs(kwargs: Any) -> dict[str, Any]:
-    given = _evaluated(kwargs)
-    return {key: _evaluated(each) for key, each in given.items()} if given else {}
-
-
-class ScheduleEntry:
-    """
-    A task with a schedule.
-
-    Args:
-        name: Its key in the schedule.
-        task: Name of the task.
-        last_run_at: When it last ran; by default now, so that the first run comes one interval
-            after the entry was made.
-        total_run_count: How often it ran.
-        schedule: A schedule, seconds, or a timedelta.
-        args: Positional arguments, or a `BeatLazyFunc`.
-        kwargs: Keyword arguments.
-        options: Options of ``apply_async``.
-        relative: See `celery.schedules.schedule`.
-        app: The app whose clock and time zone it goes by.
-    """
-
-    name: str | None = None
-    schedule: Any = None
-    args: Any = None
-    kwargs: Any = None
-    options: Any = None
-    last_run_at: datetime | None = None
-    total_run_count = 0
-
-    def __init__(
-        self,
-        name: str | None = None,
-        task: str | None = None,
-        last_run_at: datetime | None = None,
-        total_run_count: int | None = None,
-        schedule: Any = None,
-        args: Any = (),
-        kwargs: dict[str, Any] | None = None,
-        options: dict[str, Any] | None = None,
-        relative: bool = False,
-        app: Celery | None = None,
-    ) -> None:
-        self.app = app
-        self.name = name
-        self.task = task
-        self.args = args
-        self.kwargs = kwargs or {}
-        self.options = options or {}
-        self.schedule = maybe_schedule(schedule, relative, app=app)
-        self.last_run_at = last_run_at or self.default_now()
-        self.total_run_count = total_run_count or 0
-
-    def default_now(self) -> datetime:
-        """Return the current time, as the schedule or else the app has it."""
-        clock: Any = self.app if self.schedule is None else self.schedule
-        now: datetime = clock.now()
-        return now
-
-    _default_now = default_now
-
-    def _next_instance(self, last_run_at: datetime | None = None) -> ScheduleEntry:
-        following = copy.copy(self)
-        following.last_run_at = last_run_at or self.default_now()
-        following.total_run_count = self.total_run_count + 1
-        return following
-
-    def next(self, last_run_at: datetime | None = None) -> ScheduleEntry:
-        """Return the entry as it is after a run, at *last_run_at* or now."""
-        return self._next_instance(last_run_at)
-
-    def __next__(self) -> ScheduleEntry:
-        return self._next_instance()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (
-            self.name,
-            self.task,
-            self.last_run_at,
-            self.total_run_count,
-            self.schedule,
-            self.args,
-            self.kwargs,
-            self.options,
-        )
-
-    def update(self, other: ScheduleEntry) -> None:
-        """Take what *other* says to run, and when; what ran so far stays."""
-        for field in ("task", "schedule", "args", "kwargs", "options"):
-            setattr(self, field, getattr(other, field))
-
-    def is_due(self) -> tuple[bool, float]:
-        """Say whether to run now, and in how many seconds to ask again."""
-        if self.schedule is None:
-            raise AttributeError(f"the entry {self.name!r} of the beat schedule has no schedule")
-        due: tuple[bool, float] = self.schedule.is_due(self.last_run_at)
-        return due
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return iter(vars(self).items())
-
-    def __repr__(self) -> str:
-        call = reprcall(self.task, self.args or (), self.kwargs or {})
-        return f"<{type(self).__name__}: {self.name} {call} {self.schedule}"
-
-    # Entries with the same time have to be in some order in the heap.
-    def __lt__(self, other: object) -> bool:
-        if isinstance(other, ScheduleEntry):
-            return (self.name or "") < (other.name or "")
-        return NotImplemented
-
-    def __gt__(self, other: object) -> bool:
-        if isinstance(other, ScheduleEntry):
-            return (self.name or "") > (other.name or "")
-        return NotImplemented
-
-    def __le__(self, other: object) -> bool:
-        return self == other or self < other
-
-    def __ge__(self, other: object) -> bool:
-        return self == other or self > other
-
-    def editable_fields_equal(self, other: ScheduleEntry) -> bool:
-        """Say whether both run the same at the same times."""
-        return all(
-            getattr(self, field) == getattr(other, field)
-            for field in ("task", "args", "kwargs", "options", "schedule")
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (
-            isinstance(other, ScheduleEntry) and self.editable_fields_equal(other)
-        )
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class Scheduler:
@@ -290,16 +116,15 @@ class Scheduler:
         sync_every_tasks: int | None = None,
         **kwargs: Any,
     ) -> None:
+        conf = app.conf
         self.app = app
-        self.data = maybe_evaluate({} if schedule is None else schedule)
-        self.max_interval = (
-            max_interval or app.conf.beat_max_loop_interval or type(self).max_interval
-        )
         self.Producer = Producer or app.amqp.Producer
+        self.data = maybe_evaluate({} if schedule is None else schedule)
+        self.max_interval = max_interval or conf.beat_max_loop_interval or self.max_interval
         self._heap: list[event_t] | None = None
         self.old_schedulers: Any = None
         self.sync_every_tasks = (
-            app.conf.beat_sync_every if sync_every_tasks is None else sync_every_tasks
+            conf.beat_sync_every if sync_every_tasks is None else sync_every_tasks
         )
         self._clock_offset = _wall_ahead_of_monotonic()
         if not lazy:
@@ -380,7 +205,10 @@ class Scheduler:
             return old_schedules is new_schedules
         if set(old_schedules.keys()) != set(new_schedules.keys()):
             return False
-        return all(new_schedules[name] == entry for name, entry in old_schedules.items())
+        return all(
+            (new := new_schedules[name]) is entry or new == entry
+            for name, entry in old_schedules.items()
+        )
 
     def adjust(self, n: float, drift: float = _DRIFT) -> float:
         """Return *n* seconds, less what waking up takes."""
@@ -425,7 +253,7 @@ class Scheduler:
         options = {**(entry.options or {}), **kwargs}
         options["headers"] = {**(options.get("headers") or {}), "celery_beat_task": True}
         try:
-            args, kwds = _evaluate_args(entry.args), _evaluate_kwargs(entry.kwargs)
+            args, kwds = evaluate_args(entry.args), evaluate_kwargs(entry.kwargs)
             if task is not None:
                 return task.apply_async(args, kwds, producer=producer, **options)
             return self.send_task(entry.task, args, kwds, producer=producer, **options)
@@ -471,21 +299,20 @@ class Scheduler:
 
     def add(self, **kwargs: Any) -> Any:
         """Add an entry; the arguments are those of `ScheduleEntry`."""
-        entry = self.Entry(app=self.app, **kwargs)
-        self.schedule[entry.name] = entry
-        return entry
-
-    def _maybe_entry(self, name: str, entry: Any) -> Any:
-        if isinstance(entry, self.Entry):
-            entry.app = self.app
-            return entry
-        return self.Entry(**{**entry, "name": name, "app": self.app})
+        added = self.Entry(**kwargs, app=self.app)
+        self.schedule[added.name] = added
+        return added
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Add entries, given as such or as dicts."""
-        self.schedule.update(
-            {name: self._maybe_entry(name, entry) for name, entry in dict_.items()}
-        )
+        made = {name: self._maybe_entry(name, described) for name, described in dict_.items()}
+        self.schedule.update(made)
+
+    def _maybe_entry(self, name: str, entry: Any) -> Any:
+        if not isinstance(entry, self.Entry):
+            return self.Entry(**{**entry, "name": name, "app": self.app})
+        entry.app = self.app
+        return entry
 
     def merge_inplace(self, b: Mapping[str, Any]) -> None:
         """Make the schedule have the entries of *b*, but keep the last runs of those it has."""
@@ -630,13 +457,7 @@ class PersistentScheduler(Scheduler):
         entries = self._store.setdefault("entries", {})
         self.merge_inplace(self.app.conf.beat_schedule)
         self.install_default_entries(self.schedule)
-        self._store.update(
-            {
-                "__version__": __version__,
-                "tz": self.app.conf.timezone,
-                "utc_enabled": self.app.conf.enable_utc,
-            }
-        )
+        self._store.update(self._written_under(), __version__=__version__)
         self.sync()
         self.logger.debug(
             "Current schedule:\n%s", "\n".join(repr(entry) for entry in entries.values())
@@ -644,10 +465,10 @@ class PersistentScheduler(Scheduler):
 
     def _discard_if_outdated(self) -> None:
         """Forget all last runs if they are in another time zone."""
-        store, conf = self._store, self.app.conf
+        store = self._store
         if "entries" not in store:
             return
-        for key, now in (("tz", conf.timezone), ("utc_enabled", conf.enable_utc)):
+        for key, now in self._written_under().items():
             if key not in store or store[key] != now:
                 self.logger.warning(
                     "beat: Reset: %s was %r when the schedule file was written, and is %r now",
@@ -657,6 +478,11 @@ class PersistentScheduler(Scheduler):
                 )
                 store.clear()
                 return
+
+    def _written_under(self) -> dict[str, Any]:
+        """Return the settings that give the times in the file their meaning."""
+        conf = self.app.conf
+        return {"tz": conf.timezone, "utc_enabled": conf.enable_utc}
 
     def get_schedule(self) -> Any:
         """Return the entries of the file."""
@@ -692,120 +518,6 @@ class PersistentScheduler(Scheduler):
     def info(self) -> str:
         """Where the file is."""
         return f"    . db -> {self.schedule_filename}"
-
-
-class BeatPidbox:
-    """
-    Answers the remote command ``ping``, in a thread with a connection of its own.
-
-    A beat that hangs stays silent: whether the scheduler ticks is what the question is about.
-
-    Args:
-        service: Whose ticks count.
-    """
-
-    #: Seconds before trying to connect again.
-    retry_interval = 5.0
-    #: Seconds to wait for the thread to end.
-    join_timeout = 3.0
-    #: Seconds that a tick may take in any case.
-    min_tick_age = 60.0
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.app = service.app
-        self.hostname = service.hostname
-        self.state = AttributeDict(app=self.app, hostname=self.hostname)
-        self.node = self.app.control.mailbox.Node(
-            self.hostname, handlers={"ping": self._ping}, state=self.state
-        )
-        self.thread: threading.Thread | None = None
-        self.first_connection_attempt = True
-        self._stop_requested = threading.Event()
-
-    @staticmethod
-    def _ping(state: Any, **kwargs: Any) -> dict[str, str]:
-        return {"ok": "pong"}
-
-    @property
-    def max_tick_age(self) -> float:
-        """Seconds since the last tick after which we are silent; 0 for never."""
-        configured = self.app.conf.beat_remote_control_max_tick_age
-        if configured is not None:
-            return float(configured)
-        return max(2 * self.service.effective_max_interval, self.min_tick_age)
-
-    def tick_age(self) -> float:
-        """Return the seconds since the last tick."""
-        return time.monotonic() - self.service.last_tick_at
-
-    def is_stale(self) -> bool:
-        """Say whether the scheduler seems to hang."""
-        limit = self.max_tick_age
-        return bool(limit) and self.tick_age() > limit
-
-    def on_message(self, body: Any, message: Any) -> None:
-        """Answer a ``ping``; other commands are for workers."""
-        self.app.clock.forward()
-        if not isinstance(body, Mapping) or body.get("method") != "ping":
-            return
-        if self.is_stale():
-            logger.warning(
-                "beat pidbox: not answering ping, for the last tick was %s ago",
-                humanize_seconds(self.tick_age()),
-            )
-            return
-        try:
-            self.node.handle_message(body, message)
-        except Exception:
-            logger.exception("beat pidbox: cannot answer ping")
-
-    def fanout_support(self) -> bool:
-        """Say whether the broker can send one message to many, as remote control needs."""
-        with self.app.connection_for_read() as connection:
-            return "fanout" in (connection.transport.implements.exchange_type or ())
-
-    def start(self) -> None:
-        """Start the thread."""
-        if self.thread is not None:
-            return
-        if not self.fanout_support():
-            logger.warning("beat pidbox: this broker has no remote control")
-            return
-        self.thread = threading.Thread(target=self._run, name="beat-pidbox", daemon=True)
-        self.thread.start()
-
-    def stop(self) -> None:
-        """End the thread; harmless twice, or before `start`."""
-        self._stop_requested.set()
-        thread, self.thread = self.thread, None
-        if thread is not None:
-            thread.join(self.join_timeout)
-
-    def _run(self) -> None:
-        while not self._stop_requested.is_set():
-            try:
-                self._listen()
-            except Exception as exc:  # noqa: BLE001 - the border of a thread
-                logger.error("beat pidbox: lost the broker: %r", exc)  # noqa: TRY400 - expected
-                self._stop_requested.wait(self.retry_interval)
-
-    def _listen(self) -> None:
-        with self.app.connection_for_read() as connection:
-            connection.connect()
-            self.first_connection_attempt = False
-            logger.info("beat pidbox: Connected to %s.", connection.as_uri())
-            self.node.channel = connection.channel()
-            consumer = self.node.listen(callback=self.on_message)
-            try:
-                while not self._stop_requested.is_set():
-                    try:
-                        connection.drain_events(timeout=1.0)
-                    except TimeoutError:
-                        connection.heartbeat_check()
-            finally:
-                consumer.cancel()
-                self.node.channel = None
 
 
 class Service:

@@ -215,13 +215,13 @@ class ConsumerStep(StartStopStep):
 
     def _end(self, *, cancel: bool) -> None:
         consumers, self.consumers = self.consumers, None
-        channels = set()
+        channels: dict[int, Any] = {}
         for consumer in consumers or ():
             if cancel:
                 _quietly(consumer.cancel)
             if consumer.channel:
-                channels.add(consumer.channel)
-        for channel in channels:
+                channels[id(consumer.channel)] = consumer.channel
+        for channel in channels.values():
             _quietly(channel.close)
 
 

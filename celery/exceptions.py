@@ -21,6 +21,7 @@ from billiard.exceptions import (
 from kombu.exceptions import OperationalError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from click import ClickException
@@ -254,6 +255,23 @@ class NotRegistered(KeyError, TaskError):
 
 class QueueNotFound(KeyError, TaskError):
     """The queue is not declared and may not be created."""
+
+
+class TasksNotSent(OperationalError, TaskError):
+    """Of many calls that were to be sent together, some were not, or not for sure.
+
+    Args:
+        task_ids: Ids of the calls that are not known to have reached the broker; all others have.
+    """
+
+    def __init__(self, task_ids: Sequence[str] = ()) -> None:
+        super().__init__(list(task_ids))
+        self.task_ids = list(task_ids)
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.task_ids[:3])
+        more = ", …" if len(self.task_ids) > 3 else ""
+        return f"{len(self.task_ids)} calls were not sent, or not for sure: {shown}{more}"
 
 
 class TaskRevokedError(TaskError):

@@ -240,8 +240,7 @@ class Pidfile:
             pid = self.read_pid()
         except ValueError:
             _complain("Broken pidfile found - Removing it.")
-            self.remove()
-            return True
+            pid = None
         if not pid:
             self.remove()
             return True
@@ -333,6 +332,13 @@ class DaemonContext:
             if null != fd:
                 os.close(null)
 
+    def _drop_descriptors(self) -> None:
+        """Close all files but the standard streams, and give those nothing to talk to."""
+        standard = filter(None, self.stdfds)
+        close_open_fds([*standard, *fd_by_path(["/dev/urandom"])])
+        for number in (0, 1, 2):
+            self.redirect_to_null(number)
+
     def open(self) -> DaemonContext:
         """Become a daemon, once."""
         if self._is_open:
@@ -345,10 +351,7 @@ class DaemonContext:
         if self.after_chdir:
             self.after_chdir()
         if not self.fake:
-            streams = [stream for stream in self.stdfds if stream is not None]
-            close_open_fds([*streams, *fd_by_path(["/dev/urandom"])])
-            for fd in range(3):
-                self.redirect_to_null(fd)
+            self._drop_descriptors()
             if self.after_forkers:
                 from billiard import util
 
@@ -638,20 +641,20 @@ class Signals:
         **sigmap: Any,
     ) -> None:
         """Set several handlers."""
-        for name, handler in dict(_d_ or {}, **sigmap).items():
-            self[name] = handler
+        wanted = {**dict(_d_ or ()), **sigmap}
+        for name in wanted:
+            self[name] = wanted[name]
 
 
 signals = Signals()
-get_signal = signals.signum
-install_signal_handler = signals.__setitem__
-reset_signal = signals.reset
-ignore_signal = signals.ignore
+# The names under which programs have them.
+get_signal, install_signal_handler = signals.signum, signals.__setitem__
+reset_signal, ignore_signal = signals.reset, signals.ignore
 
 
 def signal_name(signum: int) -> str:
     """Return the name of a signal, without ``SIG``."""
-    return SIGMAP[signum][3:]
+    return SIGMAP[signum].removeprefix("SIG")
 
 
 def set_pdeathsig(name: str | int) -> None:

@@ -68,26 +68,16 @@ def assert_will_not_block() -> None:
 
 
 @contextmanager
-def _join_will_block(blocks: bool) -> Iterator[None]:
-    before = _state.task_join_will_block()
-    _state._set_task_join_will_block(blocks)
-    try:
-        yield
-    finally:
-        _state._set_task_join_will_block(before)
-
-
-@contextmanager
 def allow_join_result() -> Iterator[None]:
     """Allow waiting for results inside a task, for the code in the ``with`` block."""
-    with _join_will_block(False):
+    with _state.join_will_block(False):
         yield
 
 
 @contextmanager
 def denied_join_result() -> Iterator[None]:
     """Make waiting for results an error, for the code in the ``with`` block."""
-    with _join_will_block(True):
+    with _state.join_will_block(True):
         yield
 
 
@@ -603,7 +593,8 @@ class AsyncResult(ResultBase, Generic[T]):
         return _importable_class(self), self.__reduce_args__()
 
     def __reduce_args__(self) -> tuple[Any, ...]:
-        return self.id, self._backend, None, self.app, self.parent
+        # Not the app: the receiver has its own, and would get connections of a copy.
+        return self.id, self._backend, None, None, self.parent
 
 
 class ResultSet(ResultBase):
@@ -818,17 +809,10 @@ class ResultSet(ResultBase):
         on_interval: Callable[..., Any] | None = None,
     ) -> list[Any]:
         """Wait for all members and return their values in order; see `join`."""
+        options = dict(locals())
+        del options["self"]
         join = self.join_native if self.supports_native_join else self.join
-        return join(
-            timeout=timeout,
-            propagate=propagate,
-            interval=interval,
-            callback=callback,
-            no_ack=no_ack,
-            on_message=on_message,
-            disable_sync_subtasks=disable_sync_subtasks,
-            on_interval=on_interval,
-        )
+        return join(**options)
 
     def join(
         self,

@@ -49,19 +49,16 @@ __all__ = (
 
 Cronspec = Union[int, str, Iterable[int]]  # noqa: UP007 - read as a typing construct
 
-CRON_DAYS_IN_MONTH = {
-    1: 31,
-    2: 29,
-    3: 31,
-    4: 30,
-    5: 31,
-    6: 30,
-    7: 31,
-    8: 31,
-    9: 30,
-    10: 31,
-    11: 30,
-    12: 31,
+#: A leap year has them all.
+CRON_DAYS_IN_MONTH = {month: monthrange(2000, month)[1] for month in range(1, 13)}
+
+# How many values each field has, and the first of them.
+_CRON_VALUES = {
+    "minute": (60, 0),
+    "hour": (24, 0),
+    "day_of_week": (7, 0),
+    "day_of_month": (31, 1),
+    "month_of_year": (12, 1),
 }
 
 CRON_PATTERN_INVALID = "Invalid crontab pattern: {value!r} is not between {min} and {max}."
@@ -342,6 +339,19 @@ class crontab(BaseSchedule):
         TypeError: A field is something else.
     """
 
+    #: The values of the fields.
+    minute: set[int]
+    hour: set[int]
+    day_of_week: set[int]
+    day_of_month: set[int]
+    month_of_year: set[int]
+    # The fields as they were given.
+    _orig_minute: Any
+    _orig_hour: Any
+    _orig_day_of_week: Any
+    _orig_day_of_month: Any
+    _orig_month_of_year: Any
+
     def __init__(
         self,
         minute: Cronspec = "*",
@@ -351,16 +361,10 @@ class crontab(BaseSchedule):
         month_of_year: Cronspec = "*",
         **kwargs: Any,
     ) -> None:
-        self._orig_minute = cronfield(minute)
-        self._orig_hour = cronfield(hour)
-        self._orig_day_of_week = cronfield(day_of_week)
-        self._orig_day_of_month = cronfield(day_of_month)
-        self._orig_month_of_year = cronfield(month_of_year)
-        self.minute = self._expand_cronspec(minute, 60)
-        self.hour = self._expand_cronspec(hour, 24)
-        self.day_of_week = self._expand_cronspec(day_of_week, 7)
-        self.day_of_month = self._expand_cronspec(day_of_month, 31, 1)
-        self.month_of_year = self._expand_cronspec(month_of_year, 12, 1)
+        given = (minute, hour, day_of_week, day_of_month, month_of_year)
+        for (name, values), spec in zip(_CRON_VALUES.items(), given, strict=True):
+            setattr(self, f"_orig_{name}", cronfield(spec))
+            setattr(self, name, self._expand_cronspec(spec, *values))
         if min(self.day_of_month) > max(CRON_DAYS_IN_MONTH[m] for m in self.month_of_year):
             raise ValueError(
                 CRON_INVALID_DATE.format(

@@ -7,6 +7,9 @@ end a task.  Only `IGNORED` and `REJECTED` never reach a result store.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+
 __all__ = (
     "EXCEPTION_STATES",
     "FAILURE",
@@ -38,13 +41,13 @@ RETRY = "RETRY"
 IGNORED = "IGNORED"
 
 #: The task has ended.
-READY_STATES = frozenset({SUCCESS, FAILURE, REVOKED})
-UNREADY_STATES = frozenset({PENDING, RECEIVED, STARTED, REJECTED, RETRY})
-#: The stored result is an exception.
-EXCEPTION_STATES = frozenset({RETRY, FAILURE, REVOKED})
+READY_STATES = frozenset({FAILURE, REVOKED, SUCCESS})
+UNREADY_STATES = frozenset({PENDING, RECEIVED, REJECTED, RETRY, STARTED})
 #: Waiting for the result raises its exception.
-PROPAGATE_STATES = frozenset({FAILURE, REVOKED})
-ALL_STATES = frozenset({PENDING, RECEIVED, STARTED, SUCCESS, FAILURE, RETRY, REVOKED})
+PROPAGATE_STATES = READY_STATES - {SUCCESS}
+#: The stored result is an exception.
+EXCEPTION_STATES = PROPAGATE_STATES | {RETRY}
+ALL_STATES = READY_STATES | (UNREADY_STATES - {REJECTED})
 
 #: From the most telling to the least; None stands for all states not named here.
 PRECEDENCE: list[str | None] = [
@@ -69,6 +72,14 @@ def precedence(state: str | None) -> int:
     return _rank_of(state, NONE_PRECEDENCE)
 
 
+def _by_rank(holds: Callable[[int, int], bool]) -> Callable[[str, str], bool]:
+    # Ranks count downwards: the state that tells more is the greater one.
+    def compare(self: str, other: str) -> bool:
+        return holds(precedence(other), precedence(self))
+
+    return compare
+
+
 class state(str):
     """
     A state that compares by precedence: ``state("PENDING") < state("SUCCESS")``.
@@ -78,14 +89,7 @@ class state(str):
 
     __slots__ = ()
 
-    def __gt__(self, other: str) -> bool:
-        return precedence(self) < precedence(other)
-
-    def __ge__(self, other: str) -> bool:
-        return precedence(self) <= precedence(other)
-
-    def __lt__(self, other: str) -> bool:
-        return precedence(self) > precedence(other)
-
-    def __le__(self, other: str) -> bool:
-        return precedence(self) >= precedence(other)
+    __lt__ = _by_rank(operator.lt)
+    __le__ = _by_rank(operator.le)
+    __gt__ = _by_rank(operator.gt)
+    __ge__ = _by_rank(operator.ge)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -12,6 +14,12 @@ from t.harness.servers import (
     redis_server,
     redis_url,
 )
+
+with contextlib.suppress(ImportError):
+    # It finds the memory of the command line only before the environment has changed.
+    import setproctitle
+
+    setproctitle.getproctitle()
 
 __all__ = (
     "amqp_url",

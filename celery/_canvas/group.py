@@ -269,7 +269,7 @@ class group(Signature):
         link_error: Any = None,
         **options: Any,
     ) -> Any:
-        """Send all members, through one producer.
+        """Send all members through one producer, many at a time where the transport can.
 
         Args:
             args: Arguments to put in front of each member's own.
@@ -282,6 +282,7 @@ class group(Signature):
 
         Raises:
             TypeError: *link* was given.
+            celery.exceptions.TasksNotSent: Some members did not reach the broker, or not for sure.
         """
         if link is not None:
             raise TypeError("Cannot add link to group: use a chord")
@@ -302,7 +303,7 @@ class group(Signature):
         members = self._members()
         first = next(members, None)
         if first is not None:
-            with app.producer_or_acquire(producer) as p:
+            with app.producer_or_acquire(producer) as chosen, app.amqp.batch(chosen) as p:
                 for index, member in zip(count(), concatenated((first,), members)):
                     if errbacks:
                         member = _with_errbacks(member, errbacks)

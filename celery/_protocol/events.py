@@ -46,6 +46,9 @@ FIELDS_OF_OVERTAKEN: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
+#: Fields that a late ``task-sent`` adds: where the client sent the task to.
+FIELDS_OF_LATE_SENT = ("name", "exchange", "routing_key", "root_id", "parent_id")
+
 
 def group_of(type: str) -> str:
     """Return the group of an event type: ``task`` for ``task-sent``."""

@@ -124,7 +124,7 @@ def error_document(error: BaseException, encode: Callable[[Any], Any]) -> dict[s
     name = cls.__qualname__
     return {
         "exc_type": cls.__name__ if "<" in name else name,
-        "exc_message": ensure_serializable(error.args, encode),
+        "exc_message": list(ensure_serializable(error.args, encode)),
         "exc_module": cls.__module__,
     }
 

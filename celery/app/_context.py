@@ -26,6 +26,8 @@ class Context:
 
     _children: list[Any] | None = None
     _protected = 0
+    #: Another call with the same id was sent, and carries what depends on this one.
+    _replaced = False
 
     args: Any = None
     callbacks: list[Any] | None = None

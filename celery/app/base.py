@@ -615,7 +615,7 @@ class Celery(BrokerConnections):
         """The registry; reading it finalizes the app."""
         if not self.finalized:
             self.finalize(auto=True)
-        return self._tasks  # type: ignore[no-any-return]
+        return self._tasks
 
     def autodiscover_tasks(
         self, packages: Any = None, related_name: str | None = "tasks", force: bool = False
@@ -739,19 +739,20 @@ class Celery(BrokerConnections):
                 return self._conf
             return self._load_config()
 
+    def _announce_configuring(self) -> None:
+        hook = self.on_configure
+        # A subclass may have a method in its place.
+        tell = functools.partial(hook.send, sender=self) if isinstance(hook, Signal) else hook
+        tell()
+
     def _load_config(self) -> Settings:
-        if isinstance(self.on_configure, Signal):
-            self.on_configure.send(sender=self)
-        else:
-            self.on_configure()
-        if self._config_source:
-            self.loader.config_from_object(self._config_source, silent=self._config_source_silent)
+        self._announce_configuring()
+        if source := self._config_source:
+            self.loader.config_from_object(source, silent=self._config_source_silent)
         self.configured = True
+        loaded = self.prepare_config(self.loader.conf)
         conf = detect_settings(
-            self.prepare_config(self.loader.conf),
-            self._preconf,
-            ignore_keys=self._preconf_set_by_auto,
-            prefix=self.namespace,
+            loaded, self._preconf, prefix=self.namespace, ignore_keys=self._preconf_set_by_auto
         )
         self.conf = conf
         while self._pending_defaults:
@@ -892,6 +893,7 @@ class Celery(BrokerConnections):
             )
         task_id = task_id or uuid()
         producer = producer or publisher
+        replaced: Any = None
         stamped_headers = options.pop("stamped_headers", None)
         stamps = (
             {key: options.pop(key) for key in stamped_headers if key in options}
@@ -905,7 +907,7 @@ class Celery(BrokerConnections):
             request = parent.request
             if request.id == task_id:
                 # A retry or a replacement: it takes the place of the running call.
-                parent = None
+                parent, replaced = None, request
             if root_id is None:
                 root_id = request.root_id or request.id
             if parent_id is None and parent is not None:
@@ -975,12 +977,39 @@ class Celery(BrokerConnections):
             if result_backend is not None:
                 result_backend.on_task_call(chosen, task_id)
             amqp.send_task_message(chosen, name, message, **options)
+        if replaced is not None:
+            replaced._replaced = True
         result = (result_cls or self.AsyncResult)(task_id)
         # The caller knows whether there will be anything to wait for.
         result.ignored = bool(ignore_result)
         if add_to_parent and parent is not None:
             parent.add_trail(result)
         return result  # type: ignore[no-any-return]
+
+    def send_tasks(
+        self, signatures: Iterable[Signature], producer: Any = None, **options: Any
+    ) -> list[Any]:
+        """Send many calls at once, with few round trips where the broker can.
+
+        This is for calls that have nothing to do with each other; a `group` has a result of its
+        own beside.
+
+        Args:
+            signatures: Calls or workflows, read as they are sent.
+            producer: kombu producer; by default one from the app's pool.
+            options: Options for all of them, as of `Task.apply_async`.
+
+        Returns:
+            Their results, in order.
+
+        Raises:
+            celery.exceptions.TasksNotSent: Some did not reach the broker, or not for sure.
+        """
+        with self.producer_or_acquire(producer) as chosen, self.amqp.batch(chosen) as batch:
+            return [
+                canvas.maybe_signature(sig, app=self).apply_async(producer=batch, **options)
+                for sig in signatures
+            ]
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature bound to this app; see `celery.signature`."""

@@ -59,6 +59,10 @@ def flatten_reply(reply: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
+#: Attributes of an `Inspect` that are options of a broadcast as well.
+_ASKED_WITH = ("callback", "connection", "limit", "timeout", "pattern", "matcher")
+
+
 class Inspect:
     """
     Asks workers about their state (``app.control.inspect()``).
@@ -88,29 +92,21 @@ class Inspect:
         matcher: str | None = None,
     ) -> None:
         self.app = _state.app_or_default(app or self.app)
-        self.destination = destination
-        self.timeout = timeout
-        self.callback = callback
-        self.connection = connection
-        self.limit = limit
-        self.pattern = pattern
-        self.matcher = matcher
+        # -- who is asked, and how long we listen
+        self.destination, self.pattern, self.matcher = destination, pattern, matcher
+        self.limit, self.timeout = limit, timeout
+        self.connection, self.callback = connection, callback
 
     def _request(self, command: str, **arguments: Any) -> Any:
         assert self.app is not None
-        destination = self.destination
-        alone = isinstance(destination, str)
+        options = {name: getattr(self, name) for name in _ASKED_WITH}
+        asked = self.destination
         replies = self.app.control.broadcast(
             command,
             arguments=arguments,
-            destination=[destination] if alone else destination,
-            callback=self.callback,
-            connection=self.connection,
-            limit=self.limit,
-            timeout=self.timeout,
+            destination=[asked] if isinstance(asked, str) else asked,
             reply=True,
-            pattern=self.pattern,
-            matcher=self.matcher,
+            **options,
         )
         return self._prepare(replies) if replies else None
 

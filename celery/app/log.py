@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 from logging.handlers import WatchedFileHandler
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from celery import _state, platforms, signals
 from celery.utils import log, term
@@ -54,6 +54,10 @@ class Logging:
 
     #: Loggers are shared by the whole process, and so is the note that they are ready.
     _setup_done = False
+    #: Process that set them up itself; None where receivers of ``setup_logging`` did.
+    _setup_pid: int | None = None
+    #: What was added to which logger, for a pool process that does it anew.
+    _added: ClassVar[list[tuple[logging.Logger, logging.Handler]]] = []
 
     def __init__(self, app: Celery) -> None:
         conf = app.conf
@@ -144,12 +148,16 @@ class Logging:
             Answers of the receivers of ``setup_logging``; with any, nothing else is touched.
             None when it was done before.
         """
-        if self.already_setup:
+        if self.already_setup and not self._wants_file_of_its_own(logfile):
             return None
         self.already_setup = True
+        Logging._setup_pid = None
+        while self._added:
+            logger, handler = self._added.pop()
+            logger.removeHandler(handler)
         level = log.mlevel(loglevel) if loglevel else self.loglevel
         if hostname and logfile and isinstance(logfile, (str, os.PathLike)):
-            logfile = node_format(os.fspath(logfile), hostname)
+            logfile = _path_of_process(os.fspath(logfile), hostname)
         how: dict[str, Any] = {
             "loglevel": level,
             "logfile": logfile,
@@ -160,6 +168,7 @@ class Logging:
         receivers = signals.setup_logging.send(sender=None, **how)
         if receivers:
             return receivers
+        Logging._setup_pid = os.getpid()
         root = logging.getLogger()
         if self.app.conf.worker_hijack_root_logger:
             for name in ("", "celery", "celery.task", "celery.redirected"):
@@ -171,6 +180,12 @@ class Logging:
         signals.after_setup_logger.send(sender=None, logger=root, **how)
         self.setup_task_loggers(level, logfile, colorize=colorize)
         return receivers
+
+    def _wants_file_of_its_own(self, logfile: LogFile) -> bool:
+        """Say whether this is a pool process, and each of them writes to another file."""
+        if self._setup_pid in (None, os.getpid()) or not isinstance(logfile, str):
+            return False
+        return "%i" in logfile or "%I" in logfile
 
     def setup_task_loggers(
         self,
@@ -223,6 +238,7 @@ class Logging:
         handler = _handler_for(logfile)
         handler.setFormatter(formatter(format, use_color=bool(colorize), datefmt=datefmt))
         logger.addHandler(handler)
+        self._added.append((logger, handler))
         return logger
 
     def supports_color(self, colorize: bool | None = None, logfile: LogFile = None) -> bool:
@@ -245,6 +261,12 @@ class Logging:
     def get_default_logger(self, name: str = "celery", **kwargs: Any) -> logging.Logger:
         """Return the logger of that name, below the library's own."""
         return log.get_logger(name)
+
+
+def _path_of_process(path: str, hostname: str) -> str:
+    """Replace the formats in *path*; ``%i`` and ``%I`` stand for the index in the pool."""
+    index = log.current_process_index() or 0
+    return node_format(path, hostname, i=str(index), I=f"-{index}" if index else "")
 
 
 def _is_path(logfile: LogFile) -> bool:

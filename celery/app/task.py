@@ -696,8 +696,11 @@ class Task:
         if request.stamps:
             stamped = list(request.stamped_headers or request.stamps)
             sig.stamp(visitor=None, **dict(request.stamps), stamped_headers=stamped)
-        for following in reversed(request.chain or ()):
-            sig |= canvas.maybe_signature(following, app=app)
+        if request.chain:
+            # The value of this task is that of *sig*, whatever comes after it.
+            sig.freeze(request.id, root_id=request.root_id, parent_id=request.parent_id)
+            for following in reversed(request.chain):
+                sig |= canvas.maybe_signature(following, app=app)
         return self.on_replace(sig)
 
     def on_replace(self, sig: Any) -> Any:
@@ -714,6 +717,7 @@ class Task:
             parent_id=request.parent_id,
         )
         sig.delay()
+        request._replaced = True
         raise Ignore("Replaced by new task")
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from kombu.exceptions import EncodeError
-from kombu.serialization import loads as loads_message
 from kombu.serialization import prepare_accept_content
 
 from celery import _state, canvas, signals
+from celery._protocol.body import loads as loads_message
 from celery.app import _outcome
 from celery.app._context import Context
 from celery.app._outcome import (
@@ -208,7 +208,9 @@ class TraceInfo:
         return self._log_error(task, req, ExceptionInfo(internal=True))
 
     def handle_ignore(self, task: Task, req: Context, **kwargs: Any) -> Any:
-        """Log an `Ignore`; nothing is stored."""
+        """Log an `Ignore`; nothing is stored, but no chord must wait for its value."""
+        if (req.chord or req.chain) and not (req.is_eager or req._replaced):
+            task.backend.on_no_value(req, repr(self.retval))
         return self._log_error(task, req, ExceptionInfo(internal=True))
 
     def handle_retry(

@@ -522,14 +522,19 @@ class AppPickler:
     """Rebuild an app from the arguments it was pickled with."""
 
     def __call__(self, cls: type[Celery], *args: Any) -> Celery:
-        kwargs = self.build_kwargs(*args)
-        app = self.construct(cls, **kwargs)
-        self.prepare(app, **kwargs)
-        return app
+        arguments = self.build_kwargs(*args)
+        rebuilt = self.construct(cls, **arguments)
+        self.prepare(rebuilt, **arguments)
+        return rebuilt
+
+    def construct(self, cls: type[Celery], **kwargs: Any) -> Celery:
+        """Make the app."""
+        return cls(**kwargs)
 
     def prepare(self, app: Celery, **kwargs: Any) -> None:
         """Set the changed settings on the new app."""
-        app.conf.update(kwargs["changes"])
+        changes = kwargs["changes"]
+        app.conf.update(changes)
 
     def build_kwargs(self, *args: Any) -> dict[str, Any]:
         """Turn the pickled arguments into those of the constructor."""
@@ -562,10 +567,6 @@ class AppPickler:
             "config_source": config_source,
             "set_as_current": False,
         }
-
-    def construct(self, cls: type[Celery], **kwargs: Any) -> Celery:
-        """Make the app."""
-        return cls(**kwargs)
 
 
 # -- finding apps

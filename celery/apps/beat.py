@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,18 @@ Configuration ->
 """.strip()
 
 logger = get_logger("celery.beat")
+
+#: What a service is given that has the same name here.
+_SERVICE_OPTIONS = ("app", "max_interval", "scheduler_cls", "remote_control", "hostname")
+
+
+@contextmanager
+def _errors_logged() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        logger.critical("beat raised exception %s: %r", type(exc), exc, exc_info=True)
+        raise
 
 
 class Beat:
@@ -80,77 +93,62 @@ class Beat:
     ) -> None:
         self.app = app = app_or_default(app or self.app)
         either = app.either
-        self.loglevel = loglevel if isinstance(loglevel, int) else LOG_LEVELS[loglevel.upper()]
-        self.logfile = logfile
+        self.quiet = quiet
         self.schedule = either("beat_schedule_filename", schedule)
         self.scheduler_cls = either("beat_scheduler", scheduler, scheduler_cls)
+        self.max_interval = max_interval
+        self.hostname, self.remote_control = hostname, remote_control
+        self.pidfile, self.socket_timeout = pidfile, socket_timeout
+        # -- logging
+        self.loglevel = loglevel if isinstance(loglevel, int) else LOG_LEVELS[loglevel.upper()]
+        self.logfile, self.no_color = logfile, no_color
         self.redirect_stdouts = either("worker_redirect_stdouts", redirect_stdouts)
         self.redirect_stdouts_level = either(
             "worker_redirect_stdouts_level", redirect_stdouts_level
         )
-        self.quiet = quiet
-        self.max_interval = max_interval
-        self.socket_timeout = socket_timeout
-        self.no_color = no_color
-        self.colored = app.log.colored(
-            self.logfile, enabled=not no_color if no_color is not None else no_color
-        )
-        self.pidfile = pidfile
-        self.remote_control = remote_control
-        self.hostname = hostname
+        self.colored = app.log.colored(logfile, enabled=self._wants_color())
+
+    def _wants_color(self) -> bool | None:
+        """Say whether colours are wanted; None leaves it to the stream."""
+        return None if self.no_color is None else not self.no_color
 
     def run(self) -> None:
         """Run until a signal comes."""
         if not self.quiet:
             print(str(self.colored.cyan(f"celery beat v{VERSION_BANNER} is starting.")))  # noqa: T201
-        self.init_loader()
-        self.set_process_title()
-        self.start_scheduler()
+        for step in (self.init_loader, self.set_process_title, self.start_scheduler):
+            step()
 
     def setup_logging(self, colorize: bool | None = None) -> None:
         """Set logging up."""
-        if colorize is None and self.no_color is not None:
-            colorize = not self.no_color
         self.app.log.setup(
-            self.loglevel,
-            self.logfile,
-            self.redirect_stdouts,
-            self.redirect_stdouts_level,
-            colorize=colorize,
+            loglevel=self.loglevel,
+            logfile=self.logfile,
+            colorize=self._wants_color() if colorize is None else colorize,
+            redirect_stdouts=self.redirect_stdouts,
+            redirect_level=self.redirect_stdouts_level,
         )
 
     def start_scheduler(self) -> None:
         """Run the service; an error is logged and raised."""
         if self.pidfile:
             platforms.create_pidlock(self.pidfile)
-        service = self.Service(
-            app=self.app,
-            max_interval=self.max_interval,
-            scheduler_cls=self.scheduler_cls,
-            schedule_filename=self.schedule,
-            remote_control=self.remote_control,
-            hostname=self.hostname,
-        )
+        options = {name: getattr(self, name) for name in _SERVICE_OPTIONS}
+        service = self.Service(schedule_filename=self.schedule, **options)
         if not self.quiet:
             print(self.banner(service), flush=True)  # noqa: T201
         self.setup_logging()
         if self.socket_timeout:
-            logger.debug("Setting default socket timeout to %r", self.socket_timeout)
             socket.setdefaulttimeout(self.socket_timeout)
-        try:
+            logger.debug("Sockets give up after %r seconds", self.socket_timeout)
+        with _errors_logged():
             self.install_sync_handler(service)
             service.start()
-        except Exception as exc:
-            logger.critical("beat raised exception %s: %r", type(exc), exc, exc_info=True)
-            raise
 
     def banner(self, service: Any) -> str:
         """Return the text that is shown at start."""
-        lines = (
-            "celery beat",
-            self.startup_info(service),
-        )
-        return "\n".join(str(self.colored.blue(line)) for line in lines)
+        paint = self.colored.blue
+        return "\n".join(str(paint(part)) for part in ("celery beat", self.startup_info(service)))
 
     def init_loader(self) -> None:
         """Import what the settings tell to import."""

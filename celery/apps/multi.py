@@ -16,6 +16,7 @@ import signal
 import sys
 from collections import OrderedDict, UserList, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from subprocess import Popen
@@ -99,6 +100,10 @@ def maybe_call(fun: Hook | None, *args: Any, **kwargs: Any) -> None:
     """Call *fun*, if it is one."""
     if fun is not None:
         fun(*args, **kwargs)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stand in for a callback that was not given."""
 
 
 class NamespacedOptionParser:
@@ -243,7 +248,7 @@ class Node:
         return (*command[:at], *before, *command[at:], *after, *extra, *end)
 
     def _words(self, name: str, value: Any) -> list[str]:
-        return [format_opt(name, self.expander(value) if value else value)]
+        return [format_opt(name, self.expander(str(value)) if value else value)]
 
     def alive(self) -> bool:
         """Say whether its process lives."""
@@ -349,12 +354,11 @@ class Node:
     @property
     def pid(self) -> int | None:
         """Id of its process, from the pid file; None without one."""
-        if self._pid is not None:
-            return self._pid
-        try:
-            return Pidfile(self.pidfile).read_pid()
-        except ValueError:
-            return None
+        if self._pid is None:
+            # A file that is broken tells as little as none.
+            with suppress(ValueError):
+                return Pidfile(self.pidfile).read_pid()
+        return self._pid
 
     @pid.setter
     def pid(self, value: int | None) -> None:
@@ -485,6 +489,22 @@ class Cluster(UserList[Node]):
         on_child_failure: Called with node and the exit code of a failed start.
     """
 
+    on_child_failure: Hook
+    on_child_signalled: Hook
+    on_child_spawn: Hook
+    on_node_down: Hook
+    on_node_restart: Hook
+    on_node_shutdown_ok: Hook
+    on_node_signal: Hook
+    on_node_signal_dead: Hook
+    on_node_start: Hook
+    on_node_status: Hook
+    on_send_signal: Hook
+    on_still_waiting_end: Hook
+    on_still_waiting_for: Hook
+    on_still_waiting_progress: Hook
+    on_stopping_preamble: Hook
+
     def __init__(
         self,
         nodes: Iterable[Node],
@@ -506,24 +526,12 @@ class Cluster(UserList[Node]):
         on_child_signalled: Hook | None = None,
         on_child_failure: Hook | None = None,
     ) -> None:
+        given = dict(locals())
+        # A callback that was not given does nothing, so that no call of one has to ask.
+        vars(self).update({k: v or _nothing for k, v in given.items() if k.startswith("on_")})
         self.nodes = list(nodes)
-        self.cmd = cmd or celery_exe("worker")
         self.env = env
-        self.on_stopping_preamble = on_stopping_preamble
-        self.on_send_signal = on_send_signal
-        self.on_still_waiting_for = on_still_waiting_for
-        self.on_still_waiting_progress = on_still_waiting_progress
-        self.on_still_waiting_end = on_still_waiting_end
-        self.on_node_start = on_node_start
-        self.on_node_restart = on_node_restart
-        self.on_node_shutdown_ok = on_node_shutdown_ok
-        self.on_node_status = on_node_status
-        self.on_node_signal = on_node_signal
-        self.on_node_signal_dead = on_node_signal_dead
-        self.on_node_down = on_node_down
-        self.on_child_spawn = on_child_spawn
-        self.on_child_signalled = on_child_signalled
-        self.on_child_failure = on_child_failure
+        self.cmd = cmd or celery_exe("worker")
 
     @property
     def data(self) -> list[Node]:  # type: ignore[override]  # the list is called nodes here
@@ -532,48 +540,48 @@ class Cluster(UserList[Node]):
 
     def start(self) -> list[int]:
         """Start all nodes; return their exit codes."""
-        return [self.start_node(node) for node in self]
+        return list(map(self.start_node, self.nodes))
 
     def start_node(self, node: Node) -> int:
         """Start one node; return the exit code of its start."""
-        maybe_call(self.on_node_start, node)
-        retcode = self._start_node(node)
-        maybe_call(self.on_node_status, node, retcode)
-        return retcode
+        return self._bring_up(node, self.on_node_start)
 
-    def _start_node(self, node: Node) -> int:
-        directory = os.path.dirname(node.pidfile)
-        if directory and not os.path.isdir(directory):
-            Path(directory).mkdir(parents=True, exist_ok=True)
-        return node.start(
+    def _bring_up(self, node: Node, announce: Hook) -> int:
+        announce(node)
+        Path(node.pidfile).parent.mkdir(parents=True, exist_ok=True)
+        code = node.start(
             self.env,
-            on_spawn=self.on_child_spawn,
-            on_signalled=self.on_child_signalled,
             on_failure=self.on_child_failure,
+            on_signalled=self.on_child_signalled,
+            on_spawn=self.on_child_spawn,
         )
+        self.on_node_status(node, code)
+        return code
 
-    def send_all(self, sig: int) -> None:
-        """Send all nodes a signal."""
-        for node in self.getpids(on_down=self.on_node_down):
-            maybe_call(self.on_node_signal, node, signal_name(sig))
-            node.send(sig, self.on_node_signal_dead)
+    def restart(self, sig: int = signal.SIGTERM) -> list[int]:
+        """Stop all nodes with a signal, each started again when it is down."""
+        codes: list[int] = []
+        self._stop_nodes(
+            retry=2,
+            on_down=lambda node: codes.append(self._bring_up(node, self.on_node_restart)),
+            sig=sig,
+            restart_down=True,
+        )
+        return codes
 
     def kill(self) -> None:
         """Kill all nodes at once; their tasks are lost."""
         self.send_all(signal.SIGKILL)
 
-    def restart(self, sig: int = signal.SIGTERM) -> list[int]:
-        """Stop all nodes with a signal, each started again when it is down."""
-        retvals = []
-
-        def start_again(node: Node) -> None:
-            maybe_call(self.on_node_restart, node)
-            retval = self._start_node(node)
-            maybe_call(self.on_node_status, node, retval)
-            retvals.append(retval)
-
-        self._stop_nodes(retry=2, on_down=start_again, sig=sig, restart_down=True)
-        return retvals
+    def send_all(self, sig: int) -> None:
+        """Send all nodes a signal."""
+        announced = signal_name(sig)
+        for node in self.nodes:
+            if not node.pid:
+                self.on_node_down(node)
+                continue
+            self.on_node_signal(node, announced)
+            node.send(sig, self.on_node_signal_dead)
 
     def stop(
         self,
@@ -600,11 +608,11 @@ class Cluster(UserList[Node]):
         sig: int,
         restart_down: bool = False,
     ) -> None:
-        on_down = on_down or self.on_node_down
-        running = list(self.getpids(on_down=on_down if restart_down else self.on_node_down))
+        ended = on_down or self.on_node_down
+        running = list(self.getpids(on_down=ended if restart_down else self.on_node_down))
         if running:
             for node in self.shutdown_nodes(running, sig=sig, retry=retry):
-                maybe_call(on_down, node)
+                ended(node)
 
     def shutdown_nodes(
         self,
@@ -620,27 +628,34 @@ class Cluster(UserList[Node]):
             retry: Seconds between looks; without it only those are yielded that are down at once.
         """
         waiting = list(nodes)
-        maybe_call(self.on_stopping_preamble, waiting)
+        self.on_stopping_preamble(waiting)
         for node in list(waiting):
-            maybe_call(self.on_send_signal, node, signal_name(sig))
+            self.on_send_signal(node, signal_name(sig))
             if not node.send(sig, self.on_node_signal_dead):
                 waiting.remove(node)
                 yield node
-        if not retry:
-            return
-        maybe_call(self.on_still_waiting_for, waiting)
+        if retry:
+            yield from self._wait_for_end(waiting, float(retry))
+
+    def _wait_for_end(self, waiting: list[Node], interval_s: float) -> Iterator[Node]:
+        self.on_still_waiting_for(waiting)
         while waiting:
-            for node in list(waiting):
-                maybe_call(self.on_still_waiting_progress, waiting)
-                if not node.alive():
-                    maybe_call(self.on_node_shutdown_ok, node)
-                    waiting.remove(node)
-                    yield node
-                    maybe_call(self.on_still_waiting_for, waiting)
-                    break
+            ended = self._first_ended(waiting)
+            if ended is not None:
+                self.on_node_shutdown_ok(ended)
+                waiting.remove(ended)
+                yield ended
+                self.on_still_waiting_for(waiting)
             if waiting:
-                sleep(float(retry))
-        maybe_call(self.on_still_waiting_end)
+                sleep(interval_s)
+        self.on_still_waiting_end()
+
+    def _first_ended(self, waiting: list[Node]) -> Node | None:
+        for node in waiting:
+            self.on_still_waiting_progress(waiting)
+            if not node.alive():
+                return node
+        return None
 
     def find(self, name: str) -> Node:
         """
@@ -649,18 +664,16 @@ class Cluster(UserList[Node]):
         Raises:
             KeyError: There is none.
         """
-        for node in self:
-            if node.name == name:
-                return node
-        raise KeyError(name)
+        return {node.name: node for node in self.nodes}[name]
 
     def getpids(self, on_down: Hook | None = None) -> Iterator[Node]:
         """Yield the nodes that have a pid file; *on_down* is called with the others."""
-        for node in self:
-            if node.pid:
-                yield node
-            else:
-                maybe_call(on_down, node)
+        down = on_down or _nothing
+        for node in self.nodes:
+            if not node.pid:
+                down(node)
+                continue
+            yield node
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}({len(self)}): {', '.join(n.name for n in self)}>"

@@ -39,6 +39,12 @@ from celery.utils.log import get_logger, set_in_sighandler
 from celery.utils.text import pluralize
 from celery.worker import WorkController, state
 
+try:
+    # Not the green one, which may not be called within a signal handler.
+    from posix import write as _write
+except ImportError:
+    from os import write as _write
+
 __all__ = ("Worker",)
 
 logger = get_logger(__name__)
@@ -92,7 +98,7 @@ def safe_say(msg: str, f: Any = None) -> None:
     if stream is None:
         return
     try:
-        os.write(stream.fileno(), f"\n{msg}\n".encode())
+        _write(stream.fileno(), f"\n{msg}\n".encode())
     except (OSError, ValueError):
         # Nobody is left to read it, and a signal handler can't complain.
         return

@@ -9,9 +9,7 @@ instance serves one thread unless ``result_backend_thread_safe`` is set.
 from __future__ import annotations
 
 import logging
-import sys
 import time
-import traceback as tracebacks
 import warnings
 from collections.abc import Callable, Collection, MutableMapping
 from datetime import UTC, datetime, timedelta
@@ -27,10 +25,10 @@ from celery import _state, states
 from celery._protocol import meta as documents
 from celery.backends import _errbacks
 from celery.backends._codec import make_codec
+from celery.backends._dependents import TellsDependents
 from celery.exceptions import (
     BackendGetMetaError,
     BackendStoreError,
-    ChordError,
     ImproperlyConfigured,
     TaskRevokedError,
     TimeoutError,
@@ -42,7 +40,6 @@ from celery.utils.time import get_exponential_backoff_interval
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
-    from celery.canvas import Signature
 
 __all__ = ("Backend",)
 
@@ -96,7 +93,7 @@ def decompress_payload(payload: Any) -> Any:
     return documents.decompress(payload)
 
 
-class Backend:
+class Backend(TellsDependents):
     """Stores and reads states and results; subclasses say where.
 
     Args:
@@ -273,36 +270,6 @@ class Backend:
             return None
         return self.store_result(task_id, exc, state, traceback=traceback, request=request)
 
-    def _fail_rest_of_chain(
-        self, request: Any, exc: BaseException, traceback: str | None, state: str, store: bool
-    ) -> None:
-        """Fail the later tasks of a chain; a chord that one of them belongs to has to know."""
-        root_id, parent_id = request.root_id, request.id
-        for link in reversed(request.chain):
-            # A chord in a chain ends with its body, a group with all of its members.
-            for step in self.app.signature(link).awaited():
-                options = step.options
-                step_id = options.get("task_id")
-                if step_id is None:
-                    continue
-                context = self._context(
-                    id=step_id,
-                    task=step.task,
-                    args=step.args,
-                    kwargs=step.kwargs,
-                    root_id=root_id,
-                    parent_id=parent_id,
-                    group=options.get("group_id"),
-                    group_index=options.get("group_index"),
-                    chord=options.get("chord"),
-                    errbacks=options.get("link_error"),
-                )
-                if store:
-                    self.store_result(step_id, exc, state, traceback=traceback, request=context)
-                if context.chord:
-                    self.on_chord_part_return(context, state, exc)
-            parent_id = link["options"].get("task_id") or parent_id
-
     def store_result(
         self,
         task_id: str,
@@ -399,59 +366,6 @@ class Backend:
     def _forget(self, task_id: str) -> None:
         """Delete one document. For adapters."""
         raise NotImplementedError(f"{type(self).__name__} can't forget results")
-
-    # -- Failing from where an error was caught
-
-    def chord_error_from_stack(self, callback: Signature, exc: BaseException | None = None) -> Any:
-        """Fail the body *callback* of a chord with *exc*, or with the error being handled."""
-        if exc is None:
-            exc = _error_being_handled()
-        body = self.app.signature(callback)
-        shared = body.options.get("link_error") or ()
-        for step in body.awaited():
-            self._fail_body(step, exc, shared)
-        return body.id
-
-    def _fail_body(self, body: Signature, exc: BaseException, more_errbacks: Any) -> None:
-        """Store the failure of *body*, fail its chord if it is in one, call its errbacks."""
-        task = self.app.tasks.get(body.task)
-        backend = self if task is None else task.backend
-        options = body.options
-        body_id = body.id or options.get("task_id")
-        errbacks = _as_list(options.get("link_error"))
-        errbacks += [errback for errback in _as_list(more_errbacks) if errback not in errbacks]
-        request = self._context(
-            id=body_id,
-            task=body.task,
-            args=body.args,
-            kwargs=body.kwargs,
-            root_id=options.get("root_id"),
-            parent_id=options.get("parent_id"),
-            group=options.get("group_id"),
-            group_index=options.get("group_index"),
-            errbacks=errbacks,
-            chord=options.get("chord"),
-            chain=options.get("chain"),
-        )
-        backend.fail_from_current_stack(body_id, exc=exc)
-        if request.chord:
-            backend.on_chord_part_return(request, states.FAILURE, exc)
-        if request.chain:
-            backend._fail_rest_of_chain(request, exc, None, states.FAILURE, True)
-        _errbacks.call(self.app, request, exc, None)
-
-    def _context(self, **fields: Any) -> Any:
-        """Make a task context; errbacks see it as their ``request``."""
-        # The class belongs to the layer above. Every task has a context, also one that never ran.
-        return type(self.app.tasks["celery.backend_cleanup"].request)(**fields)
-
-    def fail_from_current_stack(self, task_id: str, exc: BaseException | None = None) -> Any:
-        """Store that a task failed with *exc*, with the traceback of the error being handled."""
-        if exc is None:
-            exc = _error_being_handled()
-        text = "".join(tracebacks.format_exception(exc))
-        self.mark_as_failure(task_id, exc, text)
-        return text
 
     # -- Values, errors and documents, encoded and plain
 
@@ -703,71 +617,6 @@ class Backend:
         """Called before a task is published; override to get ready for its result."""
         return {}
 
-    # -- Chords
-
-    def ensure_chords_allowed(self) -> None:
-        """Raise where chords can't work."""
-
-    def add_to_chord(self, chord_id: str, result: Any) -> Any:
-        """Make the header of a chord one task larger."""
-        raise NotImplementedError(f"{type(self).__name__} does not support add_to_chord")
-
-    def set_chord_size(self, group_id: str, chord_size: int) -> Any:
-        """Note how many header tasks a chord has, where the store counts them itself."""
-
-    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
-        """Count a finished header task; the last one starts the body."""
-
-    def apply_chord(
-        self, header_result_args: tuple[Any, ...], body: Signature, **kwargs: Any
-    ) -> Any:
-        """Get ready to start *body* when the header is done.
-
-        Called before the header tasks are published.
-
-        Args:
-            header_result_args: Group id and results of the header, as `GroupResult` takes them.
-            body: What runs last.
-            kwargs: ``countdown``, ``interval`` and ``max_retries`` of the polling task.
-        """
-        self.ensure_chords_allowed()
-        header = self.app.GroupResult(*header_result_args)
-        return self.fallback_chord_unlock(header, body, **kwargs)
-
-    def fallback_chord_unlock(
-        self, header_result: Any, body: Signature, countdown: float = 1, **kwargs: Any
-    ) -> Any:
-        """Publish the task that polls the header and starts *body* at its end.
-
-        It goes where *body* goes.
-        """
-        options = body.options
-        route = {
-            name: options[name]
-            for name in ("queue", "exchange", "routing_key", "priority")
-            if options.get(name) is not None
-        }
-        if not route:
-            task = self.app.tasks.get(body.task)
-            route = {
-                name: value
-                for name in ("queue", "exchange", "routing_key", "priority")
-                if (value := getattr(task, name, None)) is not None
-            }
-        if "queue" not in route and "exchange" not in route:
-            # Ask the router where the body goes, so that the same workers see both.
-            routed = self.app.amqp.router.route({}, body.task, body.args, body.kwargs)
-            queue = routed.get("queue")
-            if queue is not None:
-                route["queue"] = getattr(queue, "name", queue)
-        # Imported when first needed, as in `_errbacks`.
-        from celery._canvas.signature import plain
-
-        kwargs["result"] = [member.as_tuple() for member in header_result]
-        return self.app.tasks["celery.chord_unlock"].apply_async(
-            (header_result.id, plain(body)), kwargs, countdown=countdown, **route
-        )
-
     def current_task_children(self, request: Any = None) -> list[Any]:
         """Return what the running task called so far, as tuples."""
         if request is None:
@@ -777,14 +626,3 @@ class Backend:
                 return []
         children = getattr(request, "_children", None) or getattr(request, "children", None)
         return [child.as_tuple() for child in children] if children else []
-
-
-def _error_being_handled() -> BaseException:
-    error = sys.exc_info()[1]
-    return error if error is not None else ChordError("unknown error")
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from types import MethodType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,14 +21,25 @@ logger = logging.getLogger(__name__)
 
 def takes_the_request(task: Task) -> bool:
     """Say whether *task*, used as an errback, is called with ``(request, exc, traceback)``."""
-    run = task.run
-    if isinstance(run, MethodType) and hasattr(task, "__wrapped__"):
-        # A function that was decorated with bind=True; it expects the task first.
-        return False
+    # From the class: an instance would fill the first parameter in.
+    function = getattr(type(task), "__wrapped__", None)
+    if function is None:
+        return _takes_more_than_one(_parameters(task.run))
+    # The head lacks the task itself, which a bound function takes first.
+    head = _parameters(task.__header__ or function)
+    is_bound = len(_parameters(function)) > len(head)
+    return not is_bound and _takes_more_than_one(head)
+
+
+def _parameters(fun: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
-        parameters = inspect.signature(run).parameters.values()
+        return list(inspect.signature(fun, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError):
-        return False
+        # Some callables don't tell; then the id is all they get.
+        return []
+
+
+def _takes_more_than_one(parameters: list[inspect.Parameter]) -> bool:
     positional = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     return positional > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
@@ -38,32 +49,27 @@ def call(app: Celery, request: Any, exc: BaseException, traceback: str | None) -
 
     An errback that fails is logged and does not keep the others from running.
     """
-    to_publish = []
     for errback in request.errbacks or ():
         signature: Signature = app.signature(errback)
         task = app.tasks.get(signature.task)
-        if task is None or not takes_the_request(task):
-            to_publish.append(signature)
-            continue
         try:
-            signature(request, exc, traceback)
+            if task is not None and takes_the_request(task):
+                signature(request, exc, traceback)
+            else:
+                _publish(app, request, signature)
         except Exception:
             logger.exception("Errback %s of task %s failed", signature.task, request.id)
-    if to_publish:
-        try:
-            _publish(app, request, to_publish)
-        except Exception:
-            logger.exception("Errbacks of task %s could not be sent", request.id)
 
 
-def _publish(app: Celery, request: Any, errbacks: list[Signature]) -> None:
+def _publish(app: Celery, request: Any, errback: Signature) -> None:
     # Imported when first needed: a process that only reads results has no use for canvas.
     from celery.canvas import group
 
     task_id = request.id
     root_id = getattr(request, "root_id", None) or task_id
-    together = group(errbacks, app=app)
+    # A group of one: that is what workers of other versions send.
+    alone = group([errback], app=app)
     if app.conf.task_always_eager or getattr(request, "is_eager", False):
-        together.apply((task_id,), parent_id=task_id, root_id=root_id)
+        alone.apply((task_id,), parent_id=task_id, root_id=root_id)
     else:
-        together.apply_async((task_id,), parent_id=task_id, root_id=root_id)
+        alone.apply_async((task_id,), parent_id=task_id, root_id=root_id)

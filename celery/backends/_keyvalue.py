@@ -18,6 +18,7 @@ from celery import states
 from celery._protocol import meta as documents
 from celery.backends._backend import Backend
 from celery.backends._chord import Count, judge_count
+from celery.backends._finality import stays
 from celery.backends._wait import SyncBackendMixin, pauses
 from celery.exceptions import ChordError
 
@@ -97,6 +98,9 @@ class BaseKeyValueStoreBackend(Backend):
 
     def get_key_for_task(self, task_id: str, key: Any = "") -> Any:
         """Return the key of a task's document, *key* being a suffix."""
+        if not key and task_id and isinstance(task_id, str):
+            # The case of every task, without the conversions.
+            return self.key_t(f"{self._task_prefix}{task_id}")
         return self._key(self.task_keyprefix, task_id, key)
 
     def get_key_for_group(self, group_id: str, key: Any = "") -> Any:
@@ -129,8 +133,7 @@ class BaseKeyValueStoreBackend(Backend):
     ) -> Any:
         document = self._document(task_id, result, state, traceback, request)
         payload = self._encode_document(document)
-        # A task that was delivered twice must not take back its success.
-        if self._get_task_meta_for(task_id)["status"] != states.SUCCESS:
+        if not stays(self._get_task_meta_for(task_id)["status"], state):
             self._set_document(self.get_key_for_task(task_id), payload, state)
         return result
 

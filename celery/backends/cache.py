@@ -6,6 +6,7 @@ workers that run as a thread of their client.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import warnings
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
-from celery import states
+from celery.backends._finality import stays
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import ImproperlyConfigured
 
@@ -241,6 +242,8 @@ class CacheBackend(KeyValueStoreBackend):
         self.servers = servers.rstrip("/").split(";")
         self.Client, key_type = make()
         self.key_t = key_type  # type: ignore[assignment, method-assign]
+        self._client: Any = None
+        self._pid = os.getpid()
         self.options = {**app.conf.cache_backend_options, **(options or {})}
         super().__init__(app, url=url, expires=expires, **kwargs)
         self.expires = self.prepare_expires(expires, type=int)
@@ -251,13 +254,15 @@ class CacheBackend(KeyValueStoreBackend):
                 stacklevel=2,
             )
 
-    @cached_property
+    @property
     def client(self) -> Any:
-        """The client, connected at its first use."""
-        options = {
-            name: value for name, value in self.options.items() if name not in PYLIBMC_ONLY_OPTIONS
-        }
-        return self.Client(self.servers, **options)
+        """The client; made at its first use, and anew in a child after a fork."""
+        if self._client is None or self._pid != os.getpid():
+            # The connections of the other client belong to the parent, which goes on using them.
+            options = {k: v for k, v in self.options.items() if k not in PYLIBMC_ONLY_OPTIONS}
+            self._client = self.Client(self.servers, **options)
+            self._pid = os.getpid()
+        return self._client
 
     def as_uri(self, *args: Any, **kwargs: Any) -> str:
         """Return the cache and its servers."""
@@ -323,7 +328,7 @@ class CacheBackend(KeyValueStoreBackend):
         # Most tasks store once, so trying to be the first saves reading what isn't there.
         if not self._call("add", key, payload, _exptime(self.expires)):
             before = self.get(key)
-            if not before or self.decode(before)["status"] != states.SUCCESS:
+            if not before or not stays(self.decode(before)["status"], state):
                 self.set(key, payload)
         return result
 

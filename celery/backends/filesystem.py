@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
-from celery import states
+from celery.backends._finality import stays
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import ImproperlyConfigured
 
@@ -150,7 +150,7 @@ class FilesystemBackend(KeyValueStoreBackend):
         key = self.get_key_for_task(task_id)
         if not self._write_first(key, payload):
             before = self.get(key)
-            if before is None or self.decode(before)["status"] != states.SUCCESS:
+            if before is None or not stays(self.decode(before)["status"], state):
                 self._write(key, payload)
         return result
 

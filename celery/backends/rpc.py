@@ -243,6 +243,7 @@ class RPCBackend(Backend, AsyncBackendMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__(app, serializer=serializer, **kwargs)
+        del connection, exchange, exchange_type
         # The reply queue belongs to the thread that sends the tasks.
         self.thread_safe = False
         self.persistent = self.prepare_persistent(persistent)

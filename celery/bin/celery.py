@@ -55,6 +55,9 @@ WRONG_APP_OPTION_USAGE_MESSAGE = """\
 #: How a usage error was shown before anyone replaced it; offered for extensions.
 previous_show_implementation = UsageError.show
 
+#: Key of a run's command in the meta data of its context.
+_CHOSEN = f"{__name__}.chosen"
+
 _COMMANDS = {
     "amqp": ("celery.bin.amqp:amqp", "Talk to an AMQP broker directly."),
     "beat": ("celery.bin.beat:beat", "Start the scheduler of periodic tasks."),
@@ -160,17 +163,13 @@ class CeleryGroup(DYMGroup):  # type: ignore[misc]  # click_didyoumean has no ty
             formatter.write_dl(rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, with the options that extensions of the loaded app add to it."""
+        """Return a copy of a command, to which the app may add options for this run."""
         command: click.Command | None = super().get_command(ctx, cmd_name)
-        context = ctx.obj
-        if command is None or not isinstance(context, base.CLIContext) or not context.has_own_app:
-            return command
-        extra = base.user_options(context.app, cmd_name) if cmd_name in ("worker", "beat") else []
-        if getattr(command.callback, base.TAKES_PRELOAD, False):
-            extra += base.user_options(context.app, "preload")
-        if extra:
+        if command is not None:
             command = copy.copy(command)
-            command.params = [*command.params, *extra]
+            command.params = list(command.params)
+            # click asks for the command before it calls the group, which loads the app.
+            ctx.meta[_CHOSEN] = (cmd_name, command)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -181,9 +180,9 @@ class CeleryGroup(DYMGroup):  # type: ignore[misc]  # click_didyoumean has no ty
             _explain_misplaced_option(self, exc)
             raise
         except Exception as exc:
-            from kombu.exceptions import OperationalError
-
-            if isinstance(exc, OperationalError):
+            # Who never loaded the module cannot have raised its error.
+            errors = sys.modules.get("kombu.exceptions")
+            if errors is not None and isinstance(exc, errors.OperationalError):
                 base.handle_remote_command_error(ctx.invoked_subcommand or "celery", exc)
             raise
 
@@ -196,6 +195,17 @@ def _explain_misplaced_option(group: click.Group, exc: click.NoSuchOption) -> No
             option_name=exc.option_name, command=exc.ctx.command.name
         )
         raise UsageError(text, exc.ctx.parent) from exc
+
+
+def _add_user_options(ctx: click.Context) -> None:
+    """Give the chosen command the options that extensions of the app add to it."""
+    if _CHOSEN not in ctx.meta or not ctx.obj.has_own_app:
+        return
+    name, command = ctx.meta[_CHOSEN]
+    if name in ("worker", "beat"):
+        command.params += base.user_options(ctx.obj.app, name)
+    if getattr(command.callback, base.TAKES_PRELOAD, False):
+        command.params += base.user_options(ctx.obj.app, "preload")
 
 
 def _enter_workdir(ctx: click.Context, _: click.Parameter, path: str | None) -> str | None:
@@ -387,6 +397,7 @@ def celery(
     ctx.obj = base.CLIContext(
         app=_load_app(app) if app else None, no_color=no_color, workdir=workdir, quiet=quiet
     )
+    _add_user_options(ctx)
 
 
 @click.command("report", cls=base.CeleryCommand)

@@ -47,6 +47,9 @@ These options are for {prog_name} itself: --nosplash, --quiet, --verbose, --no-c
 
 Command = Callable[..., Any]
 
+# How much is printed.
+_SILENT, _NORMAL, _TALKATIVE = range(3)
+
 
 def splash(fun: Command) -> Command:
     """Print name and version before the command *fun*."""
@@ -80,6 +83,10 @@ def using_cluster_and_sig(fun: Command) -> Command:
     return with_cluster_and_signal
 
 
+def _exit_code(codes: Sequence[int]) -> int:
+    return EX_FAILURE if any(codes) else EX_OK
+
+
 class TermLogger:
     """Prints messages, errors and progress to a terminal."""
 
@@ -102,25 +109,31 @@ class TermLogger:
         **kwargs: Any,
     ) -> None:
         """Say where and how much is printed."""
-        self.stdout = stdout or sys.stdout
-        self.stderr = stderr or sys.stderr
-        self.nosplash = nosplash
-        self.quiet = quiet
-        self.verbose = verbose
-        self.no_color = no_color
-
-    def ok(self, m: Any, newline: bool = True, file: IO[str] | None = None) -> int:
-        """Print *m* and return the exit code for success."""
-        self.say(m, newline=newline, file=file)
-        return EX_OK
+        out, err = stdout or sys.stdout, stderr or sys.stderr
+        self.stdout, self.stderr = out, err
+        self.no_color, self.nosplash = no_color, nosplash
+        self.quiet, self.verbose = quiet, verbose
 
     def say(self, m: Any, newline: bool = True, file: IO[str] | None = None) -> None:
         """Print *m*."""
         print(m, file=file or self.stdout, end="\n" if newline else "", flush=True)
 
+    def note(self, msg: Any, newline: bool = True) -> None:
+        """Print *msg*, unless nothing is wanted."""
+        self._say_from(_NORMAL, msg, newline)
+
+    def info(self, msg: Any, newline: bool = True) -> None:
+        """Print *msg* if much is wanted."""
+        self._say_from(_TALKATIVE, msg, newline)
+
+    def _say_from(self, level: int, msg: Any, newline: bool) -> None:
+        wanted = _SILENT if self.quiet else _TALKATIVE if self.verbose else _NORMAL
+        if wanted >= level:
+            self.say(msg, newline)
+
     def carp(self, m: Any, newline: bool = True, file: IO[str] | None = None) -> None:
         """Print *m* to standard error."""
-        self.say(m, newline=newline, file=file or self.stderr)
+        self.say(m, newline, file if file is not None else self.stderr)
 
     def error(self, msg: Any = None) -> int:
         """Print *msg* and the usage; return the exit code for failure."""
@@ -129,30 +142,27 @@ class TermLogger:
         self.usage()
         return EX_FAILURE
 
-    def info(self, msg: Any, newline: bool = True) -> None:
-        """Print *msg* if much is wanted."""
-        if self.verbose:
-            self.note(msg, newline=newline)
-
-    def note(self, msg: Any, newline: bool = True) -> None:
-        """Print *msg*, unless nothing is wanted."""
-        if not self.quiet:
-            self.say(msg, newline=newline)
+    def ok(self, m: Any, newline: bool = True, file: IO[str] | None = None) -> int:
+        """Print *m* and return the exit code for success."""
+        self.say(m, newline, file)
+        return EX_OK
 
     @splash
     def usage(self) -> None:
         """Print the usage."""
         self.say(USAGE.format(prog_name=self.prog_name))
 
-    def splash(self) -> None:
-        """Print name and version."""
-        if not self.nosplash:
-            self.note(self.colored.cyan(self.splash_text.format(**self.splash_context)))
-
     @cached_property
     def colored(self) -> term.colored:
         """A painter for terminal text."""
-        return term.colored(enabled=not self.no_color and self.stdout.isatty())
+        return term.colored(enabled=self.stdout.isatty() and not self.no_color)
+
+    def splash(self) -> None:
+        """Print name and version."""
+        if self.nosplash:
+            return
+        line = self.splash_text.format_map(self.splash_context)
+        self.note(self.colored.cyan(line))
 
 
 class MultiTool(TermLogger):
@@ -240,7 +250,13 @@ class MultiTool(TermLogger):
     def start(self, cluster: Cluster) -> int:
         """Start the nodes."""
         self.note("> Starting nodes...")
-        return int(any(cluster.start()))
+        return _exit_code(cluster.start())
+
+    @splash
+    @using_cluster_and_sig
+    def restart(self, cluster: Cluster, sig: int, **kwargs: Any) -> int:
+        """Stop the nodes and start them again."""
+        return _exit_code(cluster.restart(sig=sig, **kwargs))
 
     @splash
     @using_cluster_and_sig
@@ -256,16 +272,11 @@ class MultiTool(TermLogger):
 
     stop_verify = stopwait
 
-    @splash
-    @using_cluster_and_sig
-    def restart(self, cluster: Cluster, sig: int, **kwargs: Any) -> int:
-        """Stop the nodes and start them again."""
-        return int(any(cluster.restart(sig=sig, **kwargs)))
-
     @using_cluster
     def names(self, cluster: Cluster) -> None:
         """Print the names of the nodes."""
-        self.say("\n".join(node.name for node in cluster))
+        for node in cluster:
+            self.say(node.name)
 
     def get(self, wanted: str, *argv: str) -> int:
         """Print the command line of one node."""

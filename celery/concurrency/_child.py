@@ -254,7 +254,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
     # -- Signals
 
-    def _on_terminate(self, signum: int, frame: Any) -> None:
+    def _on_terminate(self, signum: int, _frame: Any) -> None:
         if self._signum is not None:
             return
         self._signum = signum
@@ -262,14 +262,14 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
             self._phase = BUSY
             raise _Leave(-signum)
 
-    def _on_retire(self, signum: int, frame: Any) -> None:
+    def _on_retire(self, signum: int, _frame: Any) -> None:
         if self._exit_status is None:
             self._exit_status = EX_RECYCLE
             if self._phase == IDLE:
                 self._phase = BUSY
                 raise _Leave(EX_RECYCLE)
 
-    def _on_soft_time_limit(self, signum: int, frame: Any) -> None:
+    def _on_soft_time_limit(self, signum: int, _frame: Any) -> None:
         if self._phase == BODY:
             raise SoftTimeLimitExceeded
 

@@ -307,17 +307,13 @@ class Filterer:
         accept: Any = None,
         **kwargs: Any,
     ) -> None:
-        self.app = app
-        self.conn = conn
-        self.filter = filter
-        self.limit = limit
-        self.timeout = timeout
-        self.ack_messages = ack_messages
-        self.tasks = set(str_to_list(tasks) or ())
+        self.app, self.conn = app, conn
+        self.filter, self.callback, self.on_declare_queue = filter, callback, on_declare_queue
+        # -- which messages, and how long
         self.queues = prepare_queues(queues)
-        self.callback = callback
-        self.forever = forever
-        self.on_declare_queue = on_declare_queue
+        self.tasks = set(str_to_list(tasks) or ())
+        self.ack_messages = ack_messages
+        self.limit, self.timeout, self.forever = limit, timeout, forever
         self.consume_from = [
             _to_queue(app, queue) for queue in consume_from or list(self.queues)
         ] or None
@@ -327,8 +323,12 @@ class Filterer:
     def start(self) -> State:
         """Look at messages until there are none, or the limit is reached."""
         consumer = self.prepare_consumer(self.create_consumer())
-        with consumer, contextlib.suppress(StopFiltering):
-            self._drain()
+        try:
+            with consumer, contextlib.suppress(StopFiltering):
+                self._drain()
+        finally:
+            # Gives back what was looked at and not removed.
+            consumer.channel.close()
         return self.state
 
     def _drain(self) -> None:
@@ -353,7 +353,9 @@ class Filterer:
 
     def create_consumer(self) -> Any:
         """Return a consumer of the queues."""
-        return self.app.amqp.TaskConsumer(self.conn, queues=self.consume_from, accept=self.accept)
+        return self.app.amqp.TaskConsumer(
+            self.conn.channel(), queues=self.consume_from, accept=self.accept
+        )
 
     def prepare_consumer(self, consumer: Any) -> Any:
         """Give the consumer what has to be done with each message, and count what waits."""
@@ -417,23 +419,9 @@ def start_filter(
     **kwargs: Any,
 ) -> State:
     """Show messages to a filter, as :class:`Filterer` says; return how far it came."""
-    return Filterer(
-        app,
-        conn,
-        filter,
-        limit=limit,
-        timeout=timeout,
-        ack_messages=ack_messages,
-        tasks=tasks,
-        queues=queues,
-        callback=callback,
-        forever=forever,
-        on_declare_queue=on_declare_queue,
-        consume_from=consume_from,
-        state=state,
-        accept=accept,
-        **kwargs,
-    ).start()
+    options = dict(locals())
+    options |= options.pop("kwargs")
+    return Filterer(**options).start()
 
 
 def move_task_by_id(task_id: str, dest: Any, **kwargs: Any) -> State:
@@ -462,14 +450,14 @@ def move_by_taskmap(map: Mapping[str, Any], **kwargs: Any) -> State:
 
 def filter_status(state: State, body: Any, message: Any, **kwargs: Any) -> None:
     """Print the progress: a callback for :func:`move`."""
-    print(MOVING_PROGRESS_FMT.format(state=state, body=body, **kwargs))  # noqa: T201
+    print(MOVING_PROGRESS_FMT.format_map({**kwargs, "state": state, "body": body}))  # noqa: T201
 
 
 #: Like :func:`move`; what the predicate returns is the name of a worker.
 move_direct = partial(move, transform=worker_direct)
-#: Like :func:`move_task_by_id`; *dest* is the name of a worker.
-move_direct_by_id = partial(move_task_by_id, transform=worker_direct)
-#: Like :func:`move_by_idmap`; the values are names of workers.
-move_direct_by_idmap = partial(move_by_idmap, transform=worker_direct)
-#: Like :func:`move_by_taskmap`; the values are names of workers.
-move_direct_by_taskmap = partial(move_by_taskmap, transform=worker_direct)
+
+# Like those without `direct`; what names a queue there is the name of a worker here.
+move_direct_by_id, move_direct_by_idmap, move_direct_by_taskmap = (
+    partial(mover, transform=worker_direct)
+    for mover in (move_task_by_id, move_by_idmap, move_by_taskmap)
+)

@@ -37,6 +37,8 @@ def _create_app(
     parameters: Mapping[str, Any] | None = None,
     **config: Any,
 ) -> Iterator[Celery]:
+    # The ping task has to be declared outside of the test, whose declarations are undone.
+    from celery.contrib.testing import tasks  # noqa: F401 - declares it
     from celery.contrib.testing.app import TestApp, setup_default_app
 
     parameters = parameters or {}

@@ -86,10 +86,11 @@ class Rdb(Pdb):
         self._client, address = self._sock.accept()
         self.remote_addr = ":".join(str(part) for part in address)
         self.say(SESSION_STARTED.format(self=self))
-        self._handle = self._client.makefile("rw")
+        # Two files: one for both ways forgets, at each write, what it has read ahead.
+        self._reader, self._writer = self._client.makefile("r"), self._client.makefile("w")
         self._prev_outs = sys.stdin, sys.stdout
-        super().__init__(completekey="tab", stdin=self._handle, stdout=self._handle)
-        sys.stdin = sys.stdout = self._handle
+        super().__init__(completekey="tab", stdin=self._reader, stdout=self._writer)
+        sys.stdin, sys.stdout = self._reader, self._writer
 
     def get_avail_port(
         self, host: str, port: int, search_limit: int = 100, skew: int = 0
@@ -140,7 +141,7 @@ class Rdb(Pdb):
         if not self.active:
             return
         self.active = False
-        for part in (self._handle, self._client, self._sock):
+        for part in (self._writer, self._reader, self._client, self._sock):
             if part is not None:
                 part.close()
         self.say(SESSION_ENDED.format(self=self))

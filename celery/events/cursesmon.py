@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from math import ceil
@@ -198,10 +199,8 @@ class CursesMonitor:
 
     def selection_rate_limit(self) -> None:
         """Ask for a rate limit of the selected task's type, and set it."""
-        if not self.selected_task:
-            return curses.beep()
-        task = self.state.tasks[self.selected_task]
-        if not task.name:
+        task = self._selection()
+        if task is None or not task.name:
             return curses.beep()
 
         def ask(height: int, width: int, y: int) -> None:
@@ -252,29 +251,27 @@ class CursesMonitor:
 
     def selection_info(self) -> None:
         """Show what is known about the selected task."""
-        if not self.selected_task:
-            return
-        task = self.state.tasks[self.selected_task]
-        known = task.info(extra=["state"])
-        text = "\n".join(f"{name:>15}: {value}" for name, value in known.items())
-        self._show_lines(f"Task details for {self.selected_task}", text)
-
-    def selection_traceback(self) -> None:
-        """Show the traceback of the selected task."""
-        if not self.selected_task:
-            return curses.beep()
-        task = self.state.tasks[self.selected_task]
-        if task.state not in states.EXCEPTION_STATES:
-            return curses.beep()
-        return self._show_lines(f"Traceback of {self.selected_task}", task.traceback or "")
+        if (task := self._selection()) is not None:
+            known = task.info(extra=["state"])
+            lines = (f"{name:>15}: {value}" for name, value in known.items())
+            self._show_lines(f"Task details for {task.uuid}", "\n".join(lines))
 
     def selection_result(self) -> None:
         """Show the result of the selected task."""
-        if not self.selected_task:
-            return
-        task = self.state.tasks[self.selected_task]
-        text = task.result or task.exception or "(none yet)"
-        self._show_lines(f"Result of {self.selected_task}", str(text))
+        if (task := self._selection()) is not None:
+            text = task.result or task.exception or "(none yet)"
+            self._show_lines(f"Result of {task.uuid}", str(text))
+
+    def selection_traceback(self) -> None:
+        """Show the traceback of the selected task."""
+        task = self._selection()
+        if task is None or task.state not in states.EXCEPTION_STATES:
+            curses.beep()
+        else:
+            self._show_lines(f"Traceback of {task.uuid}", task.traceback or "")
+
+    def _selection(self) -> Any:
+        return self.state.tasks[self.selected_task] if self.selected_task else None
 
     # -- drawing
 
@@ -375,27 +372,26 @@ class CursesMonitor:
             for name in names:
                 self.state_colors[name] = curses.color_pair(number)
 
-    def resetscreen(self) -> None:
-        """Give the terminal back."""
-        with self.lock:
-            curses.nocbreak()
-            self.win.keypad(False)
-            curses.echo()
-            curses.endwin()
-
     def nap(self) -> None:
         """Wait until the next drawing."""
         curses.napms(self.screen_delay)
 
-    @property
-    def tasks(self) -> list[tuple[str, Any]]:
-        """The tasks on the screen, by id."""
-        return list(self.state.tasks_by_time(limit=self.limit))
+    def resetscreen(self) -> None:
+        """Give the terminal back."""
+        with self.lock:
+            self.win.keypad(False)
+            for give_back in (curses.nocbreak, curses.echo, curses.endwin):
+                give_back()
 
     @property
     def workers(self) -> list[str | None]:
         """Names of the workers that live."""
         return [worker.hostname for worker in self.state.alive_workers()]
+
+    @property
+    def tasks(self) -> list[tuple[str, Any]]:
+        """The tasks on the screen, by id."""
+        return list(self.state.tasks_by_time(limit=self.limit))
 
 
 class DisplayThread(threading.Thread):
@@ -438,16 +434,14 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
 def evtop(app: Celery | None = None) -> None:
     """Run the monitor until interrupted."""
     app = _state.app_or_default(app)
-    state = app.events.State()
-    display = CursesMonitor(state, app)
+    display = CursesMonitor(app.events.State(), app)
     display.init_screen()
     refresher = DisplayThread(display)
     refresher.start()
     try:
-        capture_events(app, state, display)
-    except (KeyboardInterrupt, SystemExit):
-        # The way to leave.
-        return
+        # An interrupt is the way to leave.
+        with suppress(KeyboardInterrupt, SystemExit):
+            capture_events(app, display.state, display)
     finally:
         refresher.shutdown = True
         refresher.join(1.0)

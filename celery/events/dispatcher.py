@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -35,6 +36,12 @@ logger = log.get_logger(__name__)
 
 #: Events kept while the broker cannot be reached; the oldest go first, with a warning.
 _OFFLINE_LIMIT = 10_000
+
+#: Seconds for which the distance to UTC is taken as known; it changes twice a year.
+_OFFSET_TTL_S = 1.0
+
+#: Groups by event type, of types that were sent.
+_groups: dict[str, str] = {}
 
 
 class EventDispatcher:
@@ -79,19 +86,19 @@ class EventDispatcher:
         on_send_buffered: Callable[[], Any] | None = None,
     ) -> None:
         self.app = app = _state.app_or_default(app or self.app)
-        self.connection = connection
-        self.channel = channel
+        self.connection, self.channel = connection, channel
         self.hostname = hostname or anon_nodename()
-        self.buffer_while_offline = buffer_while_offline
-        self.buffer_group = frozenset(buffer_group or ())
-        self.buffer_limit = buffer_limit
-        self.on_send_buffered = on_send_buffered
-        self.delivery_mode = delivery_mode
         self.groups = set(groups or ())
+        self.delivery_mode = delivery_mode
+        # -- what waits, and for how long
+        self.buffer_while_offline = buffer_while_offline
+        self.buffer_group, self.buffer_limit = frozenset(buffer_group or ()), buffer_limit
+        self.on_send_buffered = on_send_buffered
         self.serializer = serializer or app.conf.event_serializer
         self.clock = app.clock
         self.pid = os.getpid()
         self.tzoffset = local_utcoffset()
+        self._offset_expires = 0.0
         self.headers = wire.headers(self.hostname)
         self.mutex = threading.Lock()
         self.producer: Producer | None = None
@@ -185,10 +192,23 @@ class EventDispatcher:
         """
         if not self.enabled:
             return
-        group = wire.group_of(type)
+        group = _groups.get(type) or _groups.setdefault(type, wire.group_of(type))
         if self.groups and group not in self.groups:
             return
-        event = Event(type, fields, **self._origin(utcoffset(), blind))
+        if Event is make_event:
+            # Written out: this runs several times for each task.
+            event = fields
+            now = time.time()
+            if now >= self._offset_expires:
+                self.tzoffset, self._offset_expires = utcoffset(), now + _OFFSET_TTL_S
+            event["hostname"] = self.hostname
+            event["utcoffset"] = self.tzoffset
+            event["pid"] = self.pid
+            event["clock"] = None if blind else self.clock.forward()
+            event.setdefault("timestamp", now)
+            event["type"] = type
+        else:
+            event = Event(type, fields, **self._origin(utcoffset(), blind))
         if group in self.buffer_group:
             waiting = self._groups_waiting[group]
             waiting.append(event)

@@ -97,18 +97,21 @@ class Polaroid:
     def on_cleanup(self) -> None:
         """Remove old pictures. For subclasses."""
 
-    def cleanup(self) -> None:
-        """Announce and do the removal of old pictures."""
-        self.logger.debug("Cleanup: Running...")
-        self.cleanup_signal.send(sender=self.state)
-        self.on_cleanup()
-
     def shutter(self) -> None:
         """Take a picture now, unless that were too many."""
-        if self.maxrate is None or self.maxrate.can_consume():
-            self.logger.debug("Shutter: %s", self.state)
-            self.shutter_signal.send(sender=self.state)
-            self.on_shutter(self.state)
+        if self.maxrate is not None and not self.maxrate.can_consume():
+            return
+        self._announce(self.shutter_signal, "Shutter: %s", self.state)
+        self.on_shutter(self.state)
+
+    def cleanup(self) -> None:
+        """Announce and do the removal of old pictures."""
+        self._announce(self.cleanup_signal, "Cleanup: Running...")
+        self.on_cleanup()
+
+    def _announce(self, signal: Signal, text: str, *args: Any) -> None:
+        self.logger.debug(text, *args)
+        signal.send(sender=self.state)
 
     def capture(self) -> None:
         """Take a picture while the state stands still, and clear it if so configured."""

@@ -153,17 +153,12 @@ class Worker:
         sw_ver: str | None = None,
         sw_sys: str | None = None,
     ) -> None:
-        self.hostname = hostname
-        self.pid = pid
-        self.freq = freq
+        self.hostname, self.pid = hostname, pid
+        self.clock, self.freq = clock or 0, freq
         self.heartbeats = [] if heartbeats is None else heartbeats
-        self.clock = clock or 0
-        self.active = active
-        self.processed = processed
-        self.loadavg = loadavg
-        self.sw_ident = sw_ident
-        self.sw_ver = sw_ver
-        self.sw_sys = sw_sys
+        # -- what heartbeats tell
+        self.active, self.processed, self.loadavg = active, processed, loadavg
+        self.sw_ident, self.sw_ver, self.sw_sys = sw_ident, sw_ver, sw_sys
         self._warned_at = float("-inf")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -372,13 +367,14 @@ class Task:
             fields: Its fields.
         """
         new_fields: Mapping[str, Any] = fields or {}
-        state = task_event_to_state(type_)
-        if state is not None:
+        known = task_event_to_state(type_)
+        if known:
             setattr(self, type_, timestamp)
-        else:
-            state = type_.upper()
+        state = known or type_.upper()
         if self._was_overtaken(state, precedence, RETRY):
-            kept = self.merge_rules.get(state, ())
+            # Only clients know where a task was sent to, and they are often late.
+            late = wire.FIELDS_OF_LATE_SENT if type_ == "sent" else ()
+            kept = self.merge_rules.get(state, late)
             new_fields = {name: new_fields[name] for name in kept if name in new_fields}
         else:
             self.state = state
@@ -493,13 +489,14 @@ class State:
         tasks_by_worker: Mapping[str, Iterable[Any]] | None = None,
     ) -> None:
         self.event_callback = callback
+        self.on_node_join, self.on_node_leave = on_node_join, on_node_leave
         self.workers = LRUCache(max_workers_in_memory) if workers is None else workers
         self.tasks = LRUCache(max_tasks_in_memory) if tasks is None else tasks
         self._taskheap: list[Any] = [] if taskheap is None else taskheap
-        self.max_workers_in_memory = max_workers_in_memory
-        self.max_tasks_in_memory = max_tasks_in_memory
-        self.on_node_join = on_node_join
-        self.on_node_leave = on_node_leave
+        self.max_tasks_in_memory, self.max_workers_in_memory = (
+            max_tasks_in_memory,
+            max_workers_in_memory,
+        )
         self.handlers: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self._mutex = threading.Lock()
         self._seen_types: set[str] = set()
@@ -602,11 +599,11 @@ class State:
 
     def get_or_create_task(self, uuid: str) -> tuple[_Task, bool]:
         """Return the task of that id and whether it is new."""
-        task = self.tasks.get(uuid)
-        if task is not None:
-            return task, False
-        task = self.tasks[uuid] = self.Task(uuid, cluster_state=self)
-        return task, True
+        known = self.tasks.get(uuid)
+        if known is None:
+            self.tasks[uuid] = heard_of = self.Task(uuid, cluster_state=self)
+            return heard_of, True
+        return known, False
 
     # -- events
 

@@ -177,9 +177,9 @@ class ChainMap(MutableMapping[Any, Any]):
 
     def add_defaults(self, d: Any) -> None:
         """Put *d* right behind the first mapping."""
-        d = force_mapping(d)
-        self.defaults.insert(0, d)
-        self.maps.insert(1, d)
+        added = force_mapping(d)
+        for mappings, place in ((self.maps, 1), (self.defaults, 0)):
+            mappings.insert(place, added)
 
     def _key(self, key: Any) -> Any:
         return self.key_t(key) if self.key_t is not None else key
@@ -203,14 +203,11 @@ class ChainMap(MutableMapping[Any, Any]):
                 continue
         return self.__missing__(key)
 
+    def __delitem__(self, key: Any) -> None:
+        self.pop(key)
+
     def __setitem__(self, key: Any, value: Any) -> None:
         self.changes[self._key(key)] = value
-
-    def __delitem__(self, key: Any) -> None:
-        try:
-            del self.changes[self._key(key)]
-        except KeyError:
-            raise KeyError(f"{key!r} was not set here, so it cannot be removed") from None
 
     def clear(self) -> None:
         """Empty the first mapping."""

@@ -43,22 +43,22 @@ class DependencyGraph:
         it: Iterable[tuple[Any, Iterable[Any] | None]] | None = None,
         formatter: GraphFormatter | None = None,
     ) -> None:
-        self.formatter = formatter or GraphFormatter()
         self.adjacent: dict[Any, list[Any]] = {}
-        if it is not None:
-            self.update(it)
-
-    def add_arc(self, obj: Any) -> None:
-        """Add an object."""
-        self.adjacent.setdefault(obj, [])
-
-    def add_edge(self, A: Any, B: Any) -> None:
-        """Note that *A*, which was added before, depends on *B*."""
-        self[A].append(B)
+        self.update(it or ())
+        self.formatter = GraphFormatter() if formatter is None else formatter
 
     def connect(self, graph: DependencyGraph) -> None:
         """Add what another graph has."""
-        self.adjacent.update(graph.adjacent)
+        self.adjacent |= graph.adjacent
+
+    def add_edge(self, A: Any, B: Any) -> None:
+        """Note that *A*, which was added before, depends on *B*."""
+        self.adjacent[A].append(B)
+
+    def add_arc(self, obj: Any) -> None:
+        """Add an object."""
+        if obj not in self.adjacent:
+            self.adjacent[obj] = []
 
     def update(self, it: Iterable[tuple[Any, Iterable[Any] | None]]) -> None:
         """Add pairs of an object and its dependencies."""
@@ -184,13 +184,11 @@ class GraphFormatter:
         scheme: Attributes of everything that is drawn.
     """
 
-    _attr = DOT.ATTR.strip()
-    _node = DOT.NODE.strip()
-    _edge = DOT.EDGE.strip()
-    _head = DOT.HEAD.strip()
-    _tail = DOT.TAIL.strip()
-    _attrsep = DOT.ATTRSEP
+    _attr, _node, _edge, _head, _tail = (
+        piece.strip() for piece in (DOT.ATTR, DOT.NODE, DOT.EDGE, DOT.HEAD, DOT.TAIL)
+    )
     _dirs: ClassVar[dict[str, str]] = dict(DOT.DIRS)
+    _attrsep = DOT.ATTRSEP
 
     scheme: Mapping[str, Any] = {
         "shape": "box",
@@ -216,14 +214,24 @@ class GraphFormatter:
         inw: str = " " * 4,
         **scheme: Any,
     ) -> None:
-        self.id = id or "dependencies"
-        self.root = root
-        self.type = type or "digraph"
+        self.type, self.id = type or "digraph", id or "dependencies"
         self.direction = self._dirs[self.type]
-        self.IN = inw * (indent or 0)
-        self.INp = self.IN + inw
+        outside = inw * (indent or 0)
+        self.IN, self.INp = outside, outside + inw
+        self.root = root
+        # The class holds what all have in common.
         self.scheme = {**self.scheme, **scheme}
-        self.graph_scheme = {**self.graph_scheme, "root": self.label(self.root)}
+        self.graph_scheme = {**self.graph_scheme, "root": self.label(root)}
+
+    # -- words
+
+    def FMT(self, fmt: str, *args: Any, **kwargs: Any) -> str:
+        """Format with the indentation at hand."""
+        return fmt.format(*args, IN=self.IN, INp=self.INp, **kwargs)
+
+    def label(self, obj: Any) -> Any:
+        """Return what to call *obj* in the picture."""
+        return obj
 
     def attr(self, name: str, value: Any) -> str:
         """Write one attribute."""
@@ -234,35 +242,16 @@ class GraphFormatter:
         merged = {**self.scheme, **(scheme or {}), **(d or {})}
         return self._attrsep.join(self.attr(name, value) for name, value in merged.items())
 
-    def head(self, **attrs: Any) -> str:
-        """Begin the file."""
-        return self.FMT(
-            self._head, id=self.id, type=self.type, attrs=self.attrs(attrs, self.graph_scheme)
-        )
+    # -- lines
 
-    def tail(self) -> str:
-        """End the file."""
-        return self.FMT(self._tail)
-
-    def label(self, obj: Any) -> Any:
-        """Return what to call *obj* in the picture."""
-        return obj
-
-    def node(self, obj: Any, **attrs: Any) -> str:
-        """Draw an object that depends on others."""
-        return self.draw_node(obj, self.node_scheme, attrs)
-
-    def terminal_node(self, obj: Any, **attrs: Any) -> str:
-        """Draw an object that depends on nothing."""
-        return self.draw_node(obj, self.term_scheme, attrs)
-
-    def edge(self, a: Any, b: Any, **attrs: Any) -> str:
-        """Draw an arrow from *a* to *b*."""
-        return self.draw_edge(a, b, attrs=attrs)
-
-    def FMT(self, fmt: str, *args: Any, **kwargs: Any) -> str:
-        """Format with the indentation at hand."""
-        return fmt.format(*args, **kwargs, IN=self.IN, INp=self.INp)
+    def draw_node(
+        self,
+        obj: Any,
+        scheme: Mapping[str, Any] | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Draw an object with attributes."""
+        return self._draw(self._node, (obj,), self.attrs(attrs, scheme))
 
     def draw_edge(
         self,
@@ -272,19 +261,29 @@ class GraphFormatter:
         attrs: Mapping[str, Any] | None = None,
     ) -> str:
         """Draw an arrow with attributes."""
-        return self.FMT(
-            self._edge,
-            self.label(a),
-            self.label(b),
-            dir=self.direction,
-            attrs=self.attrs(attrs, scheme or self.edge_scheme),
-        )
+        look = self.attrs(attrs, scheme or self.edge_scheme)
+        return self._draw(self._edge, (a, b), look, dir=self.direction)
 
-    def draw_node(
-        self,
-        obj: Any,
-        scheme: Mapping[str, Any] | None = None,
-        attrs: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Draw an object with attributes."""
-        return self.FMT(self._node, self.label(obj), attrs=self.attrs(attrs, scheme))
+    def _draw(self, fmt: str, objects: Iterable[Any], attrs: str, **more: str) -> str:
+        return self.FMT(fmt, *map(self.label, objects), attrs=attrs, **more)
+
+    def head(self, **attrs: Any) -> str:
+        """Begin the file."""
+        look = self.attrs(attrs, self.graph_scheme)
+        return self.FMT(self._head, attrs=look, type=self.type, id=self.id)
+
+    def edge(self, a: Any, b: Any, **attrs: Any) -> str:
+        """Draw an arrow from *a* to *b*."""
+        return self.draw_edge(a, b, None, attrs)
+
+    def node(self, obj: Any, **attrs: Any) -> str:
+        """Draw an object that depends on others."""
+        return self.draw_node(obj, scheme=self.node_scheme, attrs=attrs)
+
+    def terminal_node(self, obj: Any, **attrs: Any) -> str:
+        """Draw an object that depends on nothing."""
+        return self.draw_node(obj, scheme=self.term_scheme, attrs=attrs)
+
+    def tail(self) -> str:
+        """End the file."""
+        return self.FMT(self._tail)

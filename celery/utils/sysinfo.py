@@ -128,15 +128,18 @@ class df:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
 
-    @property
-    def total_blocks(self) -> float:
-        """All there is."""
-        return self.stat.f_blocks * self.stat.f_frsize / 1024
+    def _kilobytes(self, blocks: int) -> float:
+        return blocks * self.stat.f_frsize / 1024
 
     @property
     def available(self) -> float:
         """What is free for users."""
-        return self.stat.f_bavail * self.stat.f_frsize / 1024
+        return self._kilobytes(self.stat.f_bavail)
+
+    @property
+    def total_blocks(self) -> float:
+        """All there is."""
+        return self._kilobytes(self.stat.f_blocks)
 
     @property
     def capacity(self) -> int:

@@ -6,9 +6,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pprint import pformat
 from re import Match, Pattern
-from textwrap import fill
 from typing import Any
 
 __all__ = (
@@ -51,6 +49,8 @@ def dedent(s: str, sep: str = "\n") -> str:
 
 def fill_paragraphs(s: str, width: int, sep: str = "\n") -> str:
     """Break the lines of *s* at *width*, each line being a paragraph."""
+    from textwrap import fill  # rarely needed, and this module is imported by nearly all
+
     return sep.join(fill(paragraph, width) for paragraph in s.split(sep))
 
 
@@ -105,6 +105,8 @@ def pluralize(n: float, text: str, suffix: str = "s") -> str:
 
 def pretty(value: Any, width: int = 80, nl_width: int = 80, sep: str = "\n", **kw: Any) -> str:
     """Format *value* over several lines where one of *width* will not hold it."""
+    from pprint import pformat  # see above
+
     if isinstance(value, dict):
         body = pformat(value, 4, nl_width)[1:]
         return f"{{{sep} {body}"

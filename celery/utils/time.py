@@ -369,16 +369,10 @@ class ffwd:
         microsecond: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.year = year
-        self.month = month
-        self.weeks = weeks
-        self.weekday = weekday
-        self.day = day
-        self.hour = hour
-        self.minute = minute
-        self.second = second
-        self.microsecond = microsecond
-        self.days = weeks * 7
+        self.year, self.month, self.day = year, month, day
+        self.weekday, self.weeks, self.days = weekday, weeks, 7 * weeks
+        self.hour, self.minute = hour, minute
+        self.second, self.microsecond = second, microsecond
 
     def __repr__(self) -> str:
         given = {name: value for name, value in vars(self).items() if value}

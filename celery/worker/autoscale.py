@@ -37,6 +37,16 @@ class WorkerComponent(bootsteps.StartStopStep):
         w.autoscaler = None
         super().__init__(w, **kwargs)
 
+    def include_if(self, w: Any) -> bool:
+        """Take part if asked for, with a pool that can change its size."""
+        if self.enabled and not _can_grow(w.pool_cls):
+            logger.warning(
+                "--autoscale has no effect: the pool %s cannot change its size.",
+                w.pool_cls.__module__,
+            )
+            return False
+        return self.enabled
+
     def create(self, w: Any) -> Any:
         """Build the autoscaler; the step starts it where there is no event loop."""
         scaler = w.autoscaler = self.instantiate(
@@ -63,6 +73,11 @@ class WorkerComponent(bootsteps.StartStopStep):
     def info(self, w: Any) -> dict[str, Any]:
         """Return bounds and present size."""
         return {"autoscaler": w.autoscaler.info()}
+
+
+def _can_grow(pool_cls: Any) -> bool:
+    """Say whether pools of this class can change their size."""
+    return hasattr(pool_cls, "grow") or bool(pool_cls.uses_semaphore)
 
 
 class Autoscaler(bgThread):

@@ -37,9 +37,7 @@ class Heart:
         """Announce the worker and begin to beat, if events are enabled."""
         if self.eventer.enabled and self.tref is None:
             self._send("worker-online")
-            self.tref = self.timer.call_repeatedly(
-                self.interval, self._send, ("worker-heartbeat",)
-            )
+            self.tref = self.timer.call_repeatedly(self.interval, self._send, ("worker-heartbeat",))
 
     def stop(self) -> None:
         """Stop beating and say good-bye; harmless when not started."""

@@ -118,7 +118,7 @@ def synloop(
             while blueprint.state == bootsteps.RUN and obj.connection:
                 state.maybe_shutdown()
                 if qos.prev != qos.value:
-                    qos.update()
+                    obj.call_locked(qos.update)
                 if obj.carried:
                     obj.restore_prefetch()
                 obj.perform_pending_operations()
@@ -197,7 +197,7 @@ def _watched(
 
     def beat() -> None:
         try:
-            connection.heartbeat_check(rate)
+            obj.call_locked(connection.heartbeat_check, rate)
         except obj.connection_errors as exc:
             lost.append(exc)
 

@@ -223,7 +223,7 @@ class Request:
             moment: Any = maybe_iso8601(value)
             if moment.tzinfo is None:
                 zone = UTC if self._utc or self._app is None else self._app.timezone
-                moment = maybe_make_aware(moment, zone)
+                moment = maybe_make_aware(moment, zone, naive_as_utc=False)
             return moment  # type: ignore[no-any-return]  # parsed from text
         except (AttributeError, ValueError, TypeError, OverflowError) as exc:
             raise InvalidTaskError(f"invalid {what} value {value!r}: {exc}") from exc
@@ -342,8 +342,9 @@ class Request:
             raise TaskRevokedError(self.id)
         hard, soft = self.time_limits
         task = self._task
+        fast = self._app.use_fast_trace_task
         job = pool.apply_async(
-            tracing.fast_trace_task if self._app.use_fast_trace_task else tracing.trace_task_ret,
+            tracing.fast_trace_task if fast else tracing.trace_task_ret,
             args=(
                 self._request_dict["task"],
                 self.id,
@@ -352,6 +353,7 @@ class Request:
                 self._content_type,
                 self._content_encoding,
             ),
+            kwargs=None if fast or pool.uses_semaphore else {"app": self._app},
             accept_callback=self.on_accepted,
             timeout_callback=self._on_pool_timeout,
             callback=self._on_pool_success,
@@ -439,9 +441,7 @@ class Request:
         task_accepted(self)
         if not self._task.acks_late:
             self.acknowledge()
-        eventer = self._eventer
-        if eventer is not None and eventer.enabled:
-            self.send_event("task-started")
+        self.send_event("task-started")
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("Task accepted: %s[%s] pid:%r", self.name, self.id, pid)
         if self._terminate_on_accept is not None:
@@ -459,9 +459,7 @@ class Request:
         task_ready(self, successful=True)
         if self._task.acks_late:
             self.acknowledge()
-        eventer = self._eventer
-        if eventer is not None and eventer.enabled:
-            self.send_event("task-succeeded", result=retval, runtime=runtime)
+        self.send_event("task-succeeded", result=retval, runtime=runtime)
 
     def on_retry(self, exc_info: Any) -> None:
         """Settle a task whose next attempt is published."""
@@ -497,9 +495,11 @@ class Request:
         if end is End.WORKER_LOST and self._task.retry_on_worker_lost and self._try_again(exc):
             self._settle(End.RETRIED)
             return
-        told = self._settle(end)
+        told = self._decide(end)
+        # Stored first: should this process die in between, the message comes again.
         if stores_failure(end, told):
             self._store_failure(end, exc, exc_info)
+        self._tell(told)
         if send_failed_event and not (told is Settlement.REQUEUE and end is not End.TIMED_OUT):
             self.send_event(
                 "task-failed", exception=saferepr(exc), traceback=_text(exc_info.traceback)
@@ -521,8 +521,8 @@ class Request:
             return
         exc = TimeLimitExceeded(timeout)
         einfo = _described(exc)
-        self._settle(End.TIMED_OUT)
         self._store_failure(End.TIMED_OUT, exc, einfo)
+        self._settle(End.TIMED_OUT)
         self.send_event("task-failed", exception=saferepr(exc), traceback=_text(einfo.traceback))
 
     def _classify(self, exc: BaseException) -> End:
@@ -654,9 +654,12 @@ class Request:
 
     # -- settling
 
-    def _settle(self, end: End) -> Settlement:
+    def _settle(self, end: End) -> None:
+        self._tell(self._decide(end))
+
+    def _decide(self, end: End) -> Settlement:
         task = self._task
-        told = settle(
+        return settle(
             end,
             resolve(
                 late=task.acks_late,
@@ -666,11 +669,12 @@ class Request:
                 reject_on_worker_lost=task.reject_on_worker_lost,
             ),
         )
+
+    def _tell(self, told: Settlement) -> None:
         if told is Settlement.ACK:
             self.acknowledge()
         elif told is not Settlement.KEEP:
             self.reject(requeue=told is Settlement.REQUEUE)
-        return told
 
     def acknowledge(self) -> None:
         """Tell the broker that the message is done with; no effect once settled."""
@@ -723,7 +727,11 @@ class Request:
     def send_event(self, type: Any, **fields: Any) -> None:
         """Send a task event, if events are on and the task does not decline."""
         eventer = self._eventer
-        if eventer is not None and eventer.enabled and self._task.send_events:
+        if eventer is None or not eventer.enabled:
+            return
+        groups = eventer.groups
+        # Most workers send events of their own only.
+        if (not groups or "task" in groups) and self._task.send_events:
             eventer.send(type, uuid=self.id, **fields)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
@@ -786,6 +794,11 @@ def create_request_cls(
             else tracing.trace_task_ret
         )
     apply_async = pool.apply_async
+    # Remembering each success costs more than all else here, and only this setting reads it.
+    remembers = app is None or bool(app.conf.worker_deduplicate_successful_tasks)
+    in_process = not getattr(pool, "uses_semaphore", False)
+    # A pool in this process may serve an app that is not the current one of its thread.
+    extra = {"app": app} if in_process and trace is tracing.trace_task_ret else None
 
     class TaskRequest(base):  # type: ignore[valid-type,misc]  # the base is a parameter
         """A request of one task, bound to its pool."""
@@ -809,6 +822,7 @@ def create_request_cls(
                     self._content_type,
                     self._content_encoding,
                 ),
+                kwargs=extra,
                 accept_callback=self.on_accepted,
                 timeout_callback=self._on_pool_timeout,
                 callback=self._on_pool_success,
@@ -831,12 +845,10 @@ def create_request_cls(
                     self.on_success(answer)
                     return
                 self._ended = True
-                task_ready(self, True)
+                task_ready(self, remembers)
                 if task.acks_late:
                     self.acknowledge()
-                eventer = self._eventer
-                if eventer is not None and eventer.enabled:
-                    self.send_event("task-succeeded", result=answer[1], runtime=answer[2])
+                self.send_event("task-succeeded", result=answer[1], runtime=answer[2])
             finally:
                 self._job = None
                 release, self._slot = self._slot, None

@@ -202,7 +202,9 @@ def default(
         if req.revoked():
             return
         if eventer is not None and eventer.enabled and task.send_events:
-            _announce(req)
+            groups = eventer.groups
+            if not groups or "task" in groups:
+                _announce(req)
         if received.receivers:
             received.send(sender=consumer, request=req)
         bucket = buckets.get(name)
@@ -292,8 +294,9 @@ def _check_shape(body: Any, message: Any) -> None:
     Raises:
         InvalidTaskError: It is something else, or broken.
     """
-    if message.errors:
-        raise InvalidTaskError(f"Cannot read the message body: {message.errors[0][1]!r}")
+    errors = message.errors
+    if errors and isinstance(errors, list):
+        raise InvalidTaskError(f"Cannot read the message body: {errors[0][1]!r}")
     if message.content_type != "application/json":
         return
     raw = body.encode() if isinstance(body, str) else body

@@ -231,6 +231,8 @@ class WorkController:
         )
         self.disable_rate_limits = either("worker_disable_rate_limits", disable_rate_limits)
         self.worker_lost_wait = either("worker_lost_wait", worker_lost_wait)
+        if _kw.get("disable_prefetch"):
+            conf.worker_disable_prefetch = True
 
     def _resolve_concurrency(self, wanted: Any) -> int | None:
         """Turn ``auto`` into a number, and say in the log how it came about."""
@@ -322,6 +324,7 @@ class WorkController:
 
     def on_stopped(self) -> None:
         """Close what outlives the steps."""
+        signals.worker_shutdown.send(sender=self)
         if self.timer is not None:
             self.timer.stop()
         if self.consumer is not None:
@@ -446,11 +449,18 @@ class WorkController:
         self.semaphore.acquire(self._process_task_holding_slot, req)
 
     def _process_task_holding_slot(self, req: Request) -> bool:
-        req._slot = self.semaphore.release
+        req._slot = self._release_slot
         taken = self._process_task(req)
         if not taken:
             req._slot = None
         return taken
+
+    def _release_slot(self) -> None:
+        if self.pool.is_green:
+            # Whoever ends is still counted by the pool, and may not wait for itself.
+            self.timer.call_after(0, self.semaphore.release)
+        else:
+            self.semaphore.release()
 
     # -- for remote control
 

@@ -152,7 +152,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
 def close(app: Celery) -> None:
     """Close all connections of *app*."""
     # Not app.backend: a test may have shown that it can't be made.
-    backend = getattr(app._local, "backend", None)
+    backend = app._backend_cache or getattr(app._local, "backend", None)
     consumer = getattr(backend, "result_consumer", None)
     if consumer is not None:
         consumer.stop()

@@ -267,6 +267,33 @@ def test_a_stored_failure_is_replaced_by_a_success(case, task_id):
     assert case.backend.get_result(task_id) == "second try"
 
 
+@pytest.mark.parametrize("end", ["FAILURE", "REVOKED"])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_retry_that_is_stored_late_does_not_hide_the_end(case, end, compression):
+    """The message of a retry is sent before RETRY is stored, so the end can come first."""
+    case.needs("stores")
+    if compression:
+        case.needs("compresses")
+    made = case.remake(result_compression=compression)
+    name = new_id()
+    error = ValueError("the end")
+    made.backend.mark_as_failure(name, error, request=made.request(name), state=end)
+    made.backend.mark_as_retry(name, KeyError("first try"), request=made.request(name))
+
+    assert made.backend.get_state(name) == end
+    succeed(made, name, "a later run")
+    assert made.backend.get_result(name) == "a later run"
+
+
+def test_a_new_run_of_a_failed_task_shows_that_it_runs(case, task_id):
+    """B-RES-009: a later state overwrites the former."""
+    case.needs("stores")
+    fail(case, task_id, ValueError("first run"))
+    case.backend.store_result(task_id, None, states.STARTED, request=case.request(task_id))
+
+    assert case.backend.get_state(task_id) == states.STARTED
+
+
 def test_a_success_whose_value_looks_like_a_document_is_final(case, task_id):
     case.needs("stores")
     succeed(case, task_id, {"status": "FAILURE"})
@@ -947,6 +974,80 @@ def test_nothing_warns_in_an_ordinary_configuration(case):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert case.remake().backend.get_state(new_id()) == "PENDING"
+
+
+def test_each_thread_has_a_back_end_of_its_own_unless_it_may_be_shared(case):
+    """B-BACK-005: result_backend_thread_safe shares one; a reply queue is never shared."""
+
+    def seen_by_two_threads(app):
+        found = [app.backend]
+        thread = threading.Thread(target=lambda: found.append(app.backend))
+        thread.start()
+        thread.join(10)
+        return found
+
+    first, second = seen_by_two_threads(case.app)
+    assert first is not second
+
+    shared = case.remake(result_backend_thread_safe=True)
+    first, second = seen_by_two_threads(shared.app)
+    assert (first is second) is case.features.stores
+
+
+def test_a_shared_back_end_serves_many_threads(case):
+    """B-BACK-005."""
+    case.needs("stores")
+    shared = case.remake(result_backend_thread_safe=True)
+    got = {}
+
+    def work(number):
+        name = new_id()
+        waiting = threading.Thread(
+            target=lambda: got.update({number: shared.app.AsyncResult(name).get(timeout=30)})
+        )
+        waiting.start()
+        succeed(shared, name, number)
+        waiting.join(30)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+
+    assert got == {number: number for number in range(8)}
+
+
+def test_connections_are_not_shared_with_a_forked_child(case, task_id):
+    """A pool forks children while its own process has connections."""
+    case.needs("stores")
+    if case.name == "memory":
+        pytest.skip("memory is not shared between processes")
+    succeed(case, task_id, "parent")
+    assert case.app.AsyncResult(task_id).get(timeout=10) == "parent"
+    theirs = [new_id() for _ in range(20)]
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            for name in theirs:
+                succeed(case, name, name)
+                if case.app.AsyncResult(name).get(timeout=5) != name:
+                    break
+            else:
+                status = 0
+        finally:
+            os._exit(status)
+    for _ in range(20):
+        assert case.backend.get_result(task_id) == "parent"
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    for name in theirs:
+        assert case.app.AsyncResult(name).get(timeout=5) == name
+
+
+def test_only_stores_that_do_not_expire_by_themselves_need_the_clean_up(case):
+    assert case.backend.supports_autoexpire is (case.features.expiry != "cleanup")
 
 
 # -- Broken connections

@@ -118,7 +118,8 @@ def ask(port: int, question: bytes, size: int = 64) -> bytes:
 
 
 def _end_with_parent() -> None:
-    # A test run that is killed must not leave servers behind.
+    # A test run that is killed must not leave servers behind. To Linux the parent is the thread
+    # that started the server, so this has to be one that lives as long as the server does.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -414,7 +415,7 @@ class RabbitMQServer(Server):
 
     def disconnect_clients(self) -> None:
         """Close all connections of clients."""
-        self.ctl("close_all_connections", "closed by a test")
+        self.ctl("close_all_connections", "--global", "closed by a test")
 
     def close(self) -> None:
         """End the node and its port mapper."""

@@ -161,8 +161,7 @@ def test_a_package_as_project(folder: Folder, redis_url: str):
         """,
     )
     (folder.path / "proj" / "__init__.py").touch()
-    with folder.worker("proj") as worker:
-        worker.wait_for(r"proj\.tasks\.mul")
+    with folder.worker("proj"):
         printed = folder.python(
             """
             from celery import chain, chord, group

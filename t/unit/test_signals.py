@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from celery import signals
+from celery import Celery, signals
 from celery.local import PromiseProxy, Proxy
 from celery.utils.dispatch import Signal
 
@@ -273,3 +273,23 @@ def test_nothing_is_called_without_receivers(signal):
 def test_every_signal_knows_its_name():
     for name in signals.__all__:
         assert getattr(signals, name).name == name
+
+
+def test_a_receiver_of_setup_logging_sets_logging_up_alone():
+    """B-SIG-013: any receiver disables the library's own logging set-up."""
+    got = []
+
+    def receiver(**kwargs):
+        got.append(set(kwargs))
+
+    app = Celery("p", set_as_current=False)
+    handlers = list(logging.root.handlers)
+    signals.setup_logging.connect(receiver)
+    try:
+        app.log.already_setup = False
+        app.log.setup_logging_subsystem(loglevel="ERROR", logfile="never-made.log")
+    finally:
+        signals.setup_logging.disconnect(receiver)
+
+    assert got == [{"signal", "sender", "loglevel", "logfile", "format", "colorize"}]
+    assert logging.root.handlers == handlers

@@ -12,11 +12,8 @@ from t.harness.inline import memory_app
 
 
 @pytest.fixture(autouse=True)
-def own_registers():
-    current, default = _state._tls.current_app, _state.default_app
+def untraced():
     yield
-    _state._set_current_app(current)
-    _state.set_default_app(default)
     _state.disable_trace()
 
 

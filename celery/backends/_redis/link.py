@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 
 class Script:
@@ -63,8 +64,16 @@ class Link:
         """
         connection = self._acquire()
         try:
+            # Does nothing while connected; otherwise it asks the sentinels, if there are any,
+            # which sending alone would not.
+            connection.connect()
             connection.send_command(*command)
             answer = connection.read_response()
+        except ReadOnlyError as exc:
+            # This server was the master once; another look may find the one that is it now.
+            connection.disconnect()
+            self._release(connection)
+            raise LostConnection(f"not a master any more: {exc}") from exc
         except ResponseError:
             self._release(connection)
             raise

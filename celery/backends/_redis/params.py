@@ -14,6 +14,8 @@ from celery.utils.imports import symbol_by_name
 
 logger = logging.getLogger("celery.backends.redis")
 
+#: Logged for each lost connection: tries, most tries, error.
+E_LOST = "Connection to Redis lost: Retry (%s/%s) %s."
 E_REDIS_SSL_PARAMS_AND_SCHEME_MISMATCH = (
     "There are TLS settings, and the URL of the result back-end starts with redis://; "
     "write rediss:// to have them used."

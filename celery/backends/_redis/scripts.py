@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Store the document of a task and announce it, unless a success is stored already.
+#: Store the document of a task and announce it, unless what is stored has to stay.
 #:
 #: KEYS  1 the document, which is also the name of the channel
 #: ARGV  1 document  2 life in seconds, 0 for ever  3 stored document that may be replaced, or ''
-#: Returns 1 when stored, 0 when a success was kept, or a stored document that is not plain JSON:
-#: then the caller has to look into it, and to call again with it as ARGV 3.
+#:       4… stored states that stay
+#: Returns 1 when stored, 0 when the stored one was kept, or a stored document that is not plain
+#: JSON: then the caller has to look into it, and to call again with it as ARGV 3.
 STORE_LUA: Final = """\
 local head = redis.call('GETRANGE', KEYS[1], 0, 63)
 if head ~= '' and (ARGV[3] == '' or redis.call('GET', KEYS[1]) ~= ARGV[3]) then
     local state = string.match(head, '^{"status": "([^"]*)"')
     if not state then return redis.call('GET', KEYS[1]) end
-    if state == 'SUCCESS' then return 0 end
+    for place = 4, #ARGV do
+        if state == ARGV[place] then return 0 end
+    end
 end
 if ARGV[2] == '0' then
     redis.call('SET', KEYS[1], ARGV[1])
@@ -41,7 +44,10 @@ if redis.call('GET', KEYS[5]) == 'done' then return {0} end
 if redis.call('SADD', KEYS[4], ARGV[1]) == 1 then
     if ARGV[7] == '1' then
         -- A task added to the header has the index of the one that added it, and comes after it.
-        local place = ARGV[3] + redis.call('SCARD', KEYS[4]) * 1e-7
+        local place = ARGV[3]
+        if redis.call('ZCOUNT', KEYS[1], place, '(' .. (place + 1)) > 0 then
+            place = place + redis.call('SCARD', KEYS[4]) * 1e-7
+        end
         redis.call('ZADD', KEYS[1], place, ARGV[2])
     else
         redis.call('RPUSH', KEYS[1], ARGV[2])

@@ -16,6 +16,7 @@ from typing import Any
 
 from celery import states
 from celery._protocol import meta as documents
+from celery.backends._finality import lasting_states
 from celery.backends.base import BaseBackend
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.imports import symbol_by_name
@@ -56,6 +57,7 @@ DEFAULT_RETRIES = 3
 
 #: Classes in rows that versions before 5.7 pickled; plain values and members of groups.
 _OLD_ROW_CLASSES = {
+    ("_codecs", "encode"),  # how old protocols write bytes
     ("builtins", "set"),
     ("builtins", "frozenset"),
     ("builtins", "bytearray"),
@@ -78,6 +80,8 @@ class _OldRowUnpickler(pickle.Unpickler):
     """Reads old rows, and refuses to import anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        # The name that old protocols give to it.
+        module = "builtins" if module == "__builtin__" else module
         if (module, name) not in _OLD_ROW_CLASSES:
             raise pickle.UnpicklingError(
                 f"a stored result names {module}.{name}; add pickle to result_accept_content "
@@ -241,7 +245,7 @@ class DatabaseBackend(BaseBackend):
             row.update(self._extended_columns(request))
         engine = self._engine()
         with engine.begin() as connection:
-            _write_unless_successful(connection, Task.__table__, task_id, row)
+            _write_unless_it_stays(connection, Task.__table__, task_id, row)
         return result
 
     def _extended_columns(self, request: Any) -> dict[str, Any]:
@@ -366,11 +370,9 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-def _write_unless_successful(
-    connection: Any, table: Any, task_id: str, row: dict[str, Any]
-) -> None:
-    """Insert or update the row of a task; one that says SUCCESS stays."""
-    open_state = table.c.status != states.SUCCESS
+def _write_unless_it_stays(connection: Any, table: Any, task_id: str, row: dict[str, Any]) -> None:
+    """Insert or update the row of a task, unless the state that it has stays."""
+    open_state = table.c.status.not_in(lasting_states(row["status"]))
     dialect = connection.dialect.name
     if dialect in {"postgresql", "sqlite"}:
         insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
@@ -388,5 +390,5 @@ def _write_unless_successful(
         with connection.begin_nested():
             connection.execute(sa.insert(table).values(task_id=task_id, **row))
     except IntegrityError:
-        # The row came in between, or it says SUCCESS; then this changes nothing.
+        # The row came in between, or its state stays; then this changes nothing.
         connection.execute(update)

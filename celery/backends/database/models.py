@@ -26,6 +26,23 @@ DialectSpecificInteger = sa.Integer().with_variant(sa.BigInteger(), "mssql")
 _Value = sa.LargeBinary(length=2**32 - 1)
 
 
+def _numbered(sequence: str) -> Any:
+    """Return the primary key; databases without automatic numbers count with *sequence*."""
+    return sa.Column(
+        DialectSpecificInteger, sa.Sequence(sequence), autoincrement=True, primary_key=True
+    )
+
+
+def _word(**options: Any) -> Any:
+    """Return a column for a name or an id."""
+    return sa.Column(sa.String(155), nullable=True, **options)
+
+
+def _encoded() -> Any:
+    """Return a column for what was encoded by the serializer."""
+    return sa.Column(_Value, nullable=True)
+
+
 def utc_now() -> datetime:
     """Return the time as it stands in the tables: UTC without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
@@ -52,19 +69,14 @@ class Task(ResultModelBase):  # type: ignore[misc]
         {"sqlite_autoincrement": True},
     )
 
-    id = sa.Column(
-        DialectSpecificInteger,
-        sa.Sequence("task_id_sequence"),
-        primary_key=True,
-        autoincrement=True,
-    )
-    task_id = sa.Column(sa.String(155), unique=True)
+    id = _numbered("task_id_sequence")
+    task_id = _word(unique=True)
     status = sa.Column(sa.String(50), default=states.PENDING)
-    result = sa.Column(_Value, nullable=True)
+    result = _encoded()
     #: When the row changed last, in UTC; for an ended task that is when it ended.
     date_done = sa.Column(sa.DateTime, default=utc_now, onupdate=utc_now, nullable=True)
     traceback = sa.Column(sa.Text, nullable=True)
-    children = sa.Column(_Value, nullable=True)
+    children = _encoded()
 
     def __init__(self, task_id: str) -> None:
         super().__init__(task_id=task_id)
@@ -92,13 +104,13 @@ class Task(ResultModelBase):  # type: ignore[misc]
 class TaskExtended(Task):
     """State and result of one task, and how it was called."""
 
-    name = sa.Column(sa.String(155), nullable=True)
-    args = sa.Column(_Value, nullable=True)
-    kwargs = sa.Column(_Value, nullable=True)
-    worker = sa.Column(sa.String(155), nullable=True)
+    name = _word()
+    args = _encoded()
+    kwargs = _encoded()
+    worker = _word()
     retries = sa.Column(sa.Integer, nullable=True)
-    queue = sa.Column(sa.String(155), nullable=True)
-    stamps = sa.Column(_Value, nullable=True)
+    queue = _word()
+    stamps = _encoded()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the columns; values are still encoded."""
@@ -115,14 +127,9 @@ class TaskSet(ResultModelBase):  # type: ignore[misc]
         {"sqlite_autoincrement": True},
     )
 
-    id = sa.Column(
-        DialectSpecificInteger,
-        sa.Sequence("taskset_id_sequence"),
-        autoincrement=True,
-        primary_key=True,
-    )
-    taskset_id = sa.Column(sa.String(155), unique=True)
-    result = sa.Column(_Value, nullable=True)
+    id = _numbered("taskset_id_sequence")
+    taskset_id = _word(unique=True)
+    result = _encoded()
     date_done = sa.Column(sa.DateTime, default=utc_now, nullable=True)
 
     def __init__(self, taskset_id: str, result: Any) -> None:

@@ -41,11 +41,10 @@ class ManagerMixin:
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
     ) -> None:
-        self.stdout = sys.stdout if stdout is None else stdout
-        self.stderr = sys.stderr if stderr is None else stderr
-        self.connerrors = self.app.connection().recoverable_connection_errors
-        self.block_timeout = block_timeout
-        self.no_join = no_join
+        self.no_join, self.block_timeout = no_join, block_timeout
+        self.stdout, self.stderr = stdout or sys.stdout, stderr or sys.stderr
+        with self.app.connection() as connection:
+            self.connerrors = connection.recoverable_connection_errors
 
     def remark(self, s: Any, sep: str = "-") -> None:
         """Print a line."""
@@ -181,6 +180,12 @@ class ManagerMixin:
                 found.setdefault(state, set()).add(task_id)
         return found
 
+    # -- what workers do
+
+    def is_accepted(self, ids: Any, **kwargs: Any) -> bool:
+        """Say whether workers run all these tasks."""
+        return self._all_in(ids, {"active"}, **kwargs)
+
     def assert_accepted(
         self,
         ids: Any,
@@ -189,9 +194,12 @@ class ManagerMixin:
         **policy: Any,
     ) -> Any:
         """Wait until workers run the tasks."""
-        return self.assert_task_worker_state(
-            self.is_accepted, ids, interval=interval, desc=desc, **policy
-        )
+        policy["desc"] = desc
+        return self.assert_task_worker_state(self.is_accepted, ids, interval, **policy)
+
+    def is_received(self, ids: Any, **kwargs: Any) -> bool:
+        """Say whether workers have all these tasks."""
+        return self._all_in(ids, {"reserved", "active", "scheduled"}, **kwargs)
 
     def assert_received(
         self,
@@ -201,9 +209,28 @@ class ManagerMixin:
         **policy: Any,
     ) -> Any:
         """Wait until workers have the tasks."""
-        return self.assert_task_worker_state(
-            self.is_received, ids, interval=interval, desc=desc, **policy
-        )
+        policy["desc"] = desc
+        return self.assert_task_worker_state(self.is_received, ids, interval, **policy)
+
+    def assert_task_worker_state(
+        self, fun: Callable[..., Any], ids: Any, interval: float = 0.5, **policy: Any
+    ) -> Any:
+        """Wait until *fun* is true of the tasks in workers."""
+        # A worker that can't read our question hasn't answered it yet.
+        return self._until(fun, ids, interval, (Sentinel, ContentDisallowed), policy)
+
+    def _all_in(self, ids: Any, wanted: set[str], **kwargs: Any) -> bool:
+        found = self.query_task_states(ids, **kwargs)
+        held = set().union(*(found.get(state, set()) for state in wanted))
+        return set([ids] if isinstance(ids, str) else ids) <= held
+
+    # -- what the store says
+
+    @staticmethod
+    def is_result_task_in_progress(results: Any, **kwargs: Any) -> bool:
+        """Say whether all these tasks run, or ran."""
+        members = results if isinstance(results, (list, tuple)) else results.results
+        return {result.state for result in members} <= {states.STARTED, states.SUCCESS}
 
     def assert_result_tasks_in_progress_or_completed(
         self,
@@ -213,48 +240,26 @@ class ManagerMixin:
         **policy: Any,
     ) -> Any:
         """Wait until the stored states say that the tasks run, or ran."""
-        return self.assert_task_state_from_result(
-            self.is_result_task_in_progress, async_results, interval=interval, desc=desc, **policy
-        )
+        policy["desc"] = desc
+        check = self.is_result_task_in_progress
+        return self.assert_task_state_from_result(check, async_results, interval, **policy)
 
     def assert_task_state_from_result(
         self, fun: Callable[..., Any], results: Any, interval: float = 0.5, **policy: Any
     ) -> Any:
         """Wait until *fun* is true of the results."""
-        return self.wait_for(
-            partial(self.true_or_raise, fun, results, timeout=interval), (Sentinel,), **policy
-        )
+        return self._until(fun, results, interval, (Sentinel,), policy)
 
-    @staticmethod
-    def is_result_task_in_progress(results: Any, **kwargs: Any) -> bool:
-        """Say whether all these tasks run, or ran."""
-        return all(
-            result.state in (states.STARTED, states.SUCCESS)
-            for result in (results if isinstance(results, (list, tuple)) else results.results)
-        )
-
-    def assert_task_worker_state(
-        self, fun: Callable[..., Any], ids: Any, interval: float = 0.5, **policy: Any
+    def _until(
+        self,
+        fun: Callable[..., Any],
+        subject: Any,
+        interval_s: float,
+        not_yet: tuple[type[Exception], ...],
+        policy: dict[str, Any],
     ) -> Any:
-        """Wait until *fun* is true of the tasks in workers."""
-        return self.wait_for(
-            partial(self.true_or_raise, fun, ids, timeout=interval),
-            (Sentinel, ContentDisallowed),
-            **policy,
-        )
-
-    def is_received(self, ids: Any, **kwargs: Any) -> bool:
-        """Say whether workers have all these tasks."""
-        return self._all_in(ids, {"reserved", "active", "scheduled"}, **kwargs)
-
-    def is_accepted(self, ids: Any, **kwargs: Any) -> bool:
-        """Say whether workers run all these tasks."""
-        return self._all_in(ids, {"active"}, **kwargs)
-
-    def _all_in(self, ids: Any, wanted: set[str], **kwargs: Any) -> bool:
-        found = self.query_task_states(ids, **kwargs)
-        held = set().union(*(found.get(state, set()) for state in wanted))
-        return set([ids] if isinstance(ids, str) else ids) <= held
+        check = partial(self.true_or_raise, fun, subject, timeout=interval_s)
+        return self.wait_for(check, not_yet, **policy)
 
     def true_or_raise(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -61,6 +60,12 @@ logger = get_logger(__name__)
 
 #: Seconds allowed for what a lost connection leaves behind.
 COLLECT_SOCKET_TIMEOUT = 5.0
+
+#: Seconds that an AMQP broker may take to answer a command, where heartbeats don't say less.
+ANSWER_TIMEOUT_S = 30.0
+
+#: Missed heartbeats after which a broker counts as gone.
+SILENT_BEATS = 2
 
 CONNECTION_RETRY = (
     "consumer: Connection to broker lost. Trying to re-establish the connection... (%s)"
@@ -262,16 +267,19 @@ class Consumer:
         self.channel_errors: tuple[type[BaseException], ...] = self.conninfo.channel_errors
 
         self._restart_state = restart_state(maxR=5, maxT=1)
+        #: Held while something is written to the connection, where others than the loop do so.
+        self.io_lock = threading.RLock()
         self._pending: deque[Callable[[], Any]] = deque()
         self._rate_lock = threading.RLock()
         #: Timer entries of requests that wait for their ETA.
         self._held: dict[Request, Any] = {}
         #: Requests that were running when the connection was lost.
-        self.carried: weakref.WeakSet[Request] = weakref.WeakSet()
+        self.carried: set[Request] = set()
         #: Runs one turn of the loop, within some seconds; None outside of the loop.
         self.turn: Callable[[float], Any] | None = None
         self._loop_thread: int | None = None
         self._was_ready = False
+        self._flush_due = False
 
         self.loop = loops.synloop if hub is None else loops.asynloop
         self.amqheartbeat = app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat
@@ -297,6 +305,11 @@ class Consumer:
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Do as `call_soon` does; for settling a message."""
         return self.call_soon(p, *args, **kwargs)
+
+    def call_locked(self, p: Callable[..., Any], *args: Any) -> Any:
+        """Call *p*, which writes to the connection, while nobody else does."""
+        with self.io_lock:
+            return p(*args)
 
     def perform_pending_operations(self) -> None:
         """Make the calls that other threads left to the loop."""
@@ -429,6 +442,8 @@ class Consumer:
             self.connection.collect(socket_timeout=COLLECT_SOCKET_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - the connection is dead anyway
             logger.debug("while collecting the lost connection: %r", error)
+        # From here on a failure means that the broker can't be reached, see `_on_connection_error`.
+        self.connection = None
         if self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
             for request in tuple(active_requests):
                 if request.task.acks_late and not request.acknowledged:
@@ -521,7 +536,13 @@ class Consumer:
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         """Return a connection to consume from."""
-        return self.ensure_connected(self.app.connection_for_read(heartbeat=heartbeat))
+        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        if heartbeat and connection.transport.driver_name == "py-amqp":
+            # While the loop waits for the answer to a command it can't look at heartbeats, so
+            # that wait has to end by itself when the network swallows the command.
+            bound = {"read_timeout": min(SILENT_BEATS * heartbeat, ANSWER_TIMEOUT_S)}
+            connection.transport_options = {**bound, **(connection.transport_options or {})}
+        return self.ensure_connected(connection)
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """Return a connection to publish to."""
@@ -593,7 +614,7 @@ class Consumer:
         limit = self.max_prefetch_count
         if not limit:
             return
-        self.carried = weakref.WeakSet(active_requests)
+        self.carried = set(active_requests)
         self.initial_prefetch_count = max(
             self.prefetch_multiplier, limit - len(self.carried) * self.prefetch_multiplier
         )
@@ -623,7 +644,7 @@ class Consumer:
     def on_qos_known(self) -> None:
         """Undo a reduction that the new connection can't take back."""
         if self.qos_global is False and self.pool is not None and self._was_ready:
-            self.carried = weakref.WeakSet()
+            self.carried = set()
             if self.max_prefetch_count:
                 self.initial_prefetch_count = self.max_prefetch_count
 
@@ -647,8 +668,14 @@ class Consumer:
 
     def on_send_event_buffered(self) -> None:
         """Flush the buffered events with the loop's next turn."""
-        if self.hub is not None:
-            self.hub._ready.add(self.event_dispatcher.flush)
+        if self.hub is not None and not self._flush_due:
+            self._flush_due = True
+            self.hub.call_soon(self._flush_events)
+
+    def _flush_events(self) -> None:
+        self._flush_due = False
+        if self.event_dispatcher is not None:
+            self.event_dispatcher.flush()
 
     # -- queues
 
@@ -706,7 +733,10 @@ class Consumer:
         strategies = self.strategies
         callbacks = self.on_task_message
         in_loop = self._calls_back_in_loop()
-        call_soon_ack = self.call_soon_ack
+        # Green threads may write, one at a time, while another waits to read. A thread must
+        # leave that to the loop.
+        is_green = self.pool is not None and self.pool.is_green
+        hand_over = self.call_locked if is_green else self.call_soon_ack
         on_refused = self._on_refused
 
         def on_task_received(message: Any) -> None:
@@ -734,8 +764,8 @@ class Consumer:
                     strategy(
                         message,
                         body,
-                        partial(call_soon_ack, message.ack_log_error),
-                        partial(call_soon_ack, message.reject_log_error),
+                        partial(hand_over, message.ack_log_error),
+                        partial(hand_over, message.reject_log_error),
                         callbacks,
                     )
             except (WorkerShutdown, WorkerTerminate):

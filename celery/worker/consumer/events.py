@@ -45,7 +45,8 @@ class Events(bootsteps.StartStopStep):
 
     def start(self, c: Any) -> None:
         """Make a dispatcher on a new connection, and hand it what the last one kept."""
-        previous = self._take(c)
+        # This follows the loss of a connection, and the broker may have gone without a word.
+        previous = self._take(c, is_lost=True)
         evented = c.hub is not None
         dispatcher = c.event_dispatcher = c.app.events.Dispatcher(
             c.connection_for_write(),
@@ -69,7 +70,7 @@ class Events(bootsteps.StartStopStep):
         """Send what is left, and stop sending."""
         self._take(c)
 
-    def _take(self, c: Any) -> Any:
+    def _take(self, c: Any, is_lost: bool = False) -> Any:
         dispatcher, c.event_dispatcher = c.event_dispatcher, None
         if dispatcher is not None:
             for action in (dispatcher.flush, dispatcher.close):
@@ -79,5 +80,6 @@ class Events(bootsteps.StartStopStep):
                     logger.debug("while closing the event dispatcher: %r", exc)
             connection = getattr(dispatcher, "connection", None)
             if connection is not None:
-                bootsteps._quietly(connection.release)
+                # An orderly end is a dialogue, for which somebody has to be there.
+                bootsteps._quietly(connection.collect if is_lost else connection.release)
         return dispatcher

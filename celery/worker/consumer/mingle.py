@@ -69,7 +69,8 @@ class Mingle(bootsteps.StartStopStep):
         self._close()
         self._nodes = 0
         self.send_hello(c)
-        self._tref = c.timer.call_after(REPLY_WINDOW_S, self._finish)
+        # The timer may run in another (green) thread; the connection belongs to the loop's.
+        self._tref = c.timer.call_after(REPLY_WINDOW_S, c.call_soon, (self._finish,))
 
     def send_hello(self, c: Any) -> None:
         """Broadcast who we are and what we know to be revoked."""
@@ -139,16 +140,20 @@ class Mingle(bootsteps.StartStopStep):
         else:
             logger.info("mingle: all alone")
         self._tref = None
-        self._close()
+        # Only the consumer: closing the channel closes a socket that the loop may be polling.
+        self._listen_no_more()
+
+    def _listen_no_more(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        self._ticket = None
+        if consumer is not None:
+            bootsteps._quietly(consumer.cancel)
 
     def _close(self) -> None:
         tref, self._tref = self._tref, None
         if tref is not None:
             tref.cancel()
-        consumer, self._consumer = self._consumer, None
+        self._listen_no_more()
         channel, self._channel = self._channel, None
-        self._ticket = None
-        if consumer is not None:
-            bootsteps._quietly(consumer.cancel)
         if channel is not None:
             bootsteps._quietly(channel.close)

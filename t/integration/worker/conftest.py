@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu import pools
 
 from celery import Celery
 from t.harness.worker import Journal, WorkerProcess
@@ -61,6 +62,12 @@ class Project:
                 return int(channel.queue_declare(queue=queue, passive=True).message_count)
             except connection.channel_errors:
                 return 0
+
+    def reconnect(self) -> None:
+        """Let the client start over, where its connections were closed, too."""
+        self._app = None
+        # kombu keeps them for the whole process, by URL.
+        pools.reset()
 
     def close(self) -> None:
         """End the workers and let go of the broker."""

@@ -10,7 +10,7 @@ import time
 
 from kombu import Exchange, Queue
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from t.harness.worker import CONF_VARIABLE
 
@@ -49,6 +49,11 @@ def add(x: int, y: int) -> int:
 
 @app.task(name="note")
 def note(path: str, line: str) -> None:
+    write(path, line)
+
+
+@app.task(name="late_note", acks_late=True)
+def late_note(path: str, line: str) -> None:
     write(path, line)
 
 
@@ -221,3 +226,29 @@ if os.environ.get("T_WORKER_STEPS"):
             write(os.environ["T_WORKER_STEPS"], "consumer step shut down")
 
     app.steps["consumer"].add(Noting)
+
+
+if os.environ.get("T_WORKER_SIGNALS"):
+    _path = os.environ["T_WORKER_SIGNALS"]
+
+    def _noting(name, show):
+        def receiver(sender=None, **fields):
+            write(_path, " ".join([name, *show(sender, fields)]))
+
+        getattr(signals, name).connect(receiver, weak=False)
+
+    def _keys(sender, fields):
+        return [sender, ",".join(sorted(set(fields) - {"signal"}))]
+
+    for _name in ("celeryd_init", "celeryd_after_setup"):
+        _noting(_name, _keys)
+    for _name in (
+        "worker_init", "after_setup_logger", "after_setup_task_logger",
+        "worker_before_create_process", "worker_process_init", "worker_process_shutdown",
+        "heartbeat_sent", "worker_ready", "worker_shutdown",
+    ):  # fmt: skip
+        _noting(_name, lambda sender, fields: [])
+    _noting(
+        "worker_shutting_down",
+        lambda sender, fields: [fields["sig"], fields["how"], str(fields["exitcode"])],
+    )

@@ -55,7 +55,7 @@ def test_waiting_tasks_can_be_limited(on_rabbitmq):
 
 def test_a_message_is_taken_only_when_a_process_is_free(on_redis):
     """B-WORK-057: worker_disable_prefetch, on Redis."""
-    worker = on_redis.worker("-c1", "--disable-prefetch", conf={"worker_disable_prefetch": True})
+    worker = on_redis.worker("-c1", "--disable-prefetch")
     on_redis.send("gated", str(on_redis.journal), "a", str(on_redis.gate()))
     on_redis.journal.wait_for("begin a")
     on_redis.send("note", str(on_redis.journal), "b")

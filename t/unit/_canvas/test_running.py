@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celery.canvas import chain, chord, chunks, group, xmap
-from celery.exceptions import ChordError
+from celery.exceptions import ChordError, Ignore
 from celery.result import AsyncResult, GroupResult
 
 
@@ -584,3 +584,72 @@ def test_a_chain_as_replacement_has_the_value_of_its_last_task(t, app, worker):
     worker.run()
     assert result.get(timeout=0) == 3
     assert t.calls == [((3,), {})]
+
+
+IGNORED_PARTS = {
+    "header": lambda t: [t.ignoring.s(), t.ident.s(1)],
+    "start of a chain": lambda t: [chain(t.ignoring.s(), t.ident.s()), t.ident.s(1)],
+    "end of a chain": lambda t: [chain(t.ident.s(1), t.ignoring.s()), t.ident.s(1)],
+}
+
+
+@pytest.mark.parametrize("position", IGNORED_PARTS)
+def test_a_header_task_that_is_ignored_fails_the_chord(app, t, worker, position):
+    """Differs from B-CANV-051, where the body stays PENDING for ever."""
+    result = chord(IGNORED_PARTS[position](t), t.ident.s().on_error(t.direct.s())).apply_async()
+    worker.run()
+    fresh = AsyncResult(result.id, app=app)
+    assert isinstance(fresh.result, ChordError)
+    assert "not now" in str(fresh.result)
+    assert [call[0].id for call in t.calls] == [result.id]
+
+
+def test_what_an_ignored_header_task_has_stored_is_its_value(app, t, worker):
+    """B-TASK-047: no state but the task's own."""
+
+    @app.task(name="p.own_state", shared=False, bind=True)
+    def own_state(self):
+        self.update_state(state="SUCCESS", meta=7)
+        raise Ignore
+
+    result = chord([own_state.s(), t.ident.s(1)], t.ident.s()).apply_async()
+    worker.run()
+    assert result.get(timeout=0) == [7, 1]
+
+
+def test_a_task_that_sends_itself_again_and_is_ignored_leaves_its_chord_to_that_call(
+    app, t, worker
+):
+    @app.task(name="p.again", shared=False, bind=True)
+    def again(self, late=False):
+        if late:
+            return 3
+        request = self.request
+        self.apply_async(
+            (True,),
+            task_id=request.id,
+            chord=request.chord,
+            group_id=request.group,
+            group_index=request.group_index,
+        )
+        raise Ignore
+
+    result = chord([again.s(), t.ident.s(1)], t.ident.s()).apply_async()
+    worker.run()
+    assert result.get(timeout=0) == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        lambda t: chord([t.ident.s(1).set(expires=60)], t.ident.s()),
+        lambda t: chain(t.ident.s(1).set(expires=60), t.ident.s()),
+    ],
+    ids=["chord", "chain"],
+)
+def test_no_broker_drops_what_others_wait_for(t, worker, flow):
+    """A worker discards it when it has expired, and tells the others."""
+    flow(t).apply_async()
+    (sent,) = worker.sent()
+    assert sent.headers["expires"] is not None
+    assert "expiration" not in sent.properties

@@ -1,4 +1,4 @@
-"""Tests of the app layer share no tasks and no current app."""
+"""What tests of the app layer start from."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from celery import Celery, _state
+from celery import Celery
 from celery.backends.cache import DummyClient
 from t.harness.inline import InlineWorker, memory_app
 
 
 @pytest.fixture(autouse=True)
-def own_registers() -> Iterator[None]:
-    """Put back, after each test, which app is current and what is declared for all apps.
-
-    Results in memory are those of the process; each test finds none.
-    """
+def no_results() -> None:
+    """Forget what other tests stored: results in memory are those of the process."""
     DummyClient().cache.clear()
-    finalizers = dict(_state._on_app_finalizers)
-    current, default = _state._tls.current_app, _state.default_app
-    yield
-    _state._on_app_finalizers.clear()
-    _state._on_app_finalizers.update(finalizers)
-    _state._set_current_app(current)
-    _state.set_default_app(default)
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ def polling(tmp_path):
 
 def test_every_app_has_the_nine(app):
     """B-APP-022: by name."""
-    assert {name for name in app.tasks if name.startswith("celery.")} == {
+    # Testing support, where it is imported, adds its own.
+    assert {name for name in app.tasks if name.startswith("celery.")} - {"celery.ping"} == {
         "celery.accumulate",
         "celery.backend_cleanup",
         "celery.chain",

@@ -37,6 +37,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in VARIABLES:
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(Logging, "_setup_done", False)
+    monkeypatch.setattr(Logging, "_added", [])
     yield TestApp(log=Logging, config={"worker_hijack_root_logger": True}).log
     sys.stdout, sys.stderr = out, err
     for logger, handlers, level, propagate in before:
@@ -237,6 +238,25 @@ def test_the_formats_of_a_log_file_are_replaced(logs: Any, tmp_path: Path) -> No
     logs.setup("INFO", str(tmp_path / "%n.log"), hostname="w1@example.com")
 
     assert (tmp_path / "w1.log").exists()
+
+
+def test_a_pool_process_opens_a_file_of_its_own(
+    logs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B-CLI-047, B-CLI-051: --logfile=%n%I.log gives w1.log and, in a child, w1-2.log."""
+    path = str(tmp_path / "%n%I.log")
+    logs.app.conf.worker_hijack_root_logger = False
+    logs.setup("INFO", path, hostname="w1@h")
+    # As after a fork: the loggers were set up by another process.
+    monkeypatch.setattr(Logging, "_setup_pid", os.getpid() + 1)
+    monkeypatch.setattr("celery.utils.log.current_process_index", lambda base=1: 2)
+
+    for _ in range(2):
+        logs.setup("INFO", path, hostname="w1@h")
+    get_task_logger("proj").warning("from the child")
+
+    assert (tmp_path / "w1.log").read_text() == ""
+    assert (tmp_path / "w1-2.log").read_text().count("from the child") == 1
 
 
 def test_an_open_file_may_take_the_log(logs: Any) -> None:

@@ -76,6 +76,7 @@ def test_a_task_may_be_kept_out_of_other_apps(app):
     assert "p.own" not in memory_app().tasks
 
 
+@pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
 def test_the_first_of_two_shared_tasks_has_the_name():
     """B-APP-047: the same one in every app."""
     functions = [lambda n=n: n for n in range(20)]

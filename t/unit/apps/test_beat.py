@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import signal
@@ -8,6 +9,7 @@ import socket
 import pytest
 
 from celery import Celery, platforms
+from celery.app.log import Logging
 from celery.apps.beat import Beat
 from celery.beat import Service
 
@@ -136,6 +138,18 @@ def test_a_second_beat_with_the_same_pidfile_is_refused(program, tmp_path, capsy
 
 def test_logging_is_set_up_as_asked(program, app, monkeypatch):
     calls = []
-    monkeypatch.setattr(app.log, "setup", lambda *args, **kw: calls.append((args, kw)))
+    bind = inspect.signature(Logging.setup).bind
+    monkeypatch.setattr(
+        app.log, "setup", lambda *args, **kw: calls.append(bind(app.log, *args, **kw).arguments)
+    )
     program(loglevel="ERROR", logfile="log", redirect_stdouts=False).setup_logging()
-    assert calls == [((40, "log", False, "WARNING"), {"colorize": False})]
+    assert calls == [
+        {
+            "self": app.log,
+            "loglevel": 40,
+            "logfile": "log",
+            "colorize": False,
+            "redirect_stdouts": False,
+            "redirect_level": "WARNING",
+        }
+    ]

@@ -52,6 +52,16 @@ def test_an_overtaken_started_event_changes_only_its_time(cluster: Cluster) -> N
     assert (task.state, task.result, task.started) == ("SUCCESS", "4", 77.0)
 
 
+def test_a_late_sent_event_tells_where_the_task_was_sent(cluster: Cluster) -> None:
+    """B-EVT-001: task-sent may arrive after task-received."""
+    cluster.task("received", name="add")
+    cluster.task("sent", node="client@h", exchange="ex", routing_key="rk", args="nonsense")
+
+    task = cluster.state.tasks["t1"]
+    assert (task.state, task.exchange, task.routing_key) == ("RECEIVED", "ex", "rk")
+    assert (task.client, task.args) == ("client@h", None)
+
+
 def test_states_compare_by_precedence() -> None:
     """B-EVT-013: SUCCESS, FAILURE, custom states, REVOKED, STARTED, RECEIVED, REJECTED, RETRY."""
     order = [

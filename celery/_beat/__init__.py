@@ -1,0 +1,1 @@
+"""Parts of beat; `celery.beat` is the public face."""

@@ -1,0 +1,142 @@
+"""Many task messages, sent with few round trips.
+
+A `Batch` stands in for a producer: whoever is given one as ``producer=`` sends as always, and
+`AMQP.publish_task` hands the finished messages to it. They wait here, a bounded number of them,
+and go out together through kombu's batches. Because they wait here and not in kombu, they can be
+sent again one by one, with the retry policy, when the connection breaks; and what could not be
+sent can be named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kombu.exceptions import BatchPublishError, OperationalError
+
+from celery.exceptions import TasksNotSent
+
+#: Messages that wait at most. A lost connection may mean that so many are sent twice.
+BATCH_SIZE = 200
+#: Bytes of bodies that wait at most.
+BATCH_BYTES = 4 * 1024 * 1024
+
+#: Commands that one message may need, one for each queue that it is routed to; beyond that,
+#: kombu sends a batch in several pieces.
+COMMANDS_PER_MESSAGE = 16
+
+
+class Waiting(NamedTuple):
+    """A message that is ready to go."""
+
+    task_id: str
+    body: Any
+    options: dict[str, Any]
+    declare: Sequence[Any]
+    policy: Mapping[str, Any] | None
+    #: Called when it was sent: signals and events. None when there is nothing to tell.
+    announce: Callable[[], Any] | None
+
+
+class Batch:
+    """Collects the task messages of one thread, and sends them a few hundred at a time.
+
+    Args:
+        producer: kombu producer to send with; all else that is asked of the batch, it answers.
+        publish: Sends one message with this producer: ``(producer, body, options, declare,
+            policy)``.
+        declared_by: Returns the names that the connection of a producer has declared.
+    """
+
+    def __init__(
+        self,
+        producer: Any,
+        publish: Callable[..., Any],
+        declared_by: Callable[[Any], set[Any] | None],
+    ) -> None:
+        self._producer = producer
+        self._publish = publish
+        self._declared_by = declared_by
+        self._waiting: list[Waiting] = []
+        self._bytes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def add(self, message: Waiting) -> None:
+        """Take a message, and send all that wait when they are enough."""
+        self._waiting.append(message)
+        self._bytes += len(message.body)
+        if len(self._waiting) >= BATCH_SIZE or self._bytes >= BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits.
+
+        Raises:
+            celery.exceptions.TasksNotSent: The broker can't be reached, and no retry helped.
+        """
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        if waiting and self._declared_by(self._producer) is None:
+            # Whatever it takes to connect, the first message does.
+            self._send_one_by_one(waiting, 1)
+            del waiting[:1]
+        if not waiting:
+            return
+        try:
+            self._send_together(waiting)
+        except self._worth_a_retry(waiting) as exc:
+            if any(message.policy is None for message in waiting):
+                raise _not_sent(waiting) from exc
+            # Some may have arrived: as after any lost connection, they are sent again.
+            self._send_one_by_one(waiting, len(waiting))
+        else:
+            for message in waiting:
+                if message.announce is not None:
+                    message.announce()
+
+    def _send_together(self, waiting: list[Waiting]) -> None:
+        producer = self._producer
+        declared = self._declared_by(producer) or set()
+        publish = producer.publish
+        with producer.batch(len(waiting) * COMMANDS_PER_MESSAGE):
+            for message in waiting:
+                options = message.options
+                needed = message.declare
+                if needed:
+                    needed = [entity for entity in needed if entity.name not in declared]
+                # kombu notes the compression in the headers, once for each attempt.
+                publish(
+                    message.body,
+                    declare=needed,
+                    retry=False,
+                    **{**options, "headers": dict(options["headers"])},
+                )
+                declared.update(entity.name for entity in needed if entity.can_cache_declaration)
+
+    def _send_one_by_one(self, waiting: list[Waiting], count: int) -> None:
+        """Send the first *count*; when that fails, none of *waiting* that follows was sent."""
+        for position, message in enumerate(waiting[:count]):
+            try:
+                self._publish(
+                    self._producer, message.body, message.options, message.declare, message.policy
+                )
+            except self._worth_a_retry(waiting) as exc:
+                raise _not_sent(waiting[position:]) from exc
+            if message.announce is not None:
+                message.announce()
+
+    def _worth_a_retry(self, waiting: list[Waiting]) -> tuple[type[BaseException], ...]:
+        connection = self._producer.connection
+        own = next((m.policy.get("retry_errors") for m in waiting if m.policy), None)
+        return (
+            BatchPublishError,
+            OperationalError,
+            *connection.recoverable_connection_errors,
+            *connection.recoverable_channel_errors,
+            *(own or ()),
+        )
+
+
+def _not_sent(waiting: list[Waiting]) -> TasksNotSent:
+    return TasksNotSent([message.task_id for message in waiting])

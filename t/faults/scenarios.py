@@ -1,0 +1,641 @@
+"""Runs with a fault in their middle, and the rules that their verdicts have to meet.
+
+A run publishes tasks to a real worker program on a real broker. One of the tasks stays at a gate;
+while it does and others go on, the fault strikes. Then the gate opens, a worker that died gets a
+successor, more tasks are published, and once all is quiet `run` compares the books. Nothing here
+waits for time to pass: every wait is for a line in the ledger, a process or a broker, with a
+deadline. Nothing needs pytest either: see `t.faults.__main__`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+from kombu import pools
+
+from celery import Celery, states
+from t.harness.ledger import Ledger, Runs, Verdict
+from t.harness.proxy import Proxy
+from t.harness.servers import RabbitMQServer, RedisServer, wait_until
+from t.harness.worker import WorkerProcess
+
+PROJECT = Path(__file__).with_name("project")
+
+#: Seconds for everything to be quiet again after a fault, on a loaded machine.
+QUIET_S = 60.0
+#: Seconds for one step of a run.
+STEP_S = 30.0
+#: Seconds after which Redis messages of a dead worker are delivered again. kombu's transport
+#: counts from the delivery, so nothing in these runs may hold a message as long as that.
+RESTORE_S = 3
+
+CONCURRENCY = {"prefork": 2, "threads": 2, "solo": 1}
+PREFETCH_MULTIPLIER = 4
+
+#: Tasks before the one at the gate, behind it, and after the fault.
+BEFORE, BEHIND, AFTER = 20, 40, 15
+PAUSE_S = 0.01
+#: Tasks published to a frozen worker.
+UNSEEN = 5
+
+TASK_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One fault, and where it strikes."""
+
+    fault: str
+    broker: str
+    pool: str
+    late: bool
+
+    def __str__(self) -> str:
+        return f"{self.fault}-{self.broker}-{self.pool}-{'late' if self.late else 'early'}"
+
+
+# -- Brokers
+
+
+class RedisBroker:
+    """A Redis server that keeps its data through a crash; results are stored in it as well."""
+
+    name = "redis"
+
+    def __init__(self) -> None:
+        self.server = RedisServer("--appendonly", "yes", "--appendfsync", "always")
+        self.path = "/0"
+
+    def begin(self) -> None:
+        """Forget the last run."""
+        self.server.flush()
+
+    def url(self, port: int) -> str:
+        """Return the URL of the broker as seen through *port*."""
+        return f"redis://127.0.0.1:{port}/0"
+
+    def store_url(self, folder: Path) -> str:
+        """Return the URL of the result store."""
+        return f"redis://127.0.0.1:{self.server.port}/1"
+
+    def settings(self) -> dict[str, Any]:
+        """Return settings of the worker that make it notice soon what is gone."""
+        return {
+            "broker_transport_options": {
+                "visibility_timeout": RESTORE_S,
+                "unacked_restore_interval": 1,
+                "unacked_restore_throttle": 1,
+                "health_check_interval": 2,
+                "socket_timeout": 5,
+            },
+        }
+
+    def held(self) -> set[str]:
+        """Return the ids of all messages that the broker keeps in whatever place."""
+        client = redis.Redis(port=self.server.port, decode_responses=True)
+        found: set[str] = set()
+        for key in client.keys():
+            kind = client.type(key)
+            values: Iterable[str] = ()
+            if kind == "list":
+                values = client.lrange(key, 0, -1)
+            elif kind == "hash":
+                values = client.hvals(key)
+            elif kind == "zset":
+                values = client.zrange(key, 0, -1)
+            elif kind == "stream":
+                values = [str(fields) for _, fields in client.xrange(key)]
+            for value in values:
+                # Found by the header: the arguments, which may name ids too, are encoded.
+                found.update(match for match in re.findall(r'"id": ?"([^"]+)"', value))
+        client.close()
+        return {task_id for task_id in found if TASK_ID.fullmatch(task_id)}
+
+    def waiting_clients(self) -> list[float]:
+        """Return for each client blocked in a read how many seconds it has been."""
+        client = redis.Redis(port=self.server.port)
+        found = [
+            float(entry["idle"])
+            for entry in client.client_list()
+            if "b" in entry["flags"] and entry["cmd"].startswith(("br", "bl", "bz"))
+        ]
+        client.close()
+        return found
+
+
+class RabbitMQBroker:
+    """A RabbitMQ node; results are stored in files."""
+
+    name = "rabbitmq"
+
+    def __init__(self, server: RabbitMQServer | None = None) -> None:
+        self.server = server or RabbitMQServer()
+        self.vhost = ""
+
+    def begin(self) -> None:
+        """Take a virtual host for the run."""
+        self.vhost = self.server.new_vhost()
+
+    def url(self, port: int) -> str:
+        """Return the URL of the broker as seen through *port*."""
+        return f"amqp://guest:guest@127.0.0.1:{port}/{self.vhost}"
+
+    def store_url(self, folder: Path) -> str:
+        """Return the URL of the result store."""
+        (folder / "results").mkdir(exist_ok=True)
+        return f"file://{folder / 'results'}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return settings of the worker that make it notice soon what is gone."""
+        return {"broker_heartbeat": 2}
+
+    def held(self) -> set[str]:
+        """Return the ids of all messages in the queue; nobody may consume meanwhile."""
+        with Celery(broker=self.url(self.server.port), set_as_current=False).connection() as link:
+            channel = link.channel()
+            found = set()
+            while (message := channel.basic_get("celery")) is not None:
+                found.add(message.headers["id"])
+            return found
+
+
+Broker = RedisBroker | RabbitMQBroker
+
+
+# -- One run
+
+
+@dataclass
+class Run:
+    """A run in progress, as faults see it."""
+
+    scenario: Scenario
+    broker: Broker
+    folder: Path
+    python: str
+    proxy: Proxy
+    ledger: Ledger
+    workers: list[WorkerProcess] = field(default_factory=list)
+    #: Processes that have to end because their worker died.
+    orphans: set[int] = field(default_factory=set)
+    app: Celery = field(init=False)
+    at_gate: str = ""
+
+    def __post_init__(self) -> None:
+        self.app = Celery("client", set_as_current=False)
+        self.app.conf.update(broker_url=self.broker.url(self.broker.server.port))
+        if isinstance(self.broker, RabbitMQBroker):
+            # Only what the broker has confirmed counts as published.
+            self.app.conf.broker_transport_options = {"confirm_publish": True}
+
+    @property
+    def gate(self) -> Path:
+        """The file that the task at the gate waits for."""
+        return self.folder / "gate"
+
+    @property
+    def concurrency(self) -> int:
+        """Tasks that run at once."""
+        return CONCURRENCY[self.scenario.pool]
+
+    @property
+    def window(self) -> int:
+        """How many messages a worker may hold.
+
+        Those it has prefetched, those that have ended but whose acknowledgement is on its way,
+        and on Redis one that a pending read may bring.
+        """
+        return self.concurrency * PREFETCH_MULTIPLIER + self.concurrency + 1
+
+    @property
+    def worker(self) -> WorkerProcess:
+        """The worker that runs now."""
+        return self.workers[-1]
+
+    def start_worker(self) -> None:
+        """Start a worker and wait until it is ready."""
+        conf = {
+            "broker_url": self.broker.url(self.proxy.port),
+            "result_backend": self.broker.store_url(self.folder),
+            "broker_connection_retry_on_startup": True,
+            "task_acks_late": self.scenario.late,
+            "task_reject_on_worker_lost": self.scenario.late,
+            "worker_prefetch_multiplier": PREFETCH_MULTIPLIER,
+            **self.broker.settings(),
+        }
+        worker = WorkerProcess(
+            "-P", self.scenario.pool, "-c", str(self.concurrency),
+            "-n", f"w{len(self.workers)}@faults",
+            conf={},
+            app="fault_tasks",
+            cwd=PROJECT,
+            env={
+                "PYTHONPATH": str(PROJECT),
+                "FAULT_CONF": json.dumps(conf),
+                "FAULT_LEDGER": str(self.ledger.path),
+            },
+        )  # fmt: skip
+        worker.command[0] = self.python
+        self.workers.append(worker)
+        worker.launch()
+        worker.wait_for(r" ready\.$", timeout_s=STEP_S)
+
+    def publish(self, count: int = 1, gate: bool = False) -> list[str]:
+        """Send tasks; returns their ids."""
+        ids = []
+        for _ in range(count):
+            arguments = [PAUSE_S, str(self.gate)] if gate else [PAUSE_S]
+            ids.append(self.app.send_task("faults.step", arguments).id)
+            self.ledger.published.append(ids[-1])
+        return ids
+
+    def wait_for(self, condition: Callable[[Runs], bool], what: str) -> None:
+        """Wait for a state of the ledger.
+
+        Raises:
+            TimeoutError: It was not reached.
+        """
+        if not self.ledger.wait_until(condition, STEP_S):
+            raise TimeoutError(f"{what} took longer than {STEP_S} s")
+
+    def strikes(self) -> None:
+        """Note in the ledger that the fault happens now."""
+        self.ledger.fault_happens(self.window)
+
+    def open_gate(self) -> None:
+        """Let the task at the gate go on."""
+        self.gate.touch()
+
+    def kill_worker(self) -> None:
+        """Kill the main process and nothing else."""
+        assert self.worker.process is not None
+        self.orphans.update(self.worker.children())
+        self.worker.process.send_signal(signal.SIGKILL)
+        self.worker.process.wait(STEP_S)
+
+    def store(self) -> dict[str, str]:
+        """Return the state of each published task in the result store."""
+        reader = Celery("reader", set_as_current=False)
+        reader.conf.update(result_backend=self.broker.store_url(self.folder))
+        backend = reader.backend
+        found = {task_id: str(backend.get_state(task_id)) for task_id in self.ledger.published}
+        reader.close()
+        return found
+
+    def close(self) -> None:
+        """End what still runs."""
+        for worker in self.workers:
+            worker.kill()
+        self.app.close()
+        # kombu keeps connections for the whole process, by URL.
+        pools.reset()
+
+    def log(self) -> str:
+        """Return what the workers printed."""
+        return "\n".join(f"-- worker {n}\n{w.text()}" for n, w in enumerate(self.workers))
+
+
+# -- Faults. Each strikes, opens the gate at its moment, and leaves a worker that can go on.
+
+
+def kill_worker(run: Run) -> None:
+    """SIGKILL to the worker."""
+    run.kill_worker()
+    run.strikes()
+    run.open_gate()
+    run.start_worker()
+
+
+def freeze_and_kill_worker(run: Run) -> None:
+    """SIGSTOP to the worker, which holds messages, then SIGKILL."""
+    run.worker.signal(signal.SIGSTOP)
+    run.publish(UNSEEN)
+    run.kill_worker()
+    run.strikes()
+    run.open_gate()
+    run.start_worker()
+
+
+def freeze_idle_worker(run: Run) -> None:
+    """SIGSTOP to a worker that waits for messages; publish; SIGKILL."""
+    run.open_gate()
+    sent = set(run.ledger.published)
+    run.wait_for(lambda runs: sent <= set(runs.ends), "the end of all tasks")
+    wait_until(lambda: not run.broker.held() if run.broker.name == "redis" else True, "the acks")
+    if isinstance(run.broker, RedisBroker) and is_stock_redis(run):
+        _freeze_in_read(run, run.broker)
+    else:
+        run.worker.signal(signal.SIGSTOP)
+    run.publish(UNSEEN)
+    run.kill_worker()
+    run.strikes()
+    run.start_worker()
+
+
+def _freeze_in_read(run: Run, broker: RedisBroker) -> None:
+    # Freeze the worker while a read with a second ahead of it is pending.
+    def is_frozen() -> bool:
+        if not any(idle < 1 for idle in broker.waiting_clients()):
+            return False
+        run.worker.signal(signal.SIGSTOP)
+        if broker.waiting_clients():
+            return True
+        run.worker.signal(signal.SIGCONT)
+        return False
+
+    wait_until(is_frozen, "a pending read", STEP_S)
+
+
+def terminate_worker(run: Run) -> None:
+    """SIGTERM to the worker: it ends what it runs and gives back the rest."""
+    run.worker.signal(signal.SIGTERM)
+    run.worker.wait_for("Warm shutdown", timeout_s=STEP_S)
+    run.strikes()
+    run.open_gate()
+    assert run.worker.process is not None
+    code = run.worker.process.wait(STEP_S)
+    if code:
+        raise AssertionError(f"a worker that was asked to stop ended with {code}")
+    run.start_worker()
+
+
+def kill_child(run: Run) -> None:
+    """SIGKILL to the process of the pool whose task is at the gate."""
+    os.kill(run.ledger.runs().pids[run.at_gate], signal.SIGKILL)
+    run.strikes()
+    run.wait_for(
+        lambda runs: (
+            run.at_gate in runs.running
+            if not run.scenario.late
+            else runs.starts.count(run.at_gate) > 1
+        ),
+        "the second delivery",
+    )
+    run.open_gate()
+
+
+def restart_broker(run: Run) -> None:
+    """SIGKILL to the broker, and a new start."""
+    if isinstance(run.broker, RabbitMQBroker):
+        _wait_until_acknowledged(run, run.broker)
+    run.broker.server.kill()
+    run.strikes()
+    run.open_gate()
+    run.broker.server.start()
+
+
+def _wait_until_acknowledged(run: Run, broker: RabbitMQBroker) -> None:
+    # The node writes acknowledgements some time after it got them. What has ended long ago must
+    # not come back, so let the tasks stop first: all that may run are at the gate.
+    run.publish(run.concurrency - 1, gate=True)
+
+    def is_quiet() -> bool:
+        runs = run.ledger.runs()
+        if len(runs.running) < run.concurrency:
+            return False
+        counted = broker.server.ctl("list_queues", "-p", broker.vhost, "name", "messages")
+        kept = sum(int(line.split()[1]) for line in counted.splitlines() if "celery\t" in line)
+        settled = set(runs.ends) if run.scenario.late else set(runs.starts)
+        return kept == len(run.ledger.published) - len(settled)
+
+    wait_until(is_quiet, "the acknowledgements", STEP_S)
+
+
+def kill_connections(run: Run) -> None:
+    """The broker closes all connections."""
+    run.broker.server.disconnect_clients()
+    run.strikes()
+    run.open_gate()
+
+
+def cut(run: Run) -> None:
+    """The network resets the connections of the worker."""
+    run.proxy.cut()
+    run.strikes()
+    run.open_gate()
+
+
+def half_open(run: Run) -> None:
+    """The broker has lost the worker, which does not know."""
+    run.proxy.half_open()
+    run.strikes()
+    run.open_gate()
+
+
+def swallow(run: Run) -> None:
+    """The network loses all that is sent, and nobody knows."""
+    run.proxy.swallow()
+    run.strikes()
+    run.open_gate()
+
+
+def blackhole(run: Run) -> None:
+    """As before, and connections made until the worker has noticed are silent too."""
+    made = run.proxy.accepted
+    run.proxy.blackhole()
+    run.strikes()
+    run.open_gate()
+    wait_until(lambda: run.proxy.accepted > made, "a new connection", STEP_S)
+    run.proxy.restore()
+
+
+def refuse(run: Run) -> None:
+    """Nobody listens at the address of the broker for some time."""
+    run.proxy.refuse()
+    run.strikes()
+    run.open_gate()
+    run.worker.wait_for("Cannot connect to", timeout_s=STEP_S)
+    run.proxy.restore()
+
+
+def delay(run: Run) -> None:
+    """All that is sent takes longer."""
+    run.proxy.delay_s = 0.05
+    run.strikes()
+    run.open_gate()
+
+
+FAULTS: dict[str, Callable[[Run], None]] = {
+    "kill": kill_worker,
+    "freeze": freeze_and_kill_worker,
+    "freeze_idle": freeze_idle_worker,
+    "term": terminate_worker,
+    "child": kill_child,
+    "restart": restart_broker,
+    "disconnect": kill_connections,
+    "cut": cut,
+    "half_open": half_open,
+    "swallow": swallow,
+    "blackhole": blackhole,
+    "refuse": refuse,
+    "delay": delay,
+}
+
+#: Faults that end the worker without notice.
+DEADLY = {"kill", "freeze", "freeze_idle"}
+#: Faults that must not show in any way.
+HARMLESS = {"term", "delay"}
+
+
+# -- Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a run."""
+
+    scenario: Scenario
+    verdict: Verdict
+    #: Rules that the run broke; empty when all is well.
+    complaints: list[str]
+    log: str
+
+
+def is_stock_redis(run: Run) -> bool:
+    """Say whether the worker uses kombu's own Redis transport.
+
+    That one takes a message off the queue first and files it as unacknowledged afterwards, so
+    a worker that dies in between loses it.
+    """
+    if run.broker.name != "redis":
+        return False
+    if run.python != sys.executable:
+        return True
+    transport: type = run.app.connection_for_write().transport_cls
+    if isinstance(transport, str):
+        transport = type(run.app.connection_for_write().transport)
+    return transport.__module__.startswith("kombu.")
+
+
+def loses_what_it_reads(run: Run) -> bool:
+    """Say whether this run may lose the message that is on its way to the worker."""
+    return run.scenario.fault not in HARMLESS | {"child"} and is_stock_redis(run)
+
+
+def complain(run: Run, verdict: Verdict) -> list[str]:
+    """Return which rules *verdict* breaks."""
+    scenario, flying = run.scenario, run.ledger.in_flight()
+    lost, unstored = verdict.lost, verdict.unstored
+    found = []
+    if loses_what_it_reads(run):
+        gone = verdict.lost_unstarted
+        if len(gone) > 1 or (scenario.fault == "freeze_idle" and not gone):
+            found.append(f"lost {sorted(gone)}, not the one message of the pending read")
+        lost -= gone
+    if scenario.late or scenario.fault not in DEADLY:
+        if lost:
+            found.append(f"lost {sorted(lost)}")
+        if unstored:
+            found.append(f"results not stored: {sorted(unstored)}")
+    else:
+        # Acknowledged early, and the worker died: what had started may be lost.
+        if verdict.lost_unstarted:
+            found.append(f"lost before they started: {sorted(verdict.lost_unstarted)}")
+        if lost - flying or unstored - flying:
+            found.append(f"lost though not in flight: {sorted((lost | unstored) - flying)}")
+    if scenario.fault == "child" and not scenario.late:
+        if verdict.failed != {run.at_gate}:
+            found.append("the task of the killed process has to fail, and no other")
+    elif verdict.failed:
+        found.append(f"failed {sorted(verdict.failed)}")
+    if verdict.duplicated_without_need:
+        found.append(f"ran again, not in flight: {sorted(verdict.duplicated_without_need)}")
+    if len(verdict.duplicated) > (0 if scenario.fault in HARMLESS else run.window):
+        found.append(f"ran again, too many: {sorted(verdict.duplicated)}")
+    return found
+
+
+def run_scenario(
+    scenario: Scenario, broker: Broker, folder: Path, python: str = sys.executable
+) -> Outcome:
+    """Play *scenario* and judge it.
+
+    Args:
+        broker: A running one.
+        folder: An empty one, for the ledger and such.
+        python: Interpreter of the worker, to judge another celery.
+    """
+    with prepared(scenario, broker, folder, python) as run:
+        complaints = []
+        try:
+            _play(run)
+        except (AssertionError, TimeoutError) as exc:
+            complaints.append(str(exc).partition("\n")[0])
+        run.open_gate()
+        stored = run.store()
+        verdict = run.ledger.verdict(stored, broker.held())
+        complaints += complain(run, verdict)
+        return Outcome(scenario, verdict, complaints, run.log())
+
+
+@contextmanager
+def prepared(scenario: Scenario, broker: Broker, folder: Path, python: str) -> Iterator[Run]:
+    """Bring up everything but the worker."""
+    broker.begin()
+    with ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(broker.server.port))
+        run = Run(scenario, broker, folder, python, proxy, Ledger(folder / "ledger"))
+        stack.callback(run.close)
+        yield run
+
+
+def _play(run: Run) -> None:
+    run.start_worker()
+    run.publish(BEFORE)
+    run.at_gate = run.publish(gate=True)[0]
+    run.publish(BEHIND)
+    run.wait_for(lambda runs: run.at_gate in runs.running, "the task at the gate")
+    FAULTS[run.scenario.fault](run)
+    run.publish(AFTER)
+    _wait_for_the_dead(run)
+    _wait_until_quiet(run)
+    run.worker.signal(signal.SIGTERM)
+    assert run.worker.process is not None
+    code = run.worker.process.wait(STEP_S)
+    if code:
+        raise AssertionError(f"the worker ended with {code}")
+
+
+def _wait_for_the_dead(run: Run) -> None:
+    # What a killed worker leaves behind has to notice and go.
+    wait_until(
+        lambda: not any(map(is_alive, run.orphans)), "the end of the dead worker's pool", STEP_S
+    )
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process runs; one that only waits to be buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_until_quiet(run: Run) -> None:
+    excused: set[str] = set()
+    if run.scenario.fault in DEADLY and not run.scenario.late:
+        excused = run.ledger.started_before_fault()
+    # The one message that cannot come is not waited for; the verdict counts it.
+    spare = 1 if loses_what_it_reads(run) else 0
+    published = set(run.ledger.published)
+
+    def is_quiet(runs: Runs) -> bool:
+        missing = published - set(runs.ends) - excused
+        if missing == {run.at_gate} and run.scenario.fault == "child":
+            return run.store()[run.at_gate] in states.EXCEPTION_STATES
+        if len(missing) > spare or missing & set(runs.starts):
+            return False
+        return not missing or not missing & run.broker.held()
+
+    if not run.ledger.wait_until(is_quiet, QUIET_S):
+        raise TimeoutError(f"not quiet after {QUIET_S} s")

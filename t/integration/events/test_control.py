@@ -1,0 +1,137 @@
+"""Remote control of real workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celery import Celery
+from t.harness.worker import PATIENCE_S, WorkerProcess
+
+PROJECT = """
+from celery import Celery
+app = Celery("proj")
+app.conf.update(broker_url={broker!r}, result_backend="file://{results}", {more})
+
+@app.task
+def add(x, y):
+    return x + y
+"""
+
+
+class Cluster:
+    def __init__(self, folder: Path, broker: str) -> None:
+        self.folder, self.broker, self.results = folder, broker, folder / "results"
+        self.results.mkdir()
+        self.app = Celery("client", set_as_current=False)
+        self.app.conf.update(broker_url=broker, result_backend=f"file://{self.results}")
+
+    def worker(self, *options: str, **conf: Any) -> WorkerProcess:
+        more = ", ".join(f"{name}={value!r}" for name, value in conf.items())
+        text = PROJECT.format(broker=self.broker, results=self.results, more=more)
+        (self.folder / "proj.py").write_text(text)
+        return WorkerProcess(*options, conf={}, app="proj", cwd=self.folder)
+
+    def ask(self, command: str, **options: Any) -> Any:
+        """Send a command and wait for one reply."""
+        # Redis keeps no command for a mailbox that is just about to listen.
+        end = time.monotonic() + PATIENCE_S
+        while not self.app.control.ping(timeout=1.0, limit=1):
+            assert time.monotonic() < end, "no worker answers"
+        options = {"reply": True, "timeout": PATIENCE_S, "limit": 1, **options}
+        return self.app.control.broadcast(command, **options)
+
+    def adds(self) -> bool:
+        return bool(self.app.send_task("proj.add", (1, 2)).get(timeout=PATIENCE_S) == 3)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("redis_url", marks=pytest.mark.redis),
+        pytest.param("amqp_url", marks=pytest.mark.rabbitmq),
+    ]
+)
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path, request.getfixturevalue(request.param))
+    yield cluster
+    cluster.app.close()
+
+
+def test_waiting_ends_with_the_last_reply_that_is_expected(cluster: Cluster) -> None:
+    """B-EVT-020: limit ends the wait early; with destination it is the number of those."""
+    with (
+        cluster.worker("-n", "w1@lab", "-P", "solo"),
+        cluster.worker("-n", "w2@lab", "-P", "solo"),
+    ):
+        begun = time.monotonic()
+        both = cluster.app.control.ping(timeout=PATIENCE_S, destination=["w1@lab", "w2@lab"])
+        one = cluster.app.control.ping(timeout=PATIENCE_S, limit=1)
+        assert time.monotonic() - begun < PATIENCE_S / 2
+        assert {node for reply in both for node in reply} == {"w1@lab", "w2@lab"}
+        assert one  # a broker may bring more than one at a time
+
+        by_pattern = cluster.app.control.inspect(pattern="*2@lab", matcher="glob", limit=1)
+        assert by_pattern.ping() == {"w2@lab": {"ok": "pong"}}
+
+
+def test_a_worker_without_remote_control_obeys_nobody(cluster: Cluster) -> None:
+    """B-EVT-032: worker_enable_remote_control=False disables all."""
+    with cluster.worker("-P", "solo", worker_enable_remote_control=False):
+        assert cluster.app.control.ping(timeout=0.5) == []
+        assert cluster.adds()
+
+
+def test_queues_are_added_and_left_while_running(cluster: Cluster) -> None:
+    with cluster.worker("-n", "w1@lab", "-P", "solo") as worker:
+        cluster.ask("add_consumer", arguments={"queue": "extra"})
+        worker.wait_for("Started consuming from extra")
+        (queues,) = cluster.ask("active_queues")
+        assert {queue["name"] for queue in queues["w1@lab"]} == {"celery", "extra"}
+        result = cluster.app.send_task("proj.add", (1, 2), queue="extra")
+        assert result.get(timeout=PATIENCE_S) == 3
+
+        cluster.ask("cancel_consumer", arguments={"queue": "extra"})
+        worker.wait_for("(Canceled|Stopped|no longer).*extra|extra")
+        assert cluster.adds()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_pools_grow_and_shrink(cluster: Cluster, pool: str) -> None:
+    with cluster.worker("-n", "w1@lab", "-P", pool, "-c", "1"):
+        (reply,) = cluster.ask("pool_grow", arguments={"n": 2})
+        if pool == "threads":
+            # A pool of threads keeps its size; it says so and works on.
+            assert cluster.adds()
+            return
+        assert reply == {"w1@lab": {"ok": "pool will grow"}}
+        (stats,) = cluster.ask("stats")
+        assert len(stats["w1@lab"]["pool"]["processes"]) == 3
+        assert cluster.ask("pool_shrink", arguments={"n": 2})[0]["w1@lab"]["ok"]
+        assert cluster.adds()
+
+
+def test_a_restarted_pool_works_on(cluster: Cluster) -> None:
+    """B-EVT-030: pool_restart with worker_pool_restarts."""
+    with cluster.worker("-n", "w1@lab", "-c", "1", worker_pool_restarts=True):
+        assert cluster.adds()
+        before = cluster.ask("stats")[0]["w1@lab"]["pool"]["processes"]
+        assert cluster.ask("pool_restart") == [{"w1@lab": {"ok": "reload started"}}]
+        assert cluster.adds()
+        after = cluster.ask("stats")[0]["w1@lab"]["pool"]["processes"]
+        assert set(before).isdisjoint(after)
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet", "threads"])
+def test_every_pool_obeys(cluster: Cluster, pool: str) -> None:
+    """B-EVT-019: the mailbox of workers whose loop is not the event loop."""
+    if pool in ("gevent", "eventlet"):
+        pytest.importorskip(pool)
+    with cluster.worker("-n", "w1@lab", "-P", pool, "-c", "2") as worker:
+        assert cluster.ask("ping") == [{"w1@lab": {"ok": "pong"}}]
+        assert cluster.adds()
+        cluster.app.control.shutdown()
+        assert worker.wait() == 0

@@ -1,0 +1,89 @@
+"""Workers with pools other than prefork, and results that pass through the worker."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from t.harness.worker import eventually
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "gevent", "eventlet", "prefork"])
+def test_every_pool_runs_tasks_and_answers(project, pool):
+    """B-WORK-008: with -P on the command line, so that modules are patched first."""
+    worker = project.worker("-P", pool, "-c2")
+
+    results = [project.send("add", number, 1) for number in range(20)]
+    assert [result.get(timeout=20) for result in results] == list(range(1, 21))
+    late = [project.send("late_note", str(project.journal), str(n)) for n in range(20)]
+    for result in late:
+        result.get(timeout=20)
+    assert project.app.control.ping(timeout=5, limit=1)
+    error = project.send("boom").get(timeout=20, propagate=False)
+    assert type(error) is KeyError
+
+    assert worker.stop() == 0
+    assert project.queue_length() == 0
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent"])
+def test_an_eta_works_with_every_pool(on_redis, pool):
+    """B-WORK-039."""
+    on_redis.worker("-P", pool, "-c2")
+
+    assert on_redis.send("add", 1, 1, countdown=0.5).get(timeout=20) == 2
+
+
+def test_a_redelivered_success_is_not_run_again(on_redis):
+    """B-WORK-022: worker_deduplicate_successful_tasks, with late acknowledgement."""
+    on_redis.conf["worker_deduplicate_successful_tasks"] = True
+    on_redis.worker("-c1")
+    on_redis.send("late_note", str(on_redis.journal), "once", task_id="same").get(timeout=20)
+
+    with on_redis.app.connection_for_write() as connection:
+        queue = on_redis.app.amqp.queues["celery"]
+        message = on_redis.app.amqp.as_task_v2(
+            "same", "late_note", (str(on_redis.journal), "once"), {}
+        )
+        channel = connection.default_channel
+        prepared = channel.prepare_message(
+            json.dumps(message.body),
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers=message.headers,
+            properties={**message.properties, "delivery_mode": 2},
+        )
+        prepared["properties"]["delivery_info"] = {
+            "exchange": "", "routing_key": "celery", "redelivered": True,
+        }  # fmt: skip
+        queue(channel).declare()
+        channel._put("celery", prepared)
+    on_redis.send("note", str(on_redis.journal), "after").get(timeout=20)
+
+    assert on_redis.journal.lines == ["once", "after"]
+    assert eventually(lambda: on_redis.queue_length() == 0)
+
+
+def test_revoking_the_middle_of_a_chain_ends_it_there(on_redis):
+    """B-WORK-044: that element is REVOKED, later ones stay PENDING."""
+    from celery import chain, signature
+
+    worker = on_redis.worker("-c1")
+    app = on_redis.app
+    app.set_current()
+    journal, gate = str(on_redis.journal), str(on_redis.gate())
+    last = chain(
+        signature("gated", (journal, "a", gate), immutable=True, app=app),
+        signature("note", (journal, "b"), immutable=True, app=app),
+        signature("note", (journal, "c"), immutable=True, app=app),
+    ).apply_async()
+    on_redis.journal.wait_for("begin a")
+    last.parent.revoke()
+    worker.wait_for("Tasks flagged as revoked")
+    on_redis.gate().touch()
+
+    worker.wait_for(r"Discarding revoked task: note\[")
+    eventually(lambda: last.parent.state == "REVOKED")
+    assert last.state == "PENDING"
+    assert on_redis.journal.lines == ["begin a", "end a"]

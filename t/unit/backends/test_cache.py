@@ -1,0 +1,107 @@
+"""The cache back-end: which caches there are, and memory as one of them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from celery import Celery
+from celery.backends import cache
+from celery.backends.cache import MAX_RELATIVE_EXPIRES, CacheBackend, DummyClient, _exptime, _Memory
+from celery.exceptions import ImproperlyConfigured
+
+
+def make(url=None, **settings):
+    app = Celery("cache", broker="memory://", set_as_current=False)
+    app.conf.update(settings)
+    return CacheBackend(app, url=url)
+
+
+@pytest.mark.parametrize("url", [None, "", "nosuchcache://h:1/"])
+def test_without_a_known_cache_all_of_them_are_listed(url):
+    """B-BACK-003."""
+    with pytest.raises(ImproperlyConfigured) as error:
+        make(url)
+
+    for name in ("memcache", "memcached", "pylibmc", "pymemcache", "memory"):
+        assert name in str(error.value)
+
+
+def test_the_setting_is_used_where_there_is_no_url():
+    assert make(cache_backend="memory").backend == "memory"
+
+
+@pytest.mark.parametrize("name", ["memcache", "memcached", "pylibmc", "pymemcache"])
+def test_all_names_of_memcached_are_one_driver(name):
+    """B-BACK-022: pymemcache only."""
+    backend = make(f"{name}://one:1;two:2/", cache_backend_options={"behaviors": {}, "timeout": 1})
+
+    assert backend.servers == ["one:1", "two:2"]
+    assert type(backend.client).__module__.startswith("pymemcache")
+    assert backend.as_uri() == f"{name}://one:1;two:2/"
+
+
+def test_a_missing_driver_is_named(monkeypatch):
+    """B-BACK-004."""
+    monkeypatch.setitem(__import__("sys").modules, "pymemcache", None)
+
+    with pytest.raises(ImproperlyConfigured, match="pymemcache"):
+        make("memcached://h:1/")
+
+
+@pytest.mark.parametrize(("seconds", "answer"), [(None, 0), (0, 0), (0.5, 1), (60, 60)])
+def test_a_life_is_relative(seconds, answer):
+    assert _exptime(seconds) == answer
+
+
+def test_a_life_over_thirty_days_is_a_point_in_time():
+    """B-BACK-022."""
+    assert _exptime(MAX_RELATIVE_EXPIRES) == MAX_RELATIVE_EXPIRES
+    assert _exptime(MAX_RELATIVE_EXPIRES + 1) > time.time()
+
+
+def test_a_long_life_of_chords_is_warned_of():
+    with pytest.warns(UserWarning, match="result_chord_expires"):
+        make("memory://", result_chord_expires=MAX_RELATIVE_EXPIRES + 1)
+
+
+def test_all_clients_of_a_process_share_the_memory():
+    DummyClient().set("k", 1)
+    assert DummyClient().get(b"k") == 1
+
+    DummyClient().flush_all()
+    assert DummyClient().get("k") is None
+
+
+def test_memory_counts_and_tells_what_was_there():
+    client = DummyClient()
+    assert client.incr("n") is None
+    client.set("n", b"0")
+    assert client.incr("n") == 1
+    assert client.add("n", 5) is False
+    assert client.touch("n", 100) is True
+    assert client.delete("n") is True
+    assert client.delete("n") is False
+    assert client.touch("n", 100) is False
+
+
+def test_memory_is_bounded():
+    memory = _Memory(2)
+    for key in "abc":
+        memory.write(key, key)
+
+    assert len(memory) == 2
+    assert memory.read("a") is None
+    assert memory.read("c") == "c"
+
+
+def test_what_has_expired_is_gone(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(cache.time, "monotonic", lambda: now[0])
+    memory = _Memory(2)
+    memory.write("a", 1, 10)
+    now[0] += 9
+    assert memory.read("a") == 1
+    now[0] += 1
+    assert memory.read("a") is None

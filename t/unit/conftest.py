@@ -1,0 +1,24 @@
+"""Unit tests share one process: each finds its registers as the one before found them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import celery.app.base  # noqa: F401 - its built-in tasks belong to every app
+from celery import _state
+
+
+@pytest.fixture(autouse=True)
+def process_registers() -> Iterator[None]:
+    """Put back the current and default app, the shared tasks, and whether joins block."""
+    shared = dict(_state._on_app_finalizers)
+    current, default = _state._tls.current_app, _state.default_app
+    blocks = _state._task_join_will_block
+    yield
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(shared)
+    _state._set_current_app(current)
+    _state.set_default_app(default)
+    _state._set_task_join_will_block(blocks)

@@ -1,0 +1,645 @@
+"""What the consumer decides: rate limits, ETAs, broken messages, prefetch, connections."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import SimpleNamespace
+
+import pytest
+from kombu.common import QoS
+from kombu.exceptions import DecodeError
+from kombu.message import Message
+
+from celery import signals
+from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown
+from celery.worker import state
+from celery.worker._slots import Slots
+from celery.worker.consumer import consumer as module
+from celery.worker.consumer.consumer import Consumer, RateBucket, dump_body
+from t.unit.worker.conftest import Eventer, Pool
+
+
+class Timer:
+    """Keeps what is scheduled, and runs it when told."""
+
+    def __init__(self):
+        self.entries = []
+
+    def call_after(self, secs, fun, args=(), kwargs=None, priority=0):
+        entry = SimpleNamespace(secs=secs, fun=fun, args=args, priority=priority, cancelled=False)
+        entry.cancel = lambda: setattr(entry, "cancelled", True)
+        self.entries.append(entry)
+        return entry
+
+    call_repeatedly = call_after
+
+    def fire(self):
+        due, self.entries = self.entries, []
+        for entry in due:
+            if not entry.cancelled:
+                entry.fun(*entry.args)
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+@pytest.fixture
+def c(app, task, pool, ran):
+    """A consumer that is not connected."""
+    controller = SimpleNamespace(semaphore=Slots(2), use_eventloop=False)
+    consumer = Consumer(
+        ran.append,
+        app=app,
+        pool=pool,
+        timer=Timer(),
+        hostname="w@test",
+        controller=controller,
+        initial_prefetch_count=8,
+        prefetch_multiplier=4,
+    )
+    consumer.event_dispatcher = Eventer()
+    consumer.counts = []
+    consumer.qos = QoS(lambda prefetch_count: consumer.counts.append(prefetch_count), 8)
+    return consumer
+
+
+def test_a_bucket_is_made_from_the_rate_limit(c, task):
+    """B-WORK-067, B-UTIL-001, B-EXT-007: capacity one; an integer means a second."""
+    task.rate_limit = "2/s"
+    bucket = c.bucket_for_task(task)
+    assert (bucket.fill_rate, bucket.capacity) == (2.0, 1.0)
+    task.rate_limit = "100/m"
+    assert 1 / c.bucket_for_task(task).fill_rate == pytest.approx(0.6)
+    task.rate_limit = 5
+    assert c.bucket_for_task(task).fill_rate == 5.0
+    for none in (None, 0, "0"):
+        task.rate_limit = none
+        assert c.bucket_for_task(task) is None
+
+
+def test_a_bucket_can_be_asked(c):
+    """B-EXT-007: consume(n) and expected_time(n)."""
+    bucket = RateBucket(2, capacity=1)
+
+    assert bucket.consume(1)
+    assert not bucket.consume(1)
+    assert 0 < bucket.expected_time(1) <= 0.5
+
+
+def test_limited_requests_run_one_by_one(c, ran, make_request):
+    """B-WORK-067."""
+    bucket = RateBucket(2, capacity=1)
+    requests = [make_request() for _ in range(3)]
+    for request in requests:
+        c.throttle(request, bucket)
+    assert ran == requests[:1]
+    (entry,) = c.timer.entries
+    assert 0.4 < entry.secs <= 0.5
+
+    bucket._tokens = 1
+    c.timer.fire()
+    assert ran == requests[:2]
+    bucket._tokens = 1
+    c.timer.fire()
+    assert ran == requests
+    assert c.timer.entries == []
+
+
+def test_new_limits_take_over_those_who_wait(c, ran, task, make_request):
+    """B-EXT-007: reset_rate_limits rebuilds the buckets."""
+    task.rate_limit = "1/h"
+    c.reset_rate_limits()
+    first, second = make_request(), make_request()
+    c.throttle(first, c.task_buckets["add"])
+    c.throttle(second, c.task_buckets["add"])
+    assert ran == [first]
+
+    task.rate_limit = None
+    c.reset_rate_limits()
+    assert ran == [first, second]
+    assert c.task_buckets["add"] is None
+
+
+def test_rate_limits_can_be_off(c, task):
+    task.rate_limit = "1/h"
+    c.disable_rate_limits = True
+    c.reset_rate_limits()
+
+    assert c.task_buckets["add"] is None
+
+
+def test_a_held_task_makes_room_for_one_more(c, ran, make_request):
+    """B-WORK-055: the count rises while it waits and falls when it runs."""
+    request = make_request(eta="2101-01-01T00:00:00+00:00")
+    c.hold(request, request.eta.timestamp())
+    assert c.qos.value == 9
+    assert request in state.scheduled_requests
+
+    c.timer.fire()
+    assert c.qos.value == 8
+    assert ran == [request]
+    assert request in state.reserved_requests
+    assert request not in state.scheduled_requests
+
+
+def test_a_rate_limit_counts_after_the_eta(c, ran, make_request):
+    """B-WORK-053."""
+    bucket = c.task_buckets["add"] = RateBucket(1, capacity=1)
+    bucket.consume(1)
+    request = make_request()
+    c.apply_eta_task(request)
+
+    assert ran == []
+    assert list(bucket.contents) == [request]
+
+
+def test_what_waits_is_forgotten_with_the_connection(c, ran, make_request):
+    """B-WORK-051: the broker delivers it again."""
+    held, limited, waiting, running = (make_request() for _ in range(4))
+    c.hold(held, 9e9)
+    bucket = c.task_buckets["add"] = RateBucket(1, capacity=1)
+    bucket.consume(1)
+    for request in (limited, waiting, running):
+        state.task_reserved(request)
+    c.throttle(limited, bucket)
+    c.controller.semaphore = Slots(0)
+    c.controller.semaphore.acquire(ran.append, waiting)
+    state.task_accepted(running)
+
+    c.on_close()
+    c.timer.fire()
+    c.controller.semaphore.grow(5)
+
+    assert ran == []
+    assert set(state.reserved_requests) == {running}
+    assert not state.scheduled_requests
+    assert set(state.requests) == {running.id}
+    assert c.pool.flushed == 1
+
+
+def handler(c):
+    c.update_strategies()
+    return c.create_task_handler()
+
+
+def test_a_task_message_goes_to_its_strategy(c, ran, make_message):
+    handler(c)(make_message(id="x"))
+
+    assert [request.id for request in ran] == ["x"]
+
+
+def test_an_unknown_task_is_dropped_and_fails(c, app, make_message, channel, caplog):
+    """B-WORK-024, B-SIG-006, B-EVT table: rejected, signal, FAILURE, event."""
+    told = []
+
+    def receiver(sender, name, id, message, exc, **kwargs):
+        told.append((sender, name, id))
+
+    signals.task_unknown.connect(receiver)
+    handler(c)(make_message(task="no.such", id="x"))
+
+    assert channel.told == [("reject", "tag")]
+    assert caplog.messages[0].startswith("Received unregistered task of type 'no.such'.\n")
+    assert "(68b)" in caplog.messages[0] or "b)" in caplog.messages[0]
+    assert told == [(c, "no.such", "x")]
+    assert app.AsyncResult("x").state == "FAILURE"
+    assert isinstance(app.AsyncResult("x").result, NotRegistered)
+    assert c.event_dispatcher.sent == [
+        ("task-failed", {"uuid": "x", "exception": "NotRegistered('no.such')"})
+    ]
+
+
+def test_a_message_that_is_no_task_is_dropped(c, channel, caplog):
+    """B-WORK-026."""
+    told = []
+
+    def receiver(sender, message, exc, **kwargs):
+        told.append((sender, exc))
+
+    signals.task_rejected.connect(receiver)
+    message = Message(
+        body='{"hello": 1}', content_type="application/json", content_encoding="utf-8",
+        delivery_tag="tag", channel=channel,
+    )  # fmt: skip
+    handler(c)(message)
+
+    assert channel.told == [("reject", "tag")]
+    assert caplog.messages[0].startswith("Received and deleted unknown message.  Wrong destin")
+    assert told == [(c, None)]
+
+
+def test_a_message_that_cannot_be_decoded_is_dropped(c, channel, caplog):
+    """B-WORK-027."""
+    message = Message(
+        body="{nope", content_type="application/json", content_encoding="utf-8",
+        delivery_tag="tag", channel=channel,
+    )  # fmt: skip
+    handler(c)(message)
+
+    assert channel.told == [("reject", "tag")]
+    assert caplog.records[0].levelno == logging.CRITICAL
+    assert caplog.messages[0].startswith("Can't decode message body: ")
+
+
+def test_an_invalid_task_is_dropped(c, channel, caplog, make_message):
+    """B-WORK-028, B-WORK-029."""
+    handler(c)(make_message(eta="garbage"))
+
+    assert channel.told == [("reject", "tag")]
+    assert "Received invalid task message: invalid ETA value 'garbage': " in caplog.messages[0]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), KeyError("id"), TypeError()])
+def test_no_error_of_a_strategy_ends_the_loop(c, channel, make_message, error):
+    """B-WORK-033, B-WORK-034."""
+
+    def fail(*args):
+        raise error
+
+    call = handler(c)
+    c.strategies["add"] = fail
+    call(make_message())
+
+    assert channel.told == [("reject", "tag")]
+
+
+@pytest.mark.parametrize("error", [WorkerShutdown(0), OSError("gone")])
+def test_what_ends_the_loop_is_let_through(c, channel, make_message, error):
+    def fail(*args):
+        raise error
+
+    c.connection_errors = (OSError,)
+    call = handler(c)
+    c.strategies["add"] = fail
+
+    with pytest.raises(type(error)):
+        call(make_message())
+    assert channel.told == []
+
+
+def test_a_decode_error_of_a_strategy_is_reported_as_such(c, make_message, caplog, channel):
+    def fail(*args):
+        raise DecodeError("x")
+
+    call = handler(c)
+    c.strategies["add"] = fail
+    call(make_message())
+
+    assert caplog.messages[0].startswith("Can't decode message body")
+    assert channel.told == [("reject", "tag")]
+
+
+def test_calls_from_other_threads_wait_for_the_loop(c):
+    c._loop_thread = threading.get_ident()
+    called = []
+    c.call_soon(called.append, "here")
+    thread = threading.Thread(target=c.call_soon, args=(called.append, "there"))
+    thread.start()
+    thread.join()
+    assert called == ["here"]
+
+    c.perform_pending_operations()
+    assert called == ["here", "there"]
+
+
+def test_an_error_of_one_pending_call_does_not_stop_the_next(c, caplog):
+    c._loop_thread = None
+    called = []
+    c.call_soon(called.index, "nothing there")
+    c.call_soon(called.append, 1)
+    c.perform_pending_operations()
+
+    assert called == [1]
+    assert "Error in pending operation" in caplog.text
+
+
+def test_acks_of_other_threads_wait_for_the_loop(c, make_message, pool):
+    """Connections belong to the loop: pools that answer in threads must not use them."""
+    pool.uses_semaphore = False
+    seen = []
+    call = handler(c)
+    c.strategies["add"] = lambda message, body, ack, reject, callbacks: seen.append((ack, reject))
+    message = make_message()
+    call(message)
+    ack, _ = seen[0]
+    ack(logging.getLogger("x"), ())
+    assert not message.acknowledged
+
+    c.perform_pending_operations()
+    assert message.acknowledged
+
+
+# -- prefetch
+
+
+def test_the_prefetch_count_follows_the_pool(c):
+    """B-WORK-061."""
+    c.qos_global = True
+    assert c.update_prefetch_count(2) == 16
+    assert c.update_prefetch_count(-1) == 12
+    assert c.controller.semaphore.limit == 3
+
+
+def test_a_fixed_prefetch_count_stays(c):
+    """B-WORK-090: with quorum queues only the slots change."""
+    c.qos_global = False
+    assert c.update_prefetch_count(2) is None
+    assert c.qos.value == 8
+    assert c.controller.semaphore.limit == 4
+
+
+def test_after_a_lost_connection_running_tasks_are_subtracted(c, make_request):
+    """B-WORK-058: reduced by running tasks times multiplier, back as they end."""
+    c.qos_global = True
+    running = make_request()
+    state.task_reserved(running)
+    state.task_accepted(running)
+    c._reduce_prefetch()
+    assert c.initial_prefetch_count == 4
+
+    c.qos = QoS(lambda prefetch_count: None, c.initial_prefetch_count)
+    c.restore_prefetch()
+    assert c.qos.value == 4
+    state.task_ready(running)
+    c.restore_prefetch()
+    assert c.qos.value == 8
+    assert c.initial_prefetch_count == 8
+
+
+def test_the_reduction_can_be_off_or_impossible(c, app, make_request, caplog):
+    """B-WORK-058."""
+    caplog.set_level(logging.INFO)
+    running = make_request()
+    state.task_reserved(running)
+    state.task_accepted(running)
+    c.qos_global = False
+    c._reduce_prefetch()
+    assert c.initial_prefetch_count == 8
+    assert caplog.messages[0].startswith(
+        "Skipping prefetch count reduction after connection restart because per-consumer QoS "
+        "(apply_global=False) is in effect"
+    )
+    c.qos_global, app.conf.worker_enable_prefetch_count_reduction = True, False
+    c._reduce_prefetch()
+    assert c.initial_prefetch_count == 8
+
+
+# -- connections
+
+
+class Broken:
+    """A connection that can't be made."""
+
+    alt = ()
+
+    def __init__(self, errors):
+        self.errors = errors
+        self.connects = 0
+
+    def as_uri(self):
+        return "redis://h:1/"
+
+    def connect(self):
+        self.connects += 1
+
+    def ensure_connection(self, errback, max_retries, callback=None):
+        for number in range(self.errors):
+            errback(ConnectionError("no"), 2.0 * (number + 1))
+        self.max_retries = max_retries
+        return self
+
+
+def test_failed_attempts_are_logged_with_growing_intervals(c, caplog):
+    """B-WORK-083."""
+    c.ensure_connected(Broken(3))
+
+    assert [message.split("\n")[0] for message in caplog.messages] == [
+        "consumer: Cannot connect to redis://h:1/: no."
+    ] * 3
+    assert [message.split("\n")[1] for message in caplog.messages] == [
+        "Trying again in 2.00 seconds... (1/100)",
+        "Trying again in 4.00 seconds... (2/100)",
+        "Trying again in 6.00 seconds... (3/100)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "on_startup", "always", "retries"),
+    [
+        (True, True, False, True),
+        (True, False, True, False),
+        (False, False, True, True),
+        (False, True, False, False),
+    ],
+)
+def test_settings_decide_about_retries(c, app, first, on_startup, always, retries):
+    """B-WORK-082."""
+    app.conf.broker_connection_retry_on_startup = on_startup
+    app.conf.broker_connection_retry = always
+    c.first_connection_attempt = first
+    connection = Broken(0)
+    c.ensure_connected(connection)
+
+    assert (connection.connects == 0) is retries
+    assert c.first_connection_attempt is False
+
+
+def test_without_a_choice_about_startup_the_other_setting_decides(c, app):
+    """B-WORK-082: with a warning."""
+    app.conf.broker_connection_retry_on_startup = None
+    with pytest.warns(PendingDeprecationWarning, match="broker_connection_retry_on_startup"):
+        c.ensure_connected(Broken(0))
+
+
+def test_a_lost_connection_is_logged(c, caplog, monkeypatch):
+    """B-WORK-085."""
+    c.connection = SimpleNamespace(collect=lambda socket_timeout: None)
+    with pytest.warns(PendingDeprecationWarning, match="late acknowledgement"):
+        c.on_connection_error_after_connected(ConnectionError("gone"))
+
+    assert caplog.messages[0] == (
+        "consumer: Connection to broker lost. Trying to re-establish the connection... "
+        "(ConnectionError('gone'))"
+    )
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_late_tasks_can_be_cancelled_with_their_connection(c, app, task, make_request, pool, late):
+    """B-WORK-086: early acknowledged ones finish normally."""
+    app.conf.worker_cancel_long_running_tasks_on_connection_loss = True
+    task.acks_late = late
+    request = make_request()
+    state.task_reserved(request)
+    request.on_accepted(7, 0.0)
+    c.connection = SimpleNamespace(collect=lambda socket_timeout: None)
+    c.on_connection_error_after_connected(ConnectionError("gone"))
+
+    assert pool.terminated == ([(7, 15)] if late else [])
+
+
+def test_too_many_losses_are_braked(c, caplog, monkeypatch):
+    """B-WORK-034: a pause of one second."""
+    naps = []
+    monkeypatch.setattr(module, "sleep", naps.append)
+    c.restart_count = 0
+    for _ in range(7):
+        c._brake()
+
+    assert naps == [1]
+    assert "Frequent restarts detected: RestartFreqExceeded('5 in 1s')" in caplog.messages
+
+
+def test_a_channel_error_ends_the_worker_unless_told_otherwise(c, app, monkeypatch):
+    """B-WORK-087."""
+
+    class Refused(Exception):
+        pass
+
+    class Steps:
+        state = None
+        starts = 0
+
+        def start(self, parent):
+            parent.connection = SimpleNamespace(collect=lambda socket_timeout: None)
+            self.starts += 1
+            if self.starts == 3:
+                self.state = module.CLOSE
+            raise Refused
+
+        def restart(self, parent):
+            pass
+
+    c.channel_errors, c.connection_errors = (Refused,), (OSError,)
+    app.conf.worker_cancel_long_running_tasks_on_connection_loss = True
+    c.blueprint = Steps()
+    with pytest.raises(Refused):
+        c.start()
+    app.conf.broker_channel_error_retry = True
+    c.start()
+    assert c.blueprint.starts == 3
+
+
+# -- queues
+
+
+class TaskConsumer:
+    def __init__(self):
+        self.queues, self.consumed, self.cancelled = [], 0, []
+
+    def consuming_from(self, queue):
+        return queue in [added.name for added in self.queues]
+
+    def add_queue(self, queue):
+        self.queues.append(queue)
+
+    def consume(self):
+        self.consumed += 1
+
+    def cancel_by_queue(self, queue):
+        self.cancelled.append(queue)
+
+
+def test_queues_added_and_cancelled_are_remembered(c, app, caplog):
+    """B-EXT-007: they persist over lost connections."""
+    caplog.set_level(logging.INFO)
+    c.task_consumer = TaskConsumer()
+    app.amqp.queues.select(["celery"])
+    c.add_task_queue("extra", exchange="ex", exchange_type="topic", routing_key="a.#")
+    c.add_task_queue("extra")
+
+    (queue,) = c.task_consumer.queues
+    assert (queue.exchange.name, queue.exchange.type, queue.routing_key) == ("ex", "topic", "a.#")
+    assert "extra" in app.amqp.queues.consume_from
+    assert c.task_consumer.consumed == 1
+    assert "Started consuming from extra" in caplog.messages
+
+    c.cancel_task_queue("extra")
+    assert c.task_consumer.cancelled == ["extra"]
+    assert "extra" not in app.amqp.queues.consume_from
+
+
+def test_bodies_are_shown_in_part(make_message):
+    message = make_message(raw="x" * 5000)
+    shown = dump_body(message, None)
+
+    assert len(shown) < 1100
+    assert shown.endswith("(5000b)")
+
+
+def test_steps_of_the_app_are_added(app, pool):
+    """B-EXT-002."""
+    from celery import bootsteps
+
+    class Mine(bootsteps.Step):
+        def __init__(self, parent, **options):
+            parent.mine = options.get("color")
+
+    app.steps["consumer"].add(Mine)
+    consumer = Consumer(
+        print, app=app, pool=pool, timer=Timer(), worker_options={"color": "blue"},
+        controller=SimpleNamespace(use_eventloop=False),
+    )  # fmt: skip
+
+    assert consumer.mine == "blue"
+
+
+def test_what_users_reach_for(c):
+    """B-EXT-011."""
+    for name in (
+        "app", "hub", "connection", "event_dispatcher", "gossip", "pool", "timer", "heart",
+        "task_consumer", "strategies", "qos", "task_buckets",
+    ):  # fmt: skip
+        assert hasattr(c, name), name
+
+
+def test_ready_is_told_once(app, pool):
+    told = []
+    consumer = Consumer(
+        print, told.append, app=app, pool=pool, timer=Timer(),
+        controller=SimpleNamespace(use_eventloop=False),
+    )  # fmt: skip
+    consumer.on_ready()
+    consumer.on_ready()
+
+    assert told == [consumer]
+
+
+def test_an_invalid_message_is_told_of(c, make_message):
+    """B-SIG-006."""
+    told = []
+
+    def receiver(sender, message, exc, **kwargs):
+        told.append(exc)
+
+    signals.task_rejected.connect(receiver)
+    error = InvalidTaskError("no")
+    c.on_invalid_task(None, make_message(), error)
+
+    assert told == [error]
+    assert isinstance(c.pool, Pool)
+
+
+def test_a_broker_that_stays_away_ends_the_worker(c):
+    """B-WORK-082: also after a connection was lost, the attempts are limited."""
+
+    class Steps:
+        state = None
+
+        def start(self, parent):
+            if parent.connection is None:
+                raise OSError("cannot connect")
+            raise ConnectionError("lost")
+
+        def restart(self, parent):
+            pass
+
+    c.connection_errors = (OSError,)
+    c.app.conf.worker_cancel_long_running_tasks_on_connection_loss = True
+    c.connection = SimpleNamespace(collect=lambda socket_timeout: None)
+    c.blueprint = Steps()
+
+    with pytest.raises(OSError, match="cannot connect"):
+        c.start()
