@@ -7,7 +7,7 @@ properties. It is read and written here by the shortest way that gives the same 
 from __future__ import annotations
 
 import json
-from base64 import b64decode
+from binascii import a2b_base64
 from typing import Any
 
 from kombu.utils.json import JSONEncoder
@@ -19,6 +19,9 @@ __all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope")
 
 #: kombu's encoder, made once: `kombu.utils.json.dumps` makes one for each call.
 encode_envelope = JSONEncoder().encode
+
+#: The decoder of plain JSON, made once.
+decode_plain = json.JSONDecoder().decode
 
 #: Part of a text that holds values that plain JSON has no words for.
 MARKER = b'"__type__"'
@@ -32,7 +35,7 @@ def decode_envelope(raw: bytes) -> dict[str, Any]:
     """
     payload: Any
     # The hook that recognises such values costs a call for every object in the text.
-    payload = kombu_loads(raw) if MARKER in raw else json.loads(raw)
+    payload = kombu_loads(raw) if MARKER in raw else decode_plain(raw.decode())
     if not isinstance(payload, dict) or "properties" not in payload:
         raise ValueError("not a message of kombu")
     return payload
@@ -75,7 +78,7 @@ class ClaimedMessage(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
             if body:
                 encoding = properties.get("body_encoding")
                 if encoding == "base64":
-                    body = b64decode(body)
+                    body = a2b_base64(body)
                 else:
                     body = channel.decode_body(body, encoding)
             self.body = body.encode() if isinstance(body, str) else body

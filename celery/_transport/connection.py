@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu.connection import Connection
+from kombu.connection import Connection, ConnectionPool, PooledConnection
 from kombu.utils.imports import symbol_by_name
 
-__all__ = ("TRANSPORTS", "BrokerConnection")
+__all__ = (
+    "TRANSPORTS",
+    "BrokerConnection",
+    "BrokerConnectionPool",
+    "PooledBrokerConnection",
+)
 
 #: Where the transport of a URL scheme is, for those that are not kombu's.
 TRANSPORTS: dict[str, str] = {
@@ -21,25 +26,49 @@ TRANSPORTS: dict[str, str] = {
 }
 
 
-class BrokerConnection(Connection):
-    """A kombu connection that knows the transports of this package.
-
-    What it is asked for is decided anew at every look-up, since a failover may switch to a URL
-    of another scheme.
-    """
+class _WithOwnTransports:
+    """What our connections do otherwise than kombu's."""
 
     transport_cls: Any
 
     def get_transport_cls(self) -> Any:
-        """Return the transport class in use."""
+        """Return the transport class in use; a failover may change it."""
         name = self.transport_cls
         if isinstance(name, str) and name in TRANSPORTS:
             return symbol_by_name(TRANSPORTS[name])
-        return super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu's
+        return super().get_transport_cls()  # type: ignore[misc]  # of the other base
+
+    def clone(self, **kwargs: Any) -> BrokerConnection:
+        """Return a new connection with the same parameters, in no pool."""
+        parameters: dict[str, Any] = dict(self._info(resolve=False))  # type: ignore[attr-defined]
+        return BrokerConnection(**{**parameters, **kwargs})  # type: ignore[no-untyped-call]
+
+
+class BrokerConnection(_WithOwnTransports, Connection):
+    """A kombu connection that knows the transports of this package."""
+
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:
+        """Return a pool of such connections."""
+        return BrokerConnectionPool(self, limit, **kwargs)  # type: ignore[no-untyped-call]
 
     def __eqhash__(self) -> Any:
         # Pools are kept by this value; one of kombu's own connections must not find ours.
         return _Keyed((type(self), *super().__eqhash__()))  # type: ignore[no-untyped-call]
+
+
+class PooledBrokerConnection(_WithOwnTransports, PooledConnection):
+    """The same, for a pool."""
+
+
+class BrokerConnectionPool(ConnectionPool):
+    """A pool of such connections."""
+
+    connection: Any
+
+    def new(self) -> PooledBrokerConnection:
+        """Return one more connection."""
+        parameters = dict(self.connection._info(resolve=False))
+        return PooledBrokerConnection(self, **parameters)  # type: ignore[no-untyped-call]
 
 
 class _Keyed(list[Any]):
