@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kombu import pools
+from kombu.connection import Connection
 
+from celery._transport.connection import BrokerConnection
 from celery.utils.objects import FallbackContext
 
 if TYPE_CHECKING:
@@ -96,7 +98,10 @@ class BrokerConnections:
             **conf.broker_transport_options,
             **(parts.get("transport_options") or {}),
         }
-        connection: Any = self.amqp.Connection  # kombu's, untyped
+        connection: Any = self.amqp.Connection
+        if connection is Connection:
+            # Unless the user has chosen a class, one that knows our transports.
+            connection = BrokerConnection
         return connection(url or conf.broker_host, **parts)
 
     def connection_or_acquire(

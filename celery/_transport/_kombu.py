@@ -1,0 +1,32 @@
+"""The classes of kombu that ours derive from, whose methods carry no types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+__all__ = (
+    "KombuChannel",
+    "KombuMessage",
+    "KombuPoller",
+    "KombuQoS",
+    "KombuSentinelChannel",
+    "KombuSentinelTransport",
+    "KombuTransport",
+)
+
+if TYPE_CHECKING:
+    KombuChannel: TypeAlias = Any
+    KombuMessage: TypeAlias = Any
+    KombuPoller: TypeAlias = Any
+    KombuQoS: TypeAlias = Any
+    KombuSentinelChannel: TypeAlias = Any
+    KombuSentinelTransport: TypeAlias = Any
+    KombuTransport: TypeAlias = Any
+else:
+    from kombu.transport.redis import Channel as KombuChannel
+    from kombu.transport.redis import MultiChannelPoller as KombuPoller
+    from kombu.transport.redis import SentinelChannel as KombuSentinelChannel
+    from kombu.transport.redis import SentinelTransport as KombuSentinelTransport
+    from kombu.transport.redis import Transport as KombuTransport
+    from kombu.transport.virtual import Message as KombuMessage
+    from kombu.transport.virtual import QoS as KombuQoS

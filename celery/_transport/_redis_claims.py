@@ -1,0 +1,700 @@
+"""Claiming messages: how a consuming channel of the Redis transport gets them and lets go.
+
+No message is ever held by a connection alone. It is in its queue; or in an inbox, a list that
+a blocking move put it into; or filed as unacknowledged by the same script that took it from
+either. Whoever dies leaves it in one of the three, and `celery._transport._redis_lease` brings
+it back from the latter two.
+
+The channel has one link for claims, on which at most one claim is under way. A claim takes as
+many messages as the prefetch count has room for, from all queues, and carries what was
+acknowledged since the last one. Once the queues have run dry a blocking move waits at each of
+them, on a connection of its own: it wakes one worker for one message, and no other.
+
+=========  ===============================================================================
+flowing    the last claim came back full; the next follows as soon as there is room
+dry        it did not; blocking moves wait, and a claim follows when one ends
+=========  ===============================================================================
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic, time
+from typing import Any
+
+from redis import exceptions
+
+from celery._transport._kombu import KombuQoS
+from celery._transport._redis_lease import Lease
+from celery._transport._redis_link import Link, pack, pack_args
+from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
+from celery._transport._redis_scripts import CLAIM, PUT_BACK
+from celery.utils.log import get_logger
+from celery.utils.saferepr import saferepr
+
+__all__ = ("Claims", "QoS")
+
+logger = get_logger(__name__)
+
+#: Messages taken with one claim where the prefetch count sets no limit, and at most.
+MOST_AT_ONCE = 256
+#: Room for this many messages is worth a claim at any time.
+MUCH_ROOM = 32
+#: Tags acknowledged with one command.
+MOST_ACKS = 512
+#: Seconds between a claim and the next, unless there is much room; as long as an
+#: acknowledgement waits for company. Keeps quick tasks from costing a round trip each.
+PACE_S = 0.002
+#: How errors begin that another attempt, perhaps on another server, may not see.
+PASSING = ("UNBLOCKED", "FENCED", "BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN")
+#: A channel waits at so many keys, with a connection each, and looks at others now and then.
+MOST_WAITS = 32
+#: Seconds between looks at keys that are not waited at.
+LOOK_S = 0.5
+
+CLAIM_BY_SHA = pack_args(["EVALSHA", CLAIM.sha])
+CLAIM_BY_TEXT = pack_args(["EVAL", CLAIM.text])
+
+
+class Wait:
+    """One blocking move after the other, from a queue into an inbox, on a link of its own."""
+
+    __slots__ = ("inbox", "key", "link", "queue", "sent_at", "server_id")
+
+    def __init__(self, link: Link, queue: str, key: str, inbox: str) -> None:
+        self.link = link
+        self.queue = queue
+        self.key = key
+        self.inbox = inbox
+        #: When the move was sent; 0.0 while none is under way.
+        self.sent_at = 0.0
+        #: What the server calls the connection; 0 before it has told, -1 where it won't.
+        self.server_id = 0
+
+
+class Held(dict[str, Any]):
+    """Messages by tag that are neither settled nor given back."""
+
+    #: Set once they were given back for good, see `kombu.transport.virtual.QoS`.
+    restored = False
+
+
+class QoS(KombuQoS):  # type: ignore[misc]  # kombu's, untyped
+    """Prefetch limit and settling, as kombu's channels ask for it."""
+
+    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self.claims: Claims = channel.claims
+        self._delivered = self.claims.held
+
+    def can_consume(self) -> bool:
+        """Say whether there is room for another message."""
+        limit = self.prefetch_count
+        return not limit or len(self._delivered) < limit
+
+    def can_consume_max_estimate(self) -> int | None:
+        """Return for how many messages there is room; None when there is no limit."""
+        limit = self.prefetch_count
+        return max(limit - len(self._delivered), 0) if limit else None
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Hold a message that came without a claim, such as one of a fanout queue."""
+        if not isinstance(message, ClaimedMessage):
+            self.claims.file(message, delivery_tag)
+        self._delivered[delivery_tag] = message
+
+    def ack(self, delivery_tag: str) -> None:
+        """Settle a message that is done."""
+        self.claims.ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Settle a message that is not wanted, or put it behind all others in its queue."""
+        if requeue:
+            self.claims.give_back([delivery_tag], last=True)
+        else:
+            self.claims.ack(delivery_tag)
+
+    def restore_unacked(self) -> list[Any]:
+        """Give all messages back to their queues, to be delivered next."""
+        self.claims.give_back(list(self._delivered))
+        return []
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Give back what consumers hold for longer than the visibility timeout."""
+        self.claims.lease.restore_overdue()
+
+    def _flush(self) -> None:
+        # Nothing here is only marked as settled.
+        return
+
+
+class Claims:
+    """What one channel holds of its queues, and the connections that get it more.
+
+    Args:
+        channel: The `celery._transport.redis.Channel`.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.held = Held()
+        #: Claimed, and not yet handed to a consumer.
+        self.ready: deque[ClaimedMessage] = deque()
+        self.owner = secrets.token_hex(8)
+        self.tags = f"celery:{self.owner}:"
+        self.lease = Lease(self)
+        self.link: Link = channel.new_link()
+        #: Consumers by queue: callback, and whether a message is done when it is delivered.
+        self.sinks: dict[str, tuple[Callable[[Any], Any], bool]] = {}
+        self.is_closed = False
+        #: Called with seconds after which `pump` wants to be called; None without a loop.
+        self.call_later: Callable[[float], Any] | None = None
+        self.watches_changed = True
+
+        self._number = 1
+        self._acks: deque[str] = deque()
+        #: Acknowledged with the claim that is under way.
+        self._unconfirmed: list[str] = []
+        #: What replies on the link are for, in order; see `_on_reply`.
+        self._under_way: deque[Callable[[Any], None]] = deque()
+        self._is_claiming = False
+        self._sent_at = 0.0
+        self._looked_at = 0.0
+        self._is_dry = False
+        self._will_wake = False
+        self._waits: dict[str, Wait] = {}
+        self._idle_waits: set[str] = set()
+        #: Waits whose inbox has something in it.
+        self._fired: list[Wait] = []
+        self._plan: Plan | None = None
+        self._move_command = b"BLMOVE"
+
+    # -- what channel and consumers ask for
+
+    @property
+    def is_active(self) -> bool:
+        """Whether any consumer wants messages."""
+        return bool(self.sinks)
+
+    def consume(self, queue: str, callback: Callable[[Any], Any], no_ack: bool) -> None:
+        """Deliver messages of *queue* to *callback*; the lease begins with the first."""
+        self.sinks[queue] = (callback, no_ack)
+        self._is_dry = False
+        self._acks.extend(self.channel.take_left_acks())
+        self.lease.begin()
+        self._plan = None
+
+    def cancel(self, queue: str) -> None:
+        """Stop taking messages from *queue*."""
+        if self.sinks.pop(queue, None) is None:
+            return
+        self._plan = None
+        self._disarm([wait for wait in self._waits.values() if wait.queue == queue])
+
+    def ack(self, tag: str) -> None:
+        """Note that a message is done; the server learns of it within `PACE_S`.
+
+        Raises:
+            redis.exceptions.ConnectionError: The channel is closed, and the message was
+                given back when it closed.
+        """
+        if self.is_closed:
+            if tag in self.held:
+                # It could not be given back; with luck this comes before it is restored.
+                self.channel.leave_acks([tag])
+                return
+            raise exceptions.ConnectionError(
+                "the channel that delivered this message is closed; it will be delivered again"
+            )
+        self.held.pop(tag, None)
+        self._acks.append(tag)
+        if self.call_later is None:
+            # Nobody may call us for a long time.
+            self._settle_now()
+
+    def file(self, message: Any, tag: str) -> None:
+        """File a message that came without a claim, in kombu's form."""
+        where = message.delivery_info
+        text = encode_envelope([message._raw, where["exchange"], where["routing_key"]])
+        unacked, index = self.channel.unacked_keys
+        self.channel.desk.call(
+            pack("HSET", unacked, tag, text) + pack("ZADD", index, time(), tag), 2
+        )
+
+    def give_back(self, tags: Sequence[str], last: bool = False) -> None:
+        """Put messages back into their queues, in the order in which they were claimed.
+
+        Args:
+            tags: Of messages that are held; others are left out.
+            last: Behind all others in the queue, else before them.
+        """
+        self._settle_now()
+        messages = [self.held[tag] for tag in tags if tag in self.held]
+        # What was delivered first has to end up nearest to the end that is taken from.
+        if not last:
+            messages.reverse()
+        self.channel.give_back(
+            [(message.delivery_tag, *self._address(message)) for message in messages], last
+        )
+        for tag in tags:
+            self.held.pop(tag, None)
+
+    def _address(self, message: Any) -> tuple[dict[str, Any], list[str]]:
+        queue = getattr(message, "queue", None)
+        if queue is not None:
+            return message._raw, [queue]
+        where = message.delivery_info
+        return message._raw, self.channel._lookup(where["exchange"], where["routing_key"])
+
+    def take_one(self, queue: str) -> ClaimedMessage | None:
+        """Claim one message of *queue* at once, None when it is empty.
+
+        It is held under the plain rule of the visibility timeout unless there is a lease.
+        """
+        keys = self.channel.keys_of(queue)
+        number, self._number = self._number, self._number + 1
+        tails = [_tail(queue)] * len(keys)
+        reply = self.channel.desk.run(
+            CLAIM,
+            [*self.channel.claim_keys, *keys],
+            [self.lease.owner_to_check, self.tags, 1, 0, number, 1, *tails],
+        )
+        return self._open(reply[1], number, queue) if reply else None
+
+    # -- turns of the loop
+
+    def pump(self) -> None:
+        """Do what is due: claim, acknowledge, wait. Never blocks for long."""
+        if self._is_claiming or self.is_closed or not (self.sinks or self._acks):
+            return
+        self.lease.check()
+        room = self._room()
+        now = monotonic()
+        if room and self.sinks and self._may_claim(now):
+            limit = self.channel.qos.prefetch_count
+            if (
+                room >= min(limit - (limit >> 2), MUCH_ROOM)
+                or self._fired
+                or now - self._sent_at >= PACE_S
+            ):
+                self._claim(min(room, MOST_AT_ONCE), now)
+                return
+            self._wake(PACE_S)
+        if self._fired and not room:
+            self._put_back_inboxes()
+        if self._is_dry and room and self._idle_waits:
+            self._arm(now)
+        if self._acks:
+            if len(self._acks) >= MOST_ACKS or now - self._sent_at >= PACE_S:
+                self._claim(0, now)
+            else:
+                self._wake(PACE_S)
+
+    def deliver(self) -> int:
+        """Hand all messages that are ready to their consumers; returns how many."""
+        count = 0
+        ready = self.ready
+        while ready:
+            count += self.deliver_one()
+        return count
+
+    def deliver_one(self) -> bool:
+        """Hand the next message to its consumer; False when there is none."""
+        if not self.ready:
+            return False
+        message = self.ready.popleft()
+        sink = self.sinks.get(message.queue)
+        if sink is None:
+            # Cancelled after it was asked for.
+            self.give_back([message.delivery_tag])
+            return False
+        callback, no_ack = sink
+        if no_ack:
+            self.ack(message.delivery_tag)
+        callback(message)
+        return True
+
+    def on_link_readable(self) -> None:
+        """Read the replies on the link of claims."""
+        for reply in self.link.receive():
+            self._under_way.popleft()(reply)
+
+    def on_wait_readable(self, key: str) -> None:
+        """Read the end of a blocking move."""
+        wait = self._waits[key]
+        for reply in wait.link.receive():
+            if wait.server_id == 0:
+                wait.server_id = reply if isinstance(reply, int) else -1
+            elif "unknown command" in str(reply) and self._move_command == b"BLMOVE":
+                # Redis before 6.2 has the same under another name.
+                self._move_command = b"BRPOPLPUSH"
+                self._rest(wait)
+            elif isinstance(reply, Exception):
+                raise _lost(reply, wait.link.broker)
+            else:
+                self._rest(wait)
+                if reply is not None:
+                    self._fired.append(wait)
+
+    def _rest(self, wait: Wait) -> None:
+        wait.sent_at = 0.0
+        self._idle_waits.add(wait.key)
+
+    def check_health(self, now: float) -> None:
+        """Notice a server that owes us an answer.
+
+        Raises:
+            redis.exceptions.TimeoutError: It does.
+        """
+        patience = self.link.timeout_s
+        if not patience:
+            return
+        if self._under_way and now - self._sent_at > patience:
+            self.link.disconnect()
+            raise exceptions.TimeoutError(
+                f"{self.link.broker}: no answer to a claim within {patience} s"
+            )
+        for wait in self._waits.values():
+            if wait.sent_at and now - wait.sent_at > self.lease.wait_s + patience:
+                wait.link.disconnect()
+                raise exceptions.TimeoutError(
+                    f"{self.link.broker}: a wait did not end within {patience} s of its time"
+                )
+
+    def watches(self) -> dict[int, Callable[[], None]]:
+        """Return descriptors to be polled, with what to call when one is readable."""
+        self.watches_changed = False
+        found: dict[int, Callable[[], None]] = {}
+        if self.link.sock is not None:
+            found[self.link.fileno()] = self.on_link_readable
+        for wait in self._waits.values():
+            if wait.link.sock is not None:
+                found[wait.link.fileno()] = _Bound(self.on_wait_readable, wait.key)
+        return found
+
+    # -- claiming
+
+    def _room(self) -> int:
+        qos = self.channel.qos
+        if not qos.can_consume():
+            return 0
+        if "can_consume" in vars(qos):
+            # Someone limits us by a rule of their own, which each message may change.
+            return 0 if self.ready else 1
+        limit: int = qos.prefetch_count
+        return limit - len(self.held) if limit else max(MOST_AT_ONCE - len(self.ready), 0)
+
+    def _may_claim(self, now: float) -> bool:
+        if not self._is_dry or self._fired:
+            return True
+        if len(self.keys()) <= MOST_WAITS and self.lease.lasts_for_a_wait():
+            return False
+        if now - self._looked_at >= LOOK_S:
+            return True
+        self._wake(LOOK_S)
+        return False
+
+    def keys(self) -> list[str]:
+        """Return the keys of all queues, in the order in which they are taken from."""
+        return self._planned().keys
+
+    def _planned(self) -> Plan:
+        plan = self._plan
+        if plan is None:
+            channel = self.channel
+            plan = self._plan = Plan(self, channel.queue_order([*self.sinks]))
+            for key, queue in zip(plan.keys[:MOST_WAITS], plan.names, strict=False):
+                if key not in self._waits:
+                    inbox = channel.full_key(f"{channel.unacked_key}.inbox:{self.owner}:{key}")
+                    self._waits[key] = Wait(channel.new_link(), queue, key, inbox)
+                    self._idle_waits.add(key)
+        return plan
+
+    def _claim(self, room: int, now: float) -> None:
+        """Send a claim for *room* messages, 0 to acknowledge only."""
+        fired, self._fired = (self._fired, []) if room else ((), self._fired)
+        plan = self._planned() if not fired else Plan(self, self._planned().queues, fired)
+        acks = self._unconfirmed = self._take_acks()
+        number = self._number
+        self._number += room
+        self._looked_at = self._sent_at = now
+        self._is_claiming = True
+        claimed = _Claimed(self, plan, number, room, acks)
+        self._send(claimed.command(CLAIM_BY_SHA, plan), claimed)
+
+    def _take_acks(self) -> list[str]:
+        # Other threads may add to them, and in the absence of a loop also send them.
+        acks: list[str] = []
+        with suppress(IndexError):
+            while len(acks) < MOST_ACKS:
+                acks.append(self._acks.popleft())
+        return acks
+
+    def _send(self, data: bytes, on_reply: Callable[[Any], None]) -> None:
+        link = self.link
+        with link.lock:
+            if not link.is_connected:
+                link.connect()
+                self.watches_changed = True
+            self._under_way.append(on_reply)
+            link.send(data)
+
+    def on_claimed(self, reply: Any, names: Sequence[str], number: int, room: int) -> None:
+        """Take what a claim brought."""
+        self._is_claiming = False
+        self._unconfirmed = []
+        if not room:
+            return
+        self._is_dry = len(reply) < 2 * room
+        for at in range(0, len(reply), 2):
+            queue = names[reply[at] - 1]
+            message = self._open(reply[at + 1], number, queue)
+            number += 1
+            if message is not None:
+                self.ready.append(message)
+        if len(self.sinks) > 1 and reply:
+            self.channel.rotate(names[reply[-2] - 1])
+            self._plan = None
+
+    def _open(self, raw: bytes, number: int, queue: str) -> ClaimedMessage | None:
+        tag = self.tags + str(number)
+        try:
+            message = ClaimedMessage(decode_envelope(raw), self.channel, tag, queue, self)
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            logger.critical(
+                "Cannot read a message of queue %r, dropping it: %r. It was: %s",
+                queue, exc, saferepr(raw, 1024),
+            )  # fmt: skip
+            self._acks.append(tag)
+            return None
+        self.held[tag] = message
+        return message
+
+    def refuse_claim(self, error: Exception, claimed: _Claimed) -> None:
+        """Deal with the error that a claim ended with."""
+        if isinstance(error, exceptions.NoScriptError):
+            # The server has not seen the script yet, or has forgotten it.
+            self._send(claimed.command(CLAIM_BY_TEXT, claimed.plan), claimed)
+            return
+        if str(error).startswith("FENCED"):
+            self.lease.has_ended = True
+        raise _lost(error, self.link.broker)
+
+    # -- waiting
+
+    def _arm(self, now: float) -> None:
+        """Wait at the queues where nothing waits."""
+        if not self.lease.lasts_for_a_wait():
+            return
+        keys = [key for key in self.keys()[:MOST_WAITS] if key in self._idle_waits]
+        for key in keys:
+            wait = self._waits[key]
+            data = b""
+            if not wait.link.is_connected:
+                wait.link.connect()
+                self.lease.add_inbox(wait.inbox, wait.key)
+                self.watches_changed = True
+                wait.server_id = 0
+                data = pack("CLIENT", "ID")
+            data += pack(self._move_command, key, wait.inbox, *self._move_ends())
+            wait.sent_at = now
+            self._idle_waits.discard(key)
+            wait.link.send(data)
+
+    def _move_ends(self) -> tuple[Any, ...]:
+        timeout = self.lease.wait_s
+        if self._move_command == b"BRPOPLPUSH":
+            return (max(int(timeout), 1),)
+        return ("RIGHT", "LEFT", timeout)
+
+    def _put_back_inboxes(self) -> None:
+        """Give back at once what came while there is no room; others may have some."""
+        fired, self._fired = self._fired, []
+        self._is_dry = False
+        for wait in fired:
+            self.channel.desk.run(PUT_BACK, [wait.inbox, wait.key], [])
+
+    def _disarm(self, waits: list[Wait]) -> None:
+        """End blocking moves for good, and give back what they had taken."""
+        armed = [wait for wait in waits if wait.sent_at and wait.link.is_connected]
+        desk = self.channel.desk
+        clean = True
+        for wait in armed:
+            if wait.server_id == 0:
+                self._read_wait(wait)
+            if wait.server_id > 0:
+                desk.ask("CLIENT", "UNBLOCK", wait.server_id)
+                clean = self._read_wait(wait) and clean
+            else:
+                clean = False
+        for wait in waits:
+            wait.link.disconnect()
+            self._waits.pop(wait.key, None)
+            self._idle_waits.discard(wait.key)
+            if wait in self._fired:
+                self._fired.remove(wait)
+            if wait.server_id:
+                desk.run(PUT_BACK, [wait.inbox, wait.key], [])
+        self.watches_changed = True
+        if not clean:
+            # A move may still end: whoever sweeps looks into the inbox again.
+            self.lease.needs_sweeping = True
+
+    def _read_wait(self, wait: Wait) -> bool:
+        """Read until the blocking move of *wait* has ended; False when it has not."""
+        try:
+            while wait.sent_at:
+                before = wait.server_id
+                self.on_wait_readable(wait.key)
+                if before == 0 and wait.server_id != 0 and wait.sent_at:
+                    return False
+        except (exceptions.RedisError, OSError):
+            return False
+        return True
+
+    def _wake(self, delay_s: float) -> None:
+        """Ask to be called again soon."""
+        if self.call_later is not None and not self._will_wake:
+            self._will_wake = True
+            self.call_later(delay_s)
+
+    def on_woken(self) -> None:
+        """Note that the call of `pump` that was asked for has come."""
+        self._will_wake = False
+
+    @property
+    def pause_s(self) -> float | None:
+        """Seconds after which `pump` should be called where there is no loop."""
+        if self._is_claiming:
+            return None
+        return PACE_S if self._acks or (not self._is_dry and self._room()) else None
+
+    # -- settling and closing
+
+    def _settle_now(self) -> None:
+        """Have the server take what was acknowledged, without waiting for its answer."""
+        unacked, index = self.channel.unacked_keys
+        while acks := self._take_acks():
+            command = pack("ZREM", index, *acks) + pack("HDEL", unacked, *acks)
+            try:
+                self.channel.desk.call(command, 2)
+            except BaseException:
+                self._acks.extendleft(acks)
+                raise
+
+    def stop(self) -> None:
+        """Take no more messages: end claims and waits. What is held stays held."""
+        self.sinks.clear()
+        self.lease.end()
+        if self._is_claiming and self.link.is_connected:
+            try:
+                while self._under_way:
+                    self.on_link_readable()
+            except (exceptions.RedisError, OSError) as exc:
+                logger.debug("while waiting for the last claim: %r", exc)
+        self._acks.extendleft(self._unconfirmed)
+        self._settle_now()
+        self._disarm(list(self._waits.values()))
+
+    def close(self) -> None:
+        """Close all connections; what is held is no longer ours."""
+        self.is_closed = True
+        self.lease.end()
+        if self._acks:
+            self.channel.leave_acks(self._acks)
+        for wait in self._waits.values():
+            wait.link.disconnect()
+        self._waits.clear()
+        self.link.disconnect()
+        self._under_way.clear()
+
+
+class Plan:
+    """What claims take from, and the parts of their commands that stay the same.
+
+    Args:
+        queues: In the order in which they are taken from.
+        fired: Waits whose inboxes come first.
+    """
+
+    __slots__ = ("after", "before", "keys", "names", "queues", "size")
+
+    def __init__(self, claims: Claims, queues: Sequence[str], fired: Sequence[Wait] = ()) -> None:
+        channel = claims.channel
+        self.queues = queues
+        #: Keys of the queues, step of priority by step.
+        self.keys = [
+            channel.full_key(channel._q_for_pri(queue, step))
+            for step in channel.priority_steps
+            for queue in queues
+        ]
+        #: Queue of each list that is taken from.
+        self.names = [wait.queue for wait in fired] + [
+            queue for _ in channel.priority_steps for queue in queues
+        ]
+        lists = [*channel.claim_keys, *(wait.inbox for wait in fired), *self.keys]
+        owner = claims.lease.owner_to_check
+        self.before = pack_args(
+            [len(lists), *lists, owner, claims.tags, max(len(queues), 1), len(fired)]
+        )
+        self.after = pack_args(_tail(name) for name in self.names)
+        self.size = 2 + 1 + len(lists) + 6 + len(self.names)
+
+
+class _Claimed:
+    """One claim, and what is to be done with its reply."""
+
+    __slots__ = ("acks", "claims", "number", "plan", "room")
+
+    def __init__(
+        self, claims: Claims, plan: Plan, number: int, room: int, acks: Sequence[str]
+    ) -> None:
+        self.claims = claims
+        self.plan = plan
+        self.number = number
+        self.room = room
+        self.acks = acks
+
+    def command(self, how: bytes, plan: Plan) -> bytes:
+        """Return the packed command, with *how* for its beginning."""
+        number, room = b"%d" % self.number, b"%d" % self.room
+        return b"*%d\r\n%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b" % (
+            plan.size + len(self.acks), how, plan.before,
+            len(number), number, len(room), room, plan.after, pack_args(self.acks),
+        )  # fmt: skip
+
+    def __call__(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            self.claims.refuse_claim(reply, self)
+        else:
+            self.claims.on_claimed(reply, self.plan.names, self.number, self.room)
+
+
+class _Bound:
+    """A call with its argument; as cheap as a partial, and comparable."""
+
+    __slots__ = ("arg", "call")
+
+    def __init__(self, call: Callable[[str], None], arg: str) -> None:
+        self.call = call
+        self.arg = arg
+
+    def __call__(self) -> None:
+        self.call(self.arg)
+
+
+def _tail(queue: str) -> str:
+    """Return the end of the record of a message that goes back to *queue* and nowhere else."""
+    return f',"",{encode_envelope(queue)}]'
+
+
+def _lost(error: Exception, broker: str) -> Exception:
+    """Return *error*, as the loss of the connection where a new one may mend it."""
+    if isinstance(error, exceptions.ConnectionError):
+        return error
+    if isinstance(error, exceptions.ReadOnlyError) or str(error).startswith(PASSING):
+        return exceptions.ConnectionError(f"{broker}: {error}")
+    return error

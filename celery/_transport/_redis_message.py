@@ -1,0 +1,94 @@
+"""Messages of the Redis transport: the envelope on the wire, and what a consumer gets.
+
+The envelope is kombu's: a JSON object with body, content type and encoding, headers and
+properties. It is read and written here by the shortest way that gives the same text.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import a2b_base64
+from typing import Any
+
+from kombu.utils.json import JSONEncoder
+from kombu.utils.json import loads as kombu_loads
+
+from celery._transport._kombu import KombuMessage
+
+__all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope")
+
+#: kombu's encoder, made once: `kombu.utils.json.dumps` makes one for each call.
+encode_envelope = JSONEncoder().encode
+
+#: The decoder of plain JSON, made once.
+decode_plain = json.JSONDecoder().decode
+
+#: Part of a text that holds values that plain JSON has no words for.
+MARKER = b'"__type__"'
+
+
+def decode_envelope(raw: bytes) -> dict[str, Any]:
+    """Return the message of which *raw* is the text.
+
+    Raises:
+        ValueError: It is no message.
+    """
+    payload: Any
+    # The hook that recognises such values costs a call for every object in the text.
+    payload = kombu_loads(raw) if MARKER in raw else decode_plain(raw.decode())
+    if not isinstance(payload, dict) or "properties" not in payload:
+        raise ValueError("not a message of kombu")
+    return payload
+
+
+class ClaimedMessage(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
+    """A message that is filed on the server until it is settled.
+
+    Args:
+        payload: The decoded envelope.
+        tag: What it is filed under. Not the tag in the envelope, which the sender chose and
+            which stays the same when the message is delivered again.
+        queue: Where it came from, and goes back to.
+        claims: What settles it.
+    """
+
+    # Read for every message; the base class makes a list of it.
+    errors: Any = ()
+
+    def __init__(
+        self, payload: dict[str, Any], channel: Any, tag: str, queue: str, claims: Any
+    ) -> None:
+        headers = payload.get("headers") or {}
+        properties = payload["properties"]
+        if "compression" in headers:
+            # Unpacking, and what becomes of errors in it, are kombu's.
+            super().__init__(payload, channel=channel)
+        else:
+            self._raw = payload
+            self.channel = channel
+            self.content_type = payload.get("content-type")
+            self.content_encoding = payload.get("content-encoding")
+            self.delivery_info = properties.get("delivery_info") or {}
+            self.headers = headers
+            self.properties = properties
+            self.accept = None
+            self._decoded_cache = None
+            self._state = "RECEIVED"
+            body = payload.get("body")
+            if body:
+                encoding = properties.get("body_encoding")
+                if encoding == "base64":
+                    body = a2b_base64(body)
+                else:
+                    body = channel.decode_body(body, encoding)
+            self.body = body.encode() if isinstance(body, str) else body
+        self.delivery_tag = tag
+        self.queue = queue
+        self._claims = claims
+
+    def ack(self, multiple: bool = False) -> None:
+        """Acknowledge: the message is done."""
+        if self._state != "RECEIVED":
+            raise self.MessageStateError(f"Message already acknowledged with state: {self._state}")
+        self._claims.ack(self.delivery_tag)
+        self._state = "ACK"

@@ -1,0 +1,82 @@
+"""The broker connection of an app: kombu's, with transports of our own for some schemes.
+
+Only connections made by an app consult the table, so nothing changes for other users of kombu
+in the same process. Naming kombu's class as ``broker_transport`` goes around it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.connection import Connection, ConnectionPool, PooledConnection
+from kombu.utils.imports import symbol_by_name
+
+__all__ = (
+    "TRANSPORTS",
+    "BrokerConnection",
+    "BrokerConnectionPool",
+    "PooledBrokerConnection",
+)
+
+#: Where the transport of a URL scheme is, for those that are not kombu's.
+TRANSPORTS: dict[str, str] = {
+    "redis": "celery._transport.redis:Transport",
+    "rediss": "celery._transport.redis:Transport",
+    "sentinel": "celery._transport.redis:SentinelTransport",
+}
+
+
+class _WithOwnTransports:
+    """What our connections do otherwise than kombu's."""
+
+    transport_cls: Any
+
+    def get_transport_cls(self) -> Any:
+        """Return the transport class in use; a failover may change it."""
+        name = self.transport_cls
+        if isinstance(name, str) and name in TRANSPORTS:
+            return symbol_by_name(TRANSPORTS[name])
+        return super().get_transport_cls()  # type: ignore[misc]  # of the other base
+
+    def clone(self, **kwargs: Any) -> BrokerConnection:
+        """Return a new connection with the same parameters, in no pool."""
+        parameters: dict[str, Any] = dict(self._info(resolve=False))  # type: ignore[attr-defined]
+        return BrokerConnection(**{**parameters, **kwargs})  # type: ignore[no-untyped-call]
+
+
+class BrokerConnection(_WithOwnTransports, Connection):
+    """A kombu connection that knows the transports of this package."""
+
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:
+        """Return a pool of such connections."""
+        return BrokerConnectionPool(self, limit, **kwargs)  # type: ignore[no-untyped-call]
+
+    def __eqhash__(self) -> Any:
+        # Pools are kept by this value; one of kombu's own connections must not find ours.
+        return _Keyed((type(self), *super().__eqhash__()))  # type: ignore[no-untyped-call]
+
+
+class PooledBrokerConnection(_WithOwnTransports, PooledConnection):
+    """The same, for a pool."""
+
+
+class BrokerConnectionPool(ConnectionPool):
+    """A pool of such connections."""
+
+    connection: Any
+
+    def new(self) -> PooledBrokerConnection:
+        """Return one more connection."""
+        parameters = dict(self.connection._info(resolve=False))
+        return PooledBrokerConnection(self, **parameters)  # type: ignore[no-untyped-call]
+
+
+class _Keyed(list[Any]):
+    """Parts of a key whose hash is computed once."""
+
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        super().__init__(parts)
+        self._hash = hash(parts)
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a list that nobody changes
+        return self._hash
