@@ -734,10 +734,28 @@ class ResultSet(ResultBase):
         self, callback: Callable[[str, Any], Any] | None = None, propagate: bool = True
     ) -> None:
         """Raise the error of the first failed member, if there is one."""
+        if callback is None and self._read_together():
+            for leaf in self._leaves():
+                if leaf._cache is not None:
+                    leaf.maybe_throw(propagate=propagate)
+            return
         for result in self.results:
             result.maybe_throw(callback=callback, propagate=propagate)
 
     maybe_reraise = maybe_throw
+
+    def _read_together(self) -> bool:
+        """Read all members that are not known to have ended; false where that takes a request each.
+
+        Afterwards those that have ended know it, without asking the store again.
+        """
+        if not self.supports_native_join or not hasattr(self.backend, "get_many"):
+            return False
+        unread = {leaf.id: leaf for leaf in self._leaves() if leaf._cache is None}
+        if unread:
+            for task_id, meta in self.backend.get_many(unread, max_iterations=1):
+                unread[task_id]._maybe_set_cache(meta)
+        return True
 
     def _failed_join_report(self) -> Iterator[Any]:
         """Yield the failed ones of the members that have been read."""
