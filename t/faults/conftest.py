@@ -24,6 +24,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the mark of the test that lasts long."""
+    config.addinivalue_line("markers", "long_faults: runs with --long-faults, alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep either the long form or everything else."""
+    is_long = bool(config.getoption("--long-faults", default=0.0))
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        fits = (item.get_closest_marker("long_faults") is not None) == is_long
+        (chosen if fits else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
+
+
+@pytest.fixture
+def minutes(request: pytest.FixtureRequest) -> float:
+    """How long the long form lasts."""
+    return float(request.config.getoption("--long-faults"))
+
+
 @pytest.fixture(scope="session")
 def fault_redis() -> Iterator[RedisBroker]:
     """A Redis server that keeps its data through a crash."""

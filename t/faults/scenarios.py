@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,9 +47,6 @@ SILENCE_S = 1.5
 CONCURRENCY = {"prefork": 2, "threads": 2, "solo": 1}
 PREFETCH_MULTIPLIER = 4
 
-#: Tasks before the one at the gate, behind it, and after the fault.
-BEFORE, BEHIND, AFTER = 20, 40, 15
-PAUSE_S = 0.01
 #: Seconds that a slow network takes, each way.
 DELAY_S = 0.02
 #: Tasks published to a frozen worker.
@@ -66,6 +66,32 @@ class Scenario:
 
     def __str__(self) -> str:
         return f"{self.fault}-{self.broker}-{self.pool}-{'late' if self.late else 'early'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a run publishes, and when the fault strikes."""
+
+    #: Tasks before the one at the gate, behind it, and after the fault.
+    before: int = 20
+    behind: int = 40
+    after: int = 15
+    #: Seconds that each task takes.
+    pause_s: float = 0.01
+    #: How many of those behind have to end before the fault, where the gate doesn't hold them.
+    passing: int = 0
+
+    @classmethod
+    def drawn(cls, draw: random.Random) -> Load:
+        """Choose by chance."""
+        behind = draw.randint(0, 100)
+        return cls(
+            before=draw.randint(0, 60),
+            behind=behind,
+            after=draw.randint(1, 30),
+            pause_s=draw.choice([0.0, 0.001, 0.01, 0.05]),
+            passing=draw.randint(0, behind // 2),
+        )
 
 
 # -- Brokers
@@ -106,7 +132,8 @@ class RedisBroker:
 
     def held(self) -> set[str]:
         """Return the ids of all messages that the broker keeps in whatever place."""
-        client = redis.Redis(port=self.server.port, decode_responses=True)
+        # Typed as if every command might be asynchronous.
+        client: Any = redis.Redis(port=self.server.port, decode_responses=True)
         found: set[str] = set()
         for key in client.scan_iter():
             kind = client.type(key)
@@ -127,7 +154,7 @@ class RedisBroker:
 
     def waiting_clients(self) -> list[float]:
         """Return for each client blocked in a read how many seconds it has been."""
-        client = redis.Redis(port=self.server.port)
+        client: Any = redis.Redis(port=self.server.port)
         found = [
             float(entry["idle"])
             for entry in client.client_list()
@@ -189,6 +216,7 @@ class Run:
     python: str
     proxy: Proxy
     ledger: Ledger
+    load: Load = field(default_factory=Load)
     workers: list[WorkerProcess] = field(default_factory=list)
     #: Processes that have to end because their worker died.
     orphans: set[int] = field(default_factory=set)
@@ -258,7 +286,7 @@ class Run:
         """Send tasks; returns their ids."""
         ids = []
         for _ in range(count):
-            arguments = [PAUSE_S, str(self.gate)] if gate else [PAUSE_S]
+            arguments = [self.load.pause_s, str(self.gate)] if gate else [self.load.pause_s]
             ids.append(self.app.send_task("faults.step", arguments).id)
             self.ledger.published.append(ids[-1])
         return ids
@@ -485,6 +513,42 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "delay": delay,
 }
 
+#: Fault, pools with late acknowledgement, pools with early acknowledgement: the short form.
+_TABLE = [
+    ("kill", ["prefork", "threads", "solo"], ["prefork"]),
+    ("freeze", ["prefork"], []),
+    ("freeze_idle", ["prefork"], []),
+    ("term", ["prefork", "solo"], ["threads"]),
+    ("child", ["prefork"], ["prefork"]),
+    ("restart", ["prefork"], []),
+    ("disconnect", ["threads", "solo"], ["prefork"]),
+    ("cut", ["prefork"], ["threads"]),
+    ("half_open", ["prefork"], []),
+    ("blackhole", ["threads"], []),
+    ("refuse", ["solo"], ["prefork"]),
+    ("delay", ["prefork"], []),
+]
+
+SCENARIOS = [
+    Scenario(fault, broker, pool, late)
+    for fault, late_pools, early_pools in _TABLE
+    for broker in ("redis", "rabbitmq")
+    for late, chosen in ((True, late_pools), (False, early_pools))
+    for pool in chosen
+]
+
+
+def scenario_drawn(draw: random.Random) -> Scenario:
+    """Choose any scenario that makes sense."""
+    fault = draw.choice(list(FAULTS))
+    return Scenario(
+        fault,
+        draw.choice(["redis", "rabbitmq"]),
+        "prefork" if fault == "child" else draw.choice(list(CONCURRENCY)),
+        draw.random() < 0.6,
+    )
+
+
 #: Faults that end the worker without notice.
 DEADLY = {"kill", "freeze", "freeze_idle"}
 #: Faults that must not show in any way.
@@ -502,6 +566,8 @@ class Outcome:
     verdict: Verdict
     #: Rules that the run broke; empty when all is well.
     complaints: list[str]
+    #: Seconds from the end of the fault to the end of a task published after it; None for never.
+    recovery_s: float | None
     log: str
 
 
@@ -515,9 +581,7 @@ def is_stock_redis(run: Run) -> bool:
         return False
     if run.python != sys.executable:
         return True
-    transport: type = run.app.connection_for_write().transport_cls
-    if isinstance(transport, str):
-        transport = type(run.app.connection_for_write().transport)
+    transport = type(run.app.connection_for_write().transport)
     return transport.__module__.startswith("kombu.")
 
 
@@ -560,7 +624,12 @@ def complain(run: Run, verdict: Verdict) -> list[str]:
 
 
 def run_scenario(
-    scenario: Scenario, broker: Broker, folder: Path, python: str = sys.executable
+    scenario: Scenario,
+    broker: Broker,
+    folder: Path,
+    *,
+    python: str = sys.executable,
+    load: Load | None = None,
 ) -> Outcome:
     """Play *scenario* and judge it.
 
@@ -569,38 +638,38 @@ def run_scenario(
         folder: An empty one, for the ledger and such.
         python: Interpreter of the worker, to judge another celery.
     """
-    with prepared(scenario, broker, folder, python) as run:
-        complaints = []
-        try:
-            _play(run)
-        except (AssertionError, TimeoutError) as exc:
-            complaints.append(str(exc).partition("\n")[0])
-        run.open_gate()
-        stored = run.store()
-        verdict = run.ledger.verdict(stored, broker.held())
-        complaints += complain(run, verdict)
-        return Outcome(scenario, verdict, complaints, run.log())
-
-
-@contextmanager
-def prepared(scenario: Scenario, broker: Broker, folder: Path, python: str) -> Iterator[Run]:
-    """Bring up everything but the worker."""
     broker.begin()
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(broker.server.port))
-        run = Run(scenario, broker, folder, python, proxy, Ledger(folder / "ledger"))
+        ledger = Ledger(folder / "ledger")
+        run = Run(scenario, broker, folder, python, proxy, ledger, load or Load())
         stack.callback(run.close)
-        yield run
+        complaints = []
+        recovery_s = None
+        try:
+            recovery_s = _play(run)
+        except (AssertionError, TimeoutError, subprocess.TimeoutExpired) as exc:
+            complaints.append(str(exc).partition("\n")[0])
+        run.open_gate()
+        verdict = ledger.verdict(run.store(), broker.held())
+        complaints += complain(run, verdict)
+        return Outcome(scenario, verdict, complaints, recovery_s, run.log())
 
 
-def _play(run: Run) -> None:
+def _play(run: Run) -> float:
+    load = run.load
     run.start_worker()
-    run.publish(BEFORE)
+    run.publish(load.before)
     run.at_gate = run.publish(gate=True)[0]
-    run.publish(BEHIND)
+    behind = set(run.publish(load.behind))
     run.wait_for(lambda runs: run.at_gate in runs.running, "the task at the gate")
+    if run.concurrency > 1:
+        run.wait_for(lambda runs: len(behind & set(runs.ends)) >= load.passing, "tasks behind")
     FAULTS[run.scenario.fault](run)
-    run.publish(AFTER)
+    over = time.monotonic()
+    later = set(run.publish(load.after))
+    run.wait_for(lambda runs: bool(later & set(runs.ends)), "the first task after the fault")
+    recovery_s = time.monotonic() - over
     _wait_for_the_dead(run)
     _wait_until_quiet(run)
     run.worker.signal(signal.SIGTERM)
@@ -608,6 +677,7 @@ def _play(run: Run) -> None:
     code = run.worker.process.wait(STEP_S)
     if code:
         raise AssertionError(f"the worker ended with {code}")
+    return recovery_s
 
 
 def _wait_for_the_dead(run: Run) -> None:

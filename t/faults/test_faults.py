@@ -7,36 +7,23 @@ if the worker itself died.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from t.faults.scenarios import Broker, Scenario, run_scenario
-
-#: Fault, pools with late acknowledgement, pools with early acknowledgement.
-TABLE = [
-    ("kill", ["prefork", "threads", "solo"], ["prefork"]),
-    ("freeze", ["prefork"], []),
-    ("freeze_idle", ["prefork"], []),
-    ("term", ["prefork", "solo"], ["threads"]),
-    ("child", ["prefork"], ["prefork"]),
-    ("restart", ["prefork"], []),
-    ("disconnect", ["threads", "solo"], ["prefork"]),
-    ("cut", ["prefork"], ["threads"]),
-    ("half_open", ["prefork"], []),
-    ("blackhole", ["threads"], []),
-    ("refuse", ["solo"], ["prefork"]),
-    ("delay", ["prefork"], []),
-]
-
-SCENARIOS = [
-    Scenario(fault, broker, pool, late)
-    for fault, late_pools, early_pools in TABLE
-    for broker in ("redis", "rabbitmq")
-    for late, chosen in ((True, late_pools), (False, early_pools))
-    for pool in chosen
-]
+from t.faults.report import table
+from t.faults.scenarios import (
+    SCENARIOS,
+    Broker,
+    Load,
+    Outcome,
+    Scenario,
+    run_scenario,
+    scenario_drawn,
+)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
@@ -47,3 +34,33 @@ def test_a_fault_loses_nothing(
 
     print(outcome.log)
     assert not outcome.complaints, f"{outcome.verdict}: {'; '.join(outcome.complaints)}"
+
+
+@pytest.mark.long_faults
+@pytest.mark.timeout(0)
+def test_an_hour_of_random_faults_loses_nothing(
+    broker_named: Callable[[str], Broker],
+    minutes: float,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With ``--long-faults`` only; other tests stay out then. Every run prints its seed."""
+    outcomes: list[Outcome] = []
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        seed = random.randrange(2**32)
+        draw = random.Random(seed)
+        scenario, load = scenario_drawn(draw), Load.drawn(draw)
+        folder = tmp_path / str(len(outcomes))
+        folder.mkdir()
+        outcome = run_scenario(scenario, broker_named(scenario.broker), folder, load=load)
+        outcomes.append(outcome)
+        with capsys.disabled():
+            print(f"{seed:10} {scenario} {outcome.verdict} {'; '.join(outcome.complaints)}")
+        if outcome.complaints:
+            (folder / "worker.log").write_text(outcome.log)
+
+    with capsys.disabled():
+        print(table(outcomes))
+    broken = [str(outcome.scenario) for outcome in outcomes if outcome.complaints]
+    assert not broken, f"see worker.log in the folders of {tmp_path}"

@@ -133,8 +133,11 @@ class Proxy:
     async def _close(self) -> None:
         await self._stop_listening()
         self._cut()
-        for task in asyncio.all_tasks(self._loop) - {asyncio.current_task()}:
+        # Those whose peer was reset end by themselves, those without a server wait for ever.
+        serving = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
+        for task in serving:
             task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     def _cut(self) -> None:
         for link in list(self._links):
@@ -166,6 +169,9 @@ class Proxy:
             if answers is not None:
                 pumps.append(self._pump(answers, client, link))
             await asyncio.gather(*pumps)
+        except asyncio.CancelledError:
+            # The proxy closes. asyncio would log what is raised here.
+            return
         finally:
             self._links.discard(link)
             _reset(server)

@@ -1,0 +1,57 @@
+"""``python -m t.faults``: the short form without pytest, also against another celery.
+
+The client stays the one of this tree; it speaks the same protocol. Only the workers run with the
+other interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from t.faults.report import table
+from t.faults.scenarios import SCENARIOS, Broker, RabbitMQBroker, RedisBroker, run_scenario
+
+
+def main() -> int:
+    """Run the chosen scenarios and print what came of them."""
+    parser = argparse.ArgumentParser(prog="python -m t.faults", description="Break things.")
+    parser.add_argument(
+        "--against",
+        metavar="PYTHON",
+        default=sys.executable,
+        help="interpreter with the celery that the workers run",
+    )
+    parser.add_argument("--only", metavar="REGEX", default="", help="of scenario names")
+    parser.add_argument("--logs", action="store_true", help="print logs of broken runs")
+    options = parser.parse_args()
+
+    chosen = [scenario for scenario in SCENARIOS if re.search(options.only, str(scenario))]
+    outcomes = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
+        brokers: dict[str, Broker] = {}
+        for scenario in chosen:
+            if scenario.broker not in brokers:
+                broker = RedisBroker() if scenario.broker == "redis" else RabbitMQBroker()
+                stack.enter_context(broker.server)
+                brokers[scenario.broker] = broker
+            place = folder / str(scenario)
+            place.mkdir()
+            outcome = run_scenario(
+                scenario, brokers[scenario.broker], place, python=options.against
+            )
+            outcomes.append(outcome)
+            print(scenario, outcome.verdict, *outcome.complaints, sep=": ", flush=True)
+            if outcome.complaints and options.logs:
+                print(outcome.log)
+    print(table(outcomes))
+    return 1 if any(outcome.complaints for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
