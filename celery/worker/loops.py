@@ -12,8 +12,10 @@ import errno
 import signal
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from celery import bootsteps
@@ -66,6 +68,7 @@ def asynloop(
     obj.on_ready()
     hub.propagate_errors = (*obj.connection_errors, *obj.channel_errors)
     turn = _hub_turns(hub)
+    tolerance = _Tolerance(hub.propagate_errors)
     try:
         with (
             _woken_by_signals(hub),
@@ -76,7 +79,8 @@ def asynloop(
                 state.maybe_shutdown()
                 if qos.prev != qos.value:
                     qos.update()
-                turn(None)
+                with tolerance:
+                    turn(None)
                 obj.recall_revoked()
                 if obj.carried:
                     obj.restore_prefetch()
@@ -105,6 +109,7 @@ def synloop(
     consumer.consume()
     obj.on_ready()
     pause = threading.Event()
+    tolerance = _Tolerance((*obj.connection_errors, *obj.channel_errors))
 
     def finish_turn(timeout: float) -> None:
         # Without a task consumer some transports refuse to drain.
@@ -123,10 +128,42 @@ def synloop(
                 if obj.carried:
                     obj.restore_prefetch()
                 obj.perform_pending_operations()
-                _drain(connection)
+                with tolerance:
+                    _drain(connection)
                 check()
     finally:
         obj.perform_pending_operations()
+
+
+class _Tolerance:
+    """Lets a loop survive what a turn raises, unless that ends it or happens all the time.
+
+    Transports raise on messages that they can't read themselves; the message is gone then, and
+    no reason to stop taking others. Ends with the error when there are too many in a second.
+
+    Args:
+        ends_loop: Errors to let through: those of the connection.
+    """
+
+    #: Errors in one second that are too many.
+    TOO_MANY = 50
+
+    def __init__(self, ends_loop: tuple[type[BaseException], ...]) -> None:
+        self._ends_loop = ends_loop
+        self._recent: deque[float] = deque(maxlen=self.TOO_MANY)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, exc: BaseException | None, traceback: Any) -> bool:
+        if exc is None or not isinstance(exc, Exception) or isinstance(exc, self._ends_loop):
+            return False
+        now = monotonic()
+        is_flood = len(self._recent) == self.TOO_MANY and now - self._recent[0] < 1
+        self._recent.append(now)
+        if not is_flood:
+            logger.critical("Error in the loop of the consumer: %r", exc, exc_info=exc)
+        return not is_flood
 
 
 def _drain(connection: Any) -> None:

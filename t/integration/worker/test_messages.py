@@ -102,6 +102,20 @@ def test_broken_messages_are_dropped_and_the_worker_goes_on(project, pool):
     assert project.queue_length() == 0
 
 
+def test_what_the_transport_cannot_read_is_dropped(on_redis, redis_url):
+    """No entry of a Redis list is a reason to stop."""
+    import redis
+
+    worker = on_redis.worker("-c1")
+    client = redis.Redis.from_url(redis_url)
+    for garbage in (b"not json", b"{}", b"[]", b"7", b'{"body": 1}', b"\xff\xfe"):
+        client.lpush("celery", garbage)
+    assert on_redis.send("add", 1, 1).get(timeout=20) == 2
+
+    assert worker.stop() == 0
+    assert on_redis.queue_length() == 0
+
+
 def test_an_unknown_task_fails_its_result(project):
     """B-WORK-024, B-WORK-025: FAILURE with NotRegistered is stored."""
     project.worker("-c1")

@@ -87,3 +87,28 @@ def test_revoking_the_middle_of_a_chain_ends_it_there(on_redis):
     eventually(lambda: last.parent.state == "REVOKED")
     assert last.state == "PENDING"
     assert on_redis.journal.lines == ["begin a", "end a"]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_transport_that_blocks_serves_every_pool(make_project, tmp_path, pool):
+    """B-WORK-012, B-WORK-076: without an event loop, messages are settled by the loop's thread."""
+    project = make_project("filesystem://")
+    for name in ("queue", "control"):
+        (tmp_path / name).mkdir()
+    project.conf["broker_transport_options"] = {
+        "data_folder_in": str(tmp_path / "queue"),
+        "data_folder_out": str(tmp_path / "queue"),
+        "control_folder": str(tmp_path / "control"),
+        "polling_interval": 0.05,
+    }
+    # Sent first: kombu's transport may read a file that is still being written.
+    results = [project.send("late_note", str(project.journal), str(n)) for n in range(12)]
+    late = project.send("add", 1, 1, countdown=0.5)
+    worker = project.worker("-P", pool, "-c2")
+    for result in results:
+        result.get(timeout=30)
+    assert late.get(timeout=20) == 2
+
+    assert worker.stop() == 0
+    assert sorted(project.journal.lines, key=int) == [str(n) for n in range(12)]
+    assert list((tmp_path / "queue").iterdir()) == []

@@ -66,6 +66,7 @@ def obj():
         turn=None,
         log=[],
     )
+    obj.recall_revoked = lambda: None
     obj.call_locked = lambda call, *args: call(*args)
     obj.create_task_handler = lambda: "handler"
     obj.on_ready = lambda: obj.log.append("ready")
@@ -204,3 +205,17 @@ def test_without_heartbeats_nothing_is_watched(obj, heartbeat, supported):
         run(obj, connection, heartbeat=heartbeat)
 
     assert obj.timer.entries == []
+
+
+def test_an_unreadable_message_does_not_end_the_loop(obj, caplog):
+    """Some transports raise on what they can't read themselves."""
+    with pytest.raises(WorkerShutdown):
+        run(obj, Connection([ValueError("garbage"), lambda: obj.log.append("next")]))
+
+    assert "next" in obj.log
+    assert "Error in the loop of the consumer: ValueError('garbage')" in caplog.messages
+
+
+def test_a_loop_that_fails_all_the_time_ends(obj):
+    with pytest.raises(ValueError, match="broken"):
+        run(obj, Connection([ValueError("broken")] * 1000))
