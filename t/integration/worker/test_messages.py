@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 from uuid import uuid4
@@ -192,8 +191,8 @@ def test_two_messages_with_one_id_both_run(project):
     project.journal.wait_for("twice", "twice")
 
 
-def test_json_is_unaffected_by_the_broker(project):
-    """B-TASK-006 and B-TASK-007 need the body as it was sent."""
+def test_text_of_any_kind_arrives(project):
+    """Text beyond ASCII arrives as it was sent."""
     project.worker("-c1")
 
-    assert json.loads(json.dumps(project.send("add", "ä", "ö").get(timeout=20))) == "äö"
+    assert project.send("add", "ä", "ö").get(timeout=20) == "äö"

@@ -17,7 +17,7 @@ from celery.worker import state
 from celery.worker._slots import Slots
 from celery.worker.consumer import consumer as module
 from celery.worker.consumer.consumer import Consumer, RateBucket, dump_body
-from t.unit.worker.conftest import Eventer, Pool
+from t.unit.worker.conftest import Eventer
 
 
 class Timer:
@@ -619,7 +619,6 @@ def test_an_invalid_message_is_told_of(c, make_message):
     c.on_invalid_task(None, make_message(), error)
 
     assert told == [error]
-    assert isinstance(c.pool, Pool)
 
 
 def test_a_broker_that_stays_away_ends_the_worker(c):
