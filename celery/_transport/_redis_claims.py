@@ -328,7 +328,7 @@ class Claims:
         for reply in wait.link.receive():
             if wait.server_id == 0:
                 wait.server_id = reply if isinstance(reply, int) else -1
-            elif "unknown command" in str(reply) and self._move_command == b"BLMOVE":
+            elif isinstance(reply, Exception) and "BLMOVE" in str(reply):
                 # Redis before 6.2 has the same under another name.
                 self._move_command = b"BRPOPLPUSH"
                 self._rest(wait)

@@ -125,7 +125,9 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.socket_connect_timeout is None:
             self.socket_connect_timeout = self.connection.client.connect_timeout
-        return super()._connparams(asynchronous)
+        parameters = super()._connparams(asynchronous)
+        parameters["connection_class"] = _prompt(parameters["connection_class"])
+        return parameters
 
     @contextmanager
     def _naming_broker(self) -> Iterator[None]:
@@ -341,6 +343,29 @@ class SentinelChannel(Channel, KombuSentinelChannel):  # type: ignore[misc]  # k
         *KombuSentinelChannel.from_transport_options,
         "claim_lease",
     )
+
+
+def _prompt(base: Any) -> Any:
+    """Return *base*, a class of redis-py, with the handshake in the time for connecting.
+
+    A server that accepts connections and says nothing is as good as none at all.
+    """
+
+    class PromptConnection(base):  # type: ignore[misc]  # whatever redis-py offers
+        def _connect(self) -> Any:
+            sock = super()._connect()
+            sock.settimeout(self.socket_connect_timeout)
+            return sock
+
+        def connect(self) -> None:
+            super().connect()
+            self._sock.settimeout(self.socket_timeout)
+
+        def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+            super().connect_check_health(*args, **kwargs)
+            self._sock.settimeout(self.socket_timeout)
+
+    return PromptConnection
 
 
 def _mark_redelivered(payload: dict[str, Any]) -> None:

@@ -1,0 +1,174 @@
+"""The Redis transport with sentinels, and over TLS."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import redis
+from kombu import Consumer, Queue
+
+from celery._transport.connection import BrokerConnection
+from celery._transport.redis import SentinelTransport, Transport
+from t.harness.servers import RedisServer, accepts_connections, ask, require_program, wait_until
+
+pytestmark = pytest.mark.redis
+
+QUEUE = "work"
+PATIENCE_S = 30.0
+
+
+class Sentinel(RedisServer):
+    """A sentinel that watches one master and decides alone."""
+
+    def __init__(self, master: RedisServer) -> None:
+        super().__init__()
+        self.master_port = master.port
+
+    def prepare(self) -> None:
+        """Write the configuration, which the sentinel will rewrite."""
+        (self.folder / "sentinel.conf").write_text(
+            f"port {self.port}\nbind 127.0.0.1\n"
+            f"sentinel monitor mymaster 127.0.0.1 {self.master_port} 1\n"
+            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel failover-timeout mymaster 2000\n"
+        )
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [require_program(self.program), "sentinel.conf", "--sentinel"]
+
+    def knows_replica(self) -> bool:
+        """Say whether a failover has somewhere to go."""
+        with redis.Redis(port=self.port) as client:
+            replicas = client.execute_command("SENTINEL", "REPLICAS", "mymaster")
+            return len(replicas) == 1
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[RedisServer, RedisServer, Sentinel]]:
+    """A master, its replica, and a sentinel that knows both."""
+    with (
+        RedisServer() as master,
+        RedisServer("--replicaof", "127.0.0.1", str(master.port)) as replica,
+        Sentinel(master) as sentinel,
+    ):
+        wait_until(lambda: b"master_link_status:up" in replication(replica), "replication")
+        wait_until(sentinel.knows_replica, "the sentinel")
+        yield master, replica, sentinel
+
+
+def replication(server: RedisServer) -> bytes:
+    """Return what *server* says about its part in replication."""
+    return ask(server.port, b"INFO replication\r\n", 4096)
+
+
+def drain(connection: Any, got: list[Any], count: int) -> None:
+    """Consume until *count* messages came, connecting again when the connection is lost."""
+    end = monotonic() + PATIENCE_S
+    while len(got) < count:
+        assert monotonic() < end, f"{len(got)} of {count}"
+        try:
+            connection.ensure_connection(max_retries=20, interval_start=0.2, interval_step=0)
+
+            def on_message(message: Any) -> None:
+                got.append(message.payload)
+                message.ack()
+
+            with Consumer(connection.default_channel, [Queue(QUEUE)], on_message=on_message):
+                while len(got) < count:
+                    with suppress(TimeoutError):
+                        connection.drain_events(timeout=0.5)
+        except connection.connection_errors:
+            connection.close()
+
+
+def test_a_failover_is_followed(pair: tuple[RedisServer, RedisServer, Sentinel]) -> None:
+    master, replica, sentinel = pair
+    got: list[Any] = []
+    options = {"master_name": "mymaster", "socket_timeout": 2}
+    url = f"sentinel://127.0.0.1:{sentinel.port}"
+    with BrokerConnection(url, transport_options=options) as connection:
+        assert isinstance(connection.transport, SentinelTransport)
+        connection.Producer().publish("before", routing_key=QUEUE)
+        drain(connection, got, 1)
+        master.kill()
+        wait_until(lambda: b"role:master" in replication(replica), "failover")
+
+        with BrokerConnection(url, transport_options=options) as other:
+            other.Producer().publish("after", routing_key=QUEUE)
+        drain(connection, got, 2)
+
+    assert got == ["before", "after"]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for the loopback address, and its key."""
+    pytest.importorskip("cryptography")
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    paths = tmp_path / "cert.pem", tmp_path / "key.pem"
+    paths[0].write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
+
+
+class TLSServer(RedisServer):
+    """A server that speaks nothing but TLS."""
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        command = super().command()
+        command[command.index("--port")] = "--tls-port"
+        return [*command, "--port", "0", "--tls-auth-clients", "no"]
+
+    def is_ready(self) -> bool:
+        """Listen."""
+        return accepts_connections(self.port)
+
+
+def test_messages_pass_over_tls(certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    with TLSServer("--tls-cert-file", str(cert), "--tls-key-file", str(key)) as server:
+        url = f"rediss://127.0.0.1:{server.port}/0"
+        ssl = {"ssl_cert_reqs": "required", "ssl_ca_certs": str(cert)}
+        bodies = [n * "x" for n in (1, 70_000, 300_000)] * 3
+        got: list[Any] = []
+        with BrokerConnection(url, ssl=ssl) as connection:
+            assert type(connection.transport) is Transport
+            for body in bodies:
+                connection.Producer().publish(body, routing_key=QUEUE)
+            drain(connection, got, len(bodies))
+        assert got == bodies

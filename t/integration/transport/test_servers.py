@@ -1,0 +1,215 @@
+"""The Redis transport on servers that are old, restricted, full or forgetful; and in a hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import pytest
+import redis
+from kombu import Consumer, Queue
+from kombu.asynchronous import Hub
+
+from celery._transport import _redis_link
+from celery._transport.connection import BrokerConnection
+from t.harness.servers import RedisServer, wait_until
+
+pytestmark = pytest.mark.redis
+
+QUEUE = "work"
+PATIENCE_S = 20.0
+
+
+class Client:
+    """A connection that consumes, and what it got."""
+
+    def __init__(self, url: str, prefetch: int = 4, **options: Any) -> None:
+        self.connection = BrokerConnection(url, transport_options=options)
+        self.channel = self.connection.default_channel
+        self.channel.basic_qos(0, prefetch, False)
+        self.got: list[Any] = []
+        self.consumer = Consumer(self.channel, [Queue(QUEUE)], on_message=self._take)
+        self.consumer.consume()
+
+    def _take(self, message: Any) -> None:
+        self.got.append(message.payload)
+        message.ack()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.connection.release()
+
+    def turn(self, timeout: float = 0.1) -> None:
+        with suppress(TimeoutError):
+            self.connection.drain_events(timeout=timeout)
+
+    def wait_for(self, count: int) -> list[Any]:
+        end = monotonic() + PATIENCE_S
+        while len(self.got) < count:
+            assert monotonic() < end, self.got
+            self.turn()
+        return self.got
+
+    def send(self, *bodies: Any) -> None:
+        producer = self.connection.Producer()
+        for body in bodies:
+            producer.publish(body, routing_key=QUEUE)
+
+
+def exchange_messages(url: str) -> set[bytes]:
+    """Send and get messages, before and after waiting; returns the keys that are left."""
+    with Client(url) as client:
+        client.send(1, 2)
+        assert client.wait_for(2) == [1, 2]
+        client.turn(0.3)
+        with BrokerConnection(url) as other:
+            other.Producer().publish(3, routing_key=QUEUE)
+        assert client.wait_for(3) == [1, 2, 3]
+        client.turn(0.3)
+    with redis.Redis.from_url(url) as store:
+        return set(store.keys("*"))
+
+
+def test_a_server_without_blmove() -> None:
+    with RedisServer("--rename-command", "BLMOVE", "") as server:
+        assert not exchange_messages(server.url)
+
+
+def test_a_server_that_forbids_the_client_command() -> None:
+    with RedisServer("--rename-command", "CLIENT", "") as server:
+        left = exchange_messages(server.url)
+        with redis.Redis(port=server.port) as store:
+            # An inbox may still be filled, so others are told to look into it.
+            (name,) = store.zrange("unacked.owners", 0, -1)
+            assert name.startswith(b"~")
+            assert left == {b"unacked.owners", b"unacked.owner:" + name[1:]}
+
+
+def test_a_client_without_hiredis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_redis_link, "hiredis", None)
+    assert not exchange_messages(redis_url)
+
+
+def test_a_server_that_forgets_scripts(redis_url: str) -> None:
+    with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
+        for number in range(5):
+            store.script_flush()
+            client.send(number)
+            client.wait_for(number + 1)
+        assert client.got == [0, 1, 2, 3, 4]
+
+
+def test_messages_leave_a_server_that_is_full() -> None:
+    with (
+        RedisServer("--maxmemory-policy", "noeviction") as server,
+        Client(server.url) as client,
+        redis.Redis.from_url(server.url) as store,
+    ):
+        client.send(*range(20))
+        store.config_set("maxmemory", 1)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            store.set("more", 1)
+
+        assert client.wait_for(20) == [*range(20)]
+        assert store.exists(QUEUE, "unacked") == 0
+
+
+def test_a_message_that_cannot_be_read_is_dropped_and_told_of(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
+        store.lpush(QUEUE, b"\xff not a message")
+        client.send("good")
+        assert client.wait_for(1) == ["good"]
+        wait_until(lambda: (client.turn(), not store.exists("unacked"))[1], "settling", PATIENCE_S)
+    assert "not a message" in caplog.text
+
+
+def test_many_queues_are_served_without_a_connection_for_each(redis_url: str) -> None:
+    names = [f"queue{number}" for number in range(40)]
+    got: list[Any] = []
+    with BrokerConnection(redis_url) as connection, redis.Redis.from_url(redis_url) as store:
+        channel = connection.default_channel
+        consumer = Consumer(
+            channel, [Queue(name) for name in names], on_message=lambda m: got.append(m.payload)
+        )
+        consumer.consume()
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=0.2)
+        assert len(store.client_list()) < 45
+        producer = connection.Producer()
+        for name in names:
+            producer.publish(name, routing_key=name, priority=9)
+        end = monotonic() + PATIENCE_S
+        while len(got) < len(names):
+            assert monotonic() < end
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.2)
+    assert sorted(got) == sorted(names)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """An event loop."""
+    hub = Hub()
+    yield hub
+    hub.close()
+
+
+def turn_until(hub: Hub, condition: Any) -> None:
+    end = monotonic() + PATIENCE_S
+    loop = hub.create_loop()
+    while not condition():
+        assert monotonic() < end
+        next(loop)
+
+
+def test_an_event_loop_delivers_many_messages_with_few_commands(redis_url: str, hub: Hub) -> None:
+    with Client(redis_url, prefetch=50) as client, redis.Redis.from_url(redis_url) as store:
+        client.connection.register_with_event_loop(hub)
+        client.send(*range(500))
+        before = store.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+        turn_until(hub, lambda: len(client.got) == 500)
+        turn_until(hub, lambda: not store.exists("unacked"))
+
+        assert client.got == [*range(500)]
+        assert store.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 30
+
+
+def test_an_event_loop_that_waits_gets_a_message_at_once(redis_url: str, hub: Hub) -> None:
+    with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
+        client.connection.register_with_event_loop(hub)
+        hub.timer.call_after(0.3, lambda: None)
+        turn_until(hub, lambda: store.exists(f"unacked.owner:{client.channel.claims.owner}"))
+
+        client.send("hello")
+        turn_until(hub, lambda: client.got)
+        turn_until(hub, lambda: not store.exists("unacked"))
+
+    assert client.got == ["hello"]
+
+
+def test_an_event_loop_raises_what_ends_the_connection(redis_url: str, hub: Hub) -> None:
+    with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
+        client.connection.register_with_event_loop(hub)
+        hub.propagate_errors = client.connection.connection_errors
+        turn_until(hub, lambda: store.exists(f"unacked.owner:{client.channel.claims.owner}"))
+        store.client_kill_filter(_type="normal", skipme=True)
+
+        with pytest.raises(client.connection.connection_errors):
+            turn_until(hub, lambda: False)
+
+
+def test_a_silent_server_ends_the_connection_of_an_event_loop(hub: Hub) -> None:
+    with RedisServer() as server, Client(server.url, socket_timeout=0.5, claim_lease=1) as client:
+        client.connection.register_with_event_loop(hub)
+        hub.propagate_errors = client.connection.connection_errors
+        client.send("one")
+        turn_until(hub, lambda: client.got)
+        with server.frozen(), pytest.raises(client.connection.connection_errors):
+            turn_until(hub, lambda: False)

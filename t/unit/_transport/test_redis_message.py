@@ -1,0 +1,51 @@
+"""Envelopes of messages on Redis."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu.utils import json as kombu_json
+
+from celery._transport._redis_message import decode_envelope, encode_envelope
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+special = st.dates() | st.uuids() | st.binary(max_size=10) | st.decimals(allow_nan=False)
+values = st.recursive(
+    plain | special | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@given(headers=st.dictionaries(st.text(max_size=10), values, max_size=4))
+def test_an_envelope_is_the_text_that_kombu_would_write_and_read(headers: dict[str, Any]) -> None:
+    message = {"body": "e30=", "headers": headers, "properties": {"delivery_tag": "t"}}
+
+    text = encode_envelope(message)
+
+    assert text == kombu_json.dumps(message)
+    assert decode_envelope(text.encode()) == kombu_json.loads(text)
+
+
+def test_values_beyond_json_come_back() -> None:
+    values = {
+        "when": datetime(2030, 1, 2, 3, 4, tzinfo=UTC),
+        "id": UUID(int=7),
+        "much": Decimal("1.50"),
+    }
+    text = encode_envelope({"headers": values, "properties": {}})
+    assert decode_envelope(text.encode())["headers"] == values
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff", b"{", b"[]", b"1", b'{"body": ""}'])
+def test_what_is_no_message_is_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError):
+        decode_envelope(raw)
