@@ -119,8 +119,13 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         return Link(self._new_connection, self.socket_timeout, self.broker)
 
     def _new_connection(self) -> Any:
-        pool = self.pool
-        return pool.connection_class(**{**pool.connection_kwargs, "protocol": 2})
+        # Notes of a server about its maintenance need a newer protocol than ours.
+        kept = {
+            name: value
+            for name, value in self.pool.connection_kwargs.items()
+            if not name.startswith("maint")
+        }
+        return self.pool.connection_class(**{**kept, "protocol": 2})
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.socket_connect_timeout is None:
