@@ -267,7 +267,7 @@ class Request(MessageFields):
             self._task, self.id, args, kwargs, fields, hostname=self._hostname, app=self._app
         )
         if isinstance(done.retval, ExceptionInfo):
-            self.on_failure(done.retval)
+            self.on_failure(done.retval, return_ok=True)
         else:
             self.on_success((0, done.retstr, done.runtime))
         return done.retval
@@ -381,7 +381,7 @@ class Request(MessageFields):
             return
         told = self._decide(end)
         # Stored first: should this process die in between, the message comes again.
-        if stores_failure(end, told):
+        if stores_failure(end, told, traced=return_ok):
             self._store_failure(end, exc, exc_info)
         elif end is End.REJECTED_TO_REQUEUE and told is not Settlement.REQUEUE:
             self._tell_chord(exc)
