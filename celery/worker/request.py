@@ -574,7 +574,13 @@ class Request(MessageFields):
     def acknowledge(self) -> None:
         """Tell the broker that the message is done with; no effect once settled."""
         if not self.acknowledged:
-            self._on_ack(logger, self._connection_errors)
+            try:
+                self._on_ack(logger, self._connection_errors)
+            except BrokenPipeError:
+                # kombu logs all errors of the connection, and raises this one again. It is not
+                # ours to handle: the loop notices the lost connection, while a request whose
+                # callback stops half-way would count as running for ever.
+                logger.debug("Could not acknowledge %s: the connection is lost", self)
             self.acknowledged = True
 
     def reject(self, requeue: bool = False) -> None:
