@@ -35,7 +35,7 @@ lint: $(STAMPS)/lint
 	$(BIN)/codespell celery t docs examples README.rst CHANGELOG.rst
 	$(BIN)/vulture
 
-types: $(STAMPS)/lint $(STAMPS)/test
+types: $(STAMPS)/lint $(STAMPS)/test $(STAMPS)/docs
 	$(BIN)/mypy
 
 contracts: $(STAMPS)/lint
