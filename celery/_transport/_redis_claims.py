@@ -48,6 +48,8 @@ MOST_ACKS = 512
 #: Seconds between a claim and the next, unless there is much room; as long as an
 #: acknowledgement waits for company. Keeps quick tasks from costing a round trip each.
 PACE_S = 0.002
+#: Seconds for which a server that is at its memory limit is not asked to move messages.
+FULL_S = 5.0
 #: Seconds without a claim after which a consumer without an event loop is not busy.
 QUIET_S = 0.05
 #: How errors begin that another attempt, perhaps on another server, may not see.
@@ -165,6 +167,8 @@ class Claims:
         self._is_claiming = False
         self._sent_at = 0.0
         self._settled_at = 0.0
+        #: Until then queues are looked at: the server has no memory for waits.
+        self._look_until = 0.0
         self._looked_at = 0.0
         self._is_dry = False
         self._will_wake = False
@@ -342,6 +346,9 @@ class Claims:
                 # Redis before 6.2 has the same under another name.
                 self._move_command = b"BRPOPLPUSH"
                 self._rest(wait)
+            elif isinstance(reply, exceptions.OutOfMemoryError):
+                self._rest(wait)
+                self._look_until = monotonic() + FULL_S
             elif isinstance(reply, Exception):
                 raise _lost(reply, wait.link.broker)
             else:
@@ -413,7 +420,11 @@ class Claims:
     def _may_claim(self, now: float) -> bool:
         if not self._is_dry or self._fired:
             return True
-        if len(self.keys()) <= MOST_WAITS and self.lease.lasts_for_a_wait():
+        if (
+            now >= self._look_until
+            and len(self.keys()) <= MOST_WAITS
+            and self.lease.lasts_for_a_wait()
+        ):
             return False
         if now - self._looked_at >= LOOK_S:
             return True
@@ -523,15 +534,19 @@ class Claims:
 
     def _arm(self, now: float) -> None:
         """Wait at the queues where nothing waits."""
-        if not self.lease.lasts_for_a_wait():
+        if now < self._look_until or not self.lease.lasts_for_a_wait():
             return
         keys = [key for key in self.keys()[:MOST_WAITS] if key in self._idle_waits]
         for key in keys:
             wait = self._waits[key]
             data = b""
             if not wait.link.is_connected:
+                try:
+                    self.lease.add_inbox(wait.inbox, wait.key)
+                except exceptions.OutOfMemoryError:
+                    self._look_until = now + FULL_S
+                    return
                 wait.link.connect()
-                self.lease.add_inbox(wait.inbox, wait.key)
                 self.watches_changed = True
                 wait.server_id = 0
                 data = pack("CLIENT", "ID")

@@ -125,6 +125,11 @@ def test_messages_leave_a_server_that_is_full() -> None:
 
         assert client.wait_for(20) == [*range(20)]
         client.settle(store)
+        client.turn(1.0)
+
+        store.config_set("maxmemory", 0)
+        client.send("more")
+        assert client.wait_for(21)[-1] == "more"
 
 
 def test_a_message_that_cannot_be_read_is_dropped_and_told_of(
