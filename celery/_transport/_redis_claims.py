@@ -48,6 +48,10 @@ MOST_ACKS = 512
 #: Seconds between a claim and the next, unless there is much room; as long as an
 #: acknowledgement waits for company. Keeps quick tasks from costing a round trip each.
 PACE_S = 0.002
+#: Seconds for which a server that is at its memory limit is not asked to move messages.
+FULL_S = 5.0
+#: Seconds without a claim after which a consumer without an event loop is not busy.
+QUIET_S = 0.05
 #: How errors begin that another attempt, perhaps on another server, may not see.
 PASSING = ("UNBLOCKED", "FENCED", "BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN")
 #: A channel waits at so many keys, with a connection each, and looks at others now and then.
@@ -162,6 +166,9 @@ class Claims:
         self._under_way: deque[Callable[[Any], None]] = deque()
         self._is_claiming = False
         self._sent_at = 0.0
+        self._settled_at = 0.0
+        #: Until then queues are looked at: the server has no memory for waits.
+        self._look_until = 0.0
         self._looked_at = 0.0
         self._is_dry = False
         self._will_wake = False
@@ -195,7 +202,10 @@ class Claims:
         self._disarm([wait for wait in self._waits.values() if wait.queue == queue])
 
     def ack(self, tag: str) -> None:
-        """Note that a message is done; the server learns of it within `PACE_S`.
+        """Note that a message is done.
+
+        The server learns of it within `PACE_S` in an event loop. Without one it does at once,
+        with the next claim of a busy consumer, or with the next sign of life of the lease.
 
         Raises:
             redis.exceptions.ConnectionError: The channel is closed, and the message was
@@ -211,9 +221,12 @@ class Claims:
             )
         self.held.pop(tag, None)
         self._acks.append(tag)
-        if self.call_later is None:
-            # Nobody may call us for a long time.
-            self._settle_now()
+        if self.call_later is None and (
+            not self.lease.is_running
+            or monotonic() - max(self._sent_at, self._settled_at) > QUIET_S
+        ):
+            # Nobody may ask for messages for a long time; a busy consumer will do so soon.
+            self.settle_now()
 
     def file(self, message: Any, tag: str) -> None:
         """File a message that came without a claim, in kombu's form."""
@@ -231,7 +244,8 @@ class Claims:
             tags: Of messages that are held; others are left out.
             last: Behind all others in the queue, else before them.
         """
-        self._settle_now()
+        self._finish_claim()
+        self.settle_now()
         messages = [self.held[tag] for tag in tags if tag in self.held]
         # What was delivered first has to end up nearest to the end that is taken from.
         if not last:
@@ -332,12 +346,28 @@ class Claims:
                 # Redis before 6.2 has the same under another name.
                 self._move_command = b"BRPOPLPUSH"
                 self._rest(wait)
+            elif isinstance(reply, exceptions.OutOfMemoryError):
+                self._rest(wait)
+                self._look_until = monotonic() + FULL_S
             elif isinstance(reply, Exception):
                 raise _lost(reply, wait.link.broker)
             else:
                 self._rest(wait)
                 if reply is not None:
                     self._fired.append(wait)
+                    self._claim_early(reply)
+
+    def _claim_early(self, raw: bytes) -> None:
+        """Claim what has just come into an inbox, and hand it out without waiting for that.
+
+        It is safe in the inbox until the server has filed it, and its acknowledgement will
+        follow on the same link. Without an event loop it might take another.
+        """
+        if self.call_later is None or self._is_claiming or len(self._fired) > 1 or not self.sinks:
+            return
+        room = self._room()
+        if room:
+            self._claim(min(room, MOST_AT_ONCE), monotonic(), raw)
 
     def _rest(self, wait: Wait) -> None:
         wait.sent_at = 0.0
@@ -390,7 +420,11 @@ class Claims:
     def _may_claim(self, now: float) -> bool:
         if not self._is_dry or self._fired:
             return True
-        if len(self.keys()) <= MOST_WAITS and self.lease.lasts_for_a_wait():
+        if (
+            now >= self._look_until
+            and len(self.keys()) <= MOST_WAITS
+            and self.lease.lasts_for_a_wait()
+        ):
             return False
         if now - self._looked_at >= LOOK_S:
             return True
@@ -413,8 +447,12 @@ class Claims:
                     self._idle_waits.add(key)
         return plan
 
-    def _claim(self, room: int, now: float) -> None:
-        """Send a claim for *room* messages, 0 to acknowledge only."""
+    def _claim(self, room: int, now: float, early: bytes | None = None) -> None:
+        """Send a claim for *room* messages, 0 to acknowledge only.
+
+        Args:
+            early: The first message that it will bring, to be handed out at once.
+        """
         fired, self._fired = (self._fired, []) if room else ((), self._fired)
         plan = self._planned() if not fired else Plan(self, self._planned().queues, fired)
         acks = self._unconfirmed = self._take_acks()
@@ -422,7 +460,11 @@ class Claims:
         self._number += room
         self._looked_at = self._sent_at = now
         self._is_claiming = True
-        claimed = _Claimed(self, plan, number, room, acks)
+        claimed = _Claimed(self, plan, number, room, acks, early)
+        if early is not None:
+            message = self._open(early, number, plan.names[0])
+            if message is not None:
+                self.ready.append(message)
         self._send(claimed.command(CLAIM_BY_SHA, plan), claimed)
 
     def _take_acks(self) -> list[str]:
@@ -442,14 +484,19 @@ class Claims:
             self._under_way.append(on_reply)
             link.send(data)
 
-    def on_claimed(self, reply: Any, names: Sequence[str], number: int, room: int) -> None:
+    def on_claimed(self, reply: Any, claimed: _Claimed) -> None:
         """Take what a claim brought."""
         self._is_claiming = False
         self._unconfirmed = []
+        room, number, names = claimed.room, claimed.number, claimed.plan.names
         if not room:
             return
         self._is_dry = len(reply) < 2 * room
-        for at in range(0, len(reply), 2):
+        start = 0
+        if claimed.early is not None and reply and reply[1] == claimed.early:
+            start = 2
+            number += 1
+        for at in range(start, len(reply), 2):
             queue = names[reply[at] - 1]
             message = self._open(reply[at + 1], number, queue)
             number += 1
@@ -487,15 +534,19 @@ class Claims:
 
     def _arm(self, now: float) -> None:
         """Wait at the queues where nothing waits."""
-        if not self.lease.lasts_for_a_wait():
+        if now < self._look_until or not self.lease.lasts_for_a_wait():
             return
         keys = [key for key in self.keys()[:MOST_WAITS] if key in self._idle_waits]
         for key in keys:
             wait = self._waits[key]
             data = b""
             if not wait.link.is_connected:
+                try:
+                    self.lease.add_inbox(wait.inbox, wait.key)
+                except exceptions.OutOfMemoryError:
+                    self._look_until = now + FULL_S
+                    return
                 wait.link.connect()
-                self.lease.add_inbox(wait.inbox, wait.key)
                 self.watches_changed = True
                 wait.server_id = 0
                 data = pack("CLIENT", "ID")
@@ -574,8 +625,9 @@ class Claims:
 
     # -- settling and closing
 
-    def _settle_now(self) -> None:
-        """Have the server take what was acknowledged, without waiting for its answer."""
+    def settle_now(self) -> None:
+        """Have the server take what was acknowledged."""
+        self._settled_at = monotonic()
         unacked, index = self.channel.unacked_keys
         while acks := self._take_acks():
             command = pack("ZREM", index, *acks) + pack("HDEL", unacked, *acks)
@@ -589,15 +641,18 @@ class Claims:
         """Take no more messages: end claims and waits. What is held stays held."""
         self.sinks.clear()
         self.lease.end()
-        if self._is_claiming and self.link.is_connected:
-            try:
-                while self._under_way:
-                    self.on_link_readable()
-            except (exceptions.RedisError, OSError) as exc:
-                logger.debug("while waiting for the last claim: %r", exc)
+        try:
+            self._finish_claim()
+        except (exceptions.RedisError, OSError) as exc:
+            logger.debug("while waiting for the last claim: %r", exc)
         self._acks.extendleft(self._unconfirmed)
-        self._settle_now()
+        self.settle_now()
         self._disarm(list(self._waits.values()))
+
+    def _finish_claim(self) -> None:
+        """Wait until what was sent on the link of claims has been done."""
+        while self._under_way and self.link.is_connected:
+            self.on_link_readable()
 
     def close(self) -> None:
         """Close all connections; what is held is no longer ours."""
@@ -647,16 +702,23 @@ class Plan:
 class _Claimed:
     """One claim, and what is to be done with its reply."""
 
-    __slots__ = ("acks", "claims", "number", "plan", "room")
+    __slots__ = ("acks", "claims", "early", "number", "plan", "room")
 
     def __init__(
-        self, claims: Claims, plan: Plan, number: int, room: int, acks: Sequence[str]
+        self,
+        claims: Claims,
+        plan: Plan,
+        number: int,
+        room: int,
+        acks: Sequence[str],
+        early: bytes | None,
     ) -> None:
         self.claims = claims
         self.plan = plan
         self.number = number
         self.room = room
         self.acks = acks
+        self.early = early
 
     def command(self, how: bytes, plan: Plan) -> bytes:
         """Return the packed command, with *how* for its beginning."""
@@ -670,7 +732,7 @@ class _Claimed:
         if isinstance(reply, Exception):
             self.claims.refuse_claim(reply, self)
         else:
-            self.claims.on_claimed(reply, self.plan.names, self.number, self.room)
+            self.claims.on_claimed(reply, self)
 
 
 class _Bound:

@@ -68,6 +68,11 @@ class Lease:
         self._lock = threading.Lock()
 
     @property
+    def is_running(self) -> bool:
+        """Whether signs of life are sent."""
+        return self._thread is not None and not self._stop.is_set()
+
+    @property
     def owner_to_check(self) -> str:
         """Name of the owner that the server checks at each claim; empty before `begin`."""
         return self.claims.owner if self._thread is not None else ""
@@ -140,6 +145,8 @@ class Lease:
         if self.has_ended:
             return
         dead = self._beat()
+        if self.claims.call_later is None:
+            self.claims.settle_now()
         for owner in dead:
             if self._stop.is_set():
                 return

@@ -54,6 +54,15 @@ class Client:
             self.turn()
         return self.got
 
+    def settle(self, store: Any) -> None:
+        """Wait until nothing is filed, and nothing is left in the queue."""
+
+        def is_settled() -> bool:
+            self.turn()
+            return not store.exists(QUEUE, "unacked", "unacked_index")
+
+        wait_until(is_settled, "settling", PATIENCE_S)
+
     def send(self, *bodies: Any) -> None:
         producer = self.connection.Producer()
         for body in bodies:
@@ -115,7 +124,12 @@ def test_messages_leave_a_server_that_is_full() -> None:
             store.set("more", 1)
 
         assert client.wait_for(20) == [*range(20)]
-        assert store.exists(QUEUE, "unacked") == 0
+        client.settle(store)
+        client.turn(1.0)
+
+        store.config_set("maxmemory", 0)
+        client.send("more")
+        assert client.wait_for(21)[-1] == "more"
 
 
 def test_a_message_that_cannot_be_read_is_dropped_and_told_of(
@@ -125,7 +139,7 @@ def test_a_message_that_cannot_be_read_is_dropped_and_told_of(
         store.lpush(QUEUE, b"\xff not a message")
         client.send("good")
         assert client.wait_for(1) == ["good"]
-        wait_until(lambda: (client.turn(), not store.exists("unacked"))[1], "settling", PATIENCE_S)
+        client.settle(store)
     assert "not a message" in caplog.text
 
 
@@ -192,6 +206,34 @@ def test_an_event_loop_that_waits_gets_a_message_at_once(redis_url: str, hub: Hu
         turn_until(hub, lambda: not store.exists("unacked"))
 
     assert client.got == ["hello"]
+
+
+def test_an_event_loop_hands_out_once_what_it_waited_for(redis_url: str, hub: Hub) -> None:
+    with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
+        client.connection.register_with_event_loop(hub)
+        for number in range(30):
+            turn_until(hub, lambda: not store.exists("unacked"))
+            client.send(number)
+            turn_until(hub, lambda number=number: len(client.got) > number)
+        turn_until(hub, lambda: not store.exists("unacked"))
+        assert client.got == [*range(30)]
+
+
+def test_an_early_message_can_be_requeued_at_once(redis_url: str, hub: Hub) -> None:
+    with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
+        client.connection.register_with_event_loop(hub)
+        turn_until(hub, lambda: store.exists(f"unacked.owner:{client.channel.claims.owner}"))
+        seen: list[Any] = []
+
+        def on_message(message: Any) -> None:
+            seen.append(message.payload)
+            message.requeue() if len(seen) == 1 else message.ack()
+
+        client.consumer.on_message = on_message
+        client.send("again")
+        turn_until(hub, lambda: len(seen) == 2)
+        turn_until(hub, lambda: not store.exists("unacked", QUEUE))
+        assert seen == ["again", "again"]
 
 
 def test_an_event_loop_raises_what_ends_the_connection(redis_url: str, hub: Hub) -> None:
