@@ -38,8 +38,8 @@ PROJECT = Path(__file__).with_name("project")
 QUIET_S = 60.0
 #: Seconds for one step of a run.
 STEP_S = 30.0
-#: Seconds after which Redis messages of a dead worker are delivered again. kombu's transport
-#: counts from the delivery, so nothing in these runs may hold a message as long as that.
+#: Seconds after which messages of a worker that is dead or silent are delivered again on Redis.
+#: kombu's transport counts from the delivery, so no run may hold a message as long as that.
 RESTORE_S = 3
 #: Seconds after which a silent broker counts as gone.
 SILENCE_S = 1.5
@@ -52,6 +52,7 @@ DELAY_S = 0.02
 #: Tasks published to a frozen worker.
 UNSEEN = 5
 
+RECEIVED = re.compile(r"Task faults\.step\[([^]]+)\] received")
 TASK_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -123,6 +124,7 @@ class RedisBroker:
         return {
             "broker_transport_options": {
                 "visibility_timeout": RESTORE_S,
+                "claim_lease": RESTORE_S,
                 "unacked_restore_interval": 1,
                 "unacked_restore_throttle": 1,
                 "health_check_interval": 1,
@@ -302,7 +304,7 @@ class Run:
 
     def strikes(self) -> None:
         """Note in the ledger that the fault happens now."""
-        self.ledger.fault_happens(self.window)
+        self.ledger.fault_happens(self.window, RECEIVED.findall(self.worker.text()))
 
     def open_gate(self) -> None:
         """Let the task at the gate go on."""
@@ -386,6 +388,17 @@ def _freeze_in_read(run: Run, broker: RedisBroker) -> None:
         return False
 
     wait_until(is_frozen, "a pending read", STEP_S)
+
+
+def put_worker_to_sleep(run: Run) -> None:
+    """SIGSTOP to the worker until another one has got its messages, then SIGCONT."""
+    sleeper = run.worker
+    sleeper.signal(signal.SIGSTOP)
+    run.strikes()
+    run.start_worker()
+    run.wait_for(lambda runs: runs.starts.count(run.at_gate) > 1, "the delivery to another")
+    sleeper.signal(signal.SIGCONT)
+    run.open_gate()
 
 
 def terminate_worker(run: Run) -> None:
@@ -501,6 +514,7 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "kill": kill_worker,
     "freeze": freeze_and_kill_worker,
     "freeze_idle": freeze_idle_worker,
+    "sleep": put_worker_to_sleep,
     "term": terminate_worker,
     "child": kill_child,
     "restart": restart_broker,
@@ -519,16 +533,17 @@ _TABLE: list[tuple[str, tuple[str, ...], list[str], list[str]]] = [
     ("kill", _BOTH, ["prefork", "threads", "solo"], ["prefork"]),
     ("freeze", _BOTH, ["prefork"], []),
     ("freeze_idle", _BOTH, ["prefork"], []),
-    ("term", _BOTH, ["prefork", "solo"], ["threads"]),
+    ("sleep", _BOTH, ["prefork"], []),
+    ("term", _BOTH, ["prefork"], ["threads"]),
     ("child", _BOTH, ["prefork"], ["prefork"]),
     ("restart", _BOTH, ["prefork"], []),
-    ("disconnect", _BOTH, ["threads", "solo"], ["prefork"]),
+    ("disconnect", _BOTH, ["threads"], ["prefork"]),
     ("cut", _BOTH, ["prefork"], ["threads"]),
     ("half_open", ("rabbitmq",), ["prefork"], []),
     # The worker sees the same as with a half-open connection; on Redis the broker does too.
     ("swallow", _BOTH, ["prefork"], []),
     ("blackhole", ("rabbitmq",), ["threads"], []),
-    ("refuse", _BOTH, ["solo"], ["prefork"]),
+    ("refuse", _BOTH, ["solo"], []),
     ("delay", _BOTH, ["prefork"], []),
 ]
 
@@ -548,7 +563,7 @@ def scenario_drawn(draw: random.Random) -> Scenario:
         fault,
         draw.choice(["redis", "rabbitmq"]),
         "prefork" if fault == "child" else draw.choice(list(CONCURRENCY)),
-        draw.random() < 0.6,
+        fault == "sleep" or draw.random() < 0.6,
     )
 
 
@@ -610,8 +625,8 @@ def complain(run: Run, verdict: Verdict) -> list[str]:
             found.append(f"results not stored: {sorted(unstored)}")
     else:
         # Acknowledged early, and the worker died: what had started may be lost.
-        if verdict.lost_unstarted:
-            found.append(f"lost before they started: {sorted(verdict.lost_unstarted)}")
+        if lost & verdict.lost_unstarted:
+            found.append(f"lost before they started: {sorted(lost & verdict.lost_unstarted)}")
         if lost - flying or unstored - flying:
             found.append(f"lost though not in flight: {sorted((lost | unstored) - flying)}")
     if scenario.fault == "child" and not scenario.late:
@@ -675,11 +690,16 @@ def _play(run: Run) -> float:
     recovery_s = time.monotonic() - over
     _wait_for_the_dead(run)
     _wait_until_quiet(run)
-    run.worker.signal(signal.SIGTERM)
-    assert run.worker.process is not None
-    code = run.worker.process.wait(STEP_S)
-    if code:
-        raise AssertionError(f"the worker ended with {code}")
+    living = [
+        worker.process
+        for worker in run.workers
+        if worker.process is not None and worker.process.poll() is None
+    ]
+    for process in living:
+        process.send_signal(signal.SIGTERM)
+    codes = [process.wait(STEP_S) for process in living]
+    if not codes or any(codes):
+        raise AssertionError(f"the workers ended with {codes}")
     return recovery_s
 
 

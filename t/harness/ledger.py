@@ -74,7 +74,7 @@ class Ledger:
         self.path = path
         path.touch()
         self.published: list[str] = []
-        self._running: set[str] = set()
+        self._held: set[str] = set()
         self._fault_at: int | None = None
         self._window = 0
 
@@ -103,7 +103,7 @@ class Ledger:
             pause.wait(LOOK_S)
         return True
 
-    def fault_happens(self, window: int) -> None:
+    def fault_happens(self, window: int, received: Iterable[str] = ()) -> None:
         """Note where in the file the fault is.
 
         Args:
@@ -111,9 +111,10 @@ class Ledger:
                 point count as in flight, beside what runs: those before may not be acknowledged
                 yet, and a worker that lives on runs those it holds, which the broker delivers
                 again.
+            received: Ids that a worker has got; those that have not ended are in flight.
         """
         runs = self.runs()
-        self._running = runs.running
+        self._held = runs.running | (set(received) - set(runs.ends))
         self._fault_at = len(runs.starts)
         self._window = window
 
@@ -125,7 +126,7 @@ class Ledger:
         starts = self.runs().starts
         firsts = list(dict.fromkeys(starts))
         before = len(set(starts[: self._fault_at]))
-        return self._running | set(firsts[max(0, before - self._window) : before + self._window])
+        return self._held | set(firsts[max(0, before - self._window) : before + self._window])
 
     def started_before_fault(self) -> set[str]:
         """Return the ids of the starts up to the fault."""
