@@ -13,7 +13,8 @@ quickstart: $(STAMPS)/package
 	$(BIN)/python examples/quickstart/run.py
 
 test: $(STAMPS)/test servers
-	$(BIN)/python -m pytest t/unit t/contract t/integration t/faults
+	$(BIN)/python -m pytest t/unit
+	$(BIN)/python -m pytest t/contract t/integration t/faults
 
 unit: $(STAMPS)/test
 	$(BIN)/python -m pytest t/unit
@@ -34,7 +35,7 @@ lint: $(STAMPS)/lint
 	$(BIN)/codespell celery t docs examples README.rst CHANGELOG.rst
 	$(BIN)/vulture
 
-types: $(STAMPS)/lint $(STAMPS)/test
+types: $(STAMPS)/lint $(STAMPS)/test $(STAMPS)/docs
 	$(BIN)/mypy
 
 contracts: $(STAMPS)/lint

@@ -83,7 +83,8 @@ def plain(value: Any) -> Any:
             kwargs = {k: plain(v) for k, v in kwargs.items()}
         return {**value, "kwargs": kwargs, "options": options}
     if isinstance(value, (list, tuple, MutableSequence)):
-        return [plain(item) for item in value]
+        # The rest of a chain arrives as plain data, and leaves as such.
+        return [item if type(item) is dict else plain(item) for item in value]
     return value
 
 

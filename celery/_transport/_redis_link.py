@@ -18,11 +18,10 @@ from typing import Any
 from redis import exceptions
 from redis.connection import DefaultParser
 
-hiredis: Any
-try:
-    import hiredis
-except ImportError:  # the pure parser below is slower, and enough
-    hiredis = None
+from celery.local import try_import
+
+#: A parser in C; without it the one below is slower, and enough.
+hiredis: Any = try_import("hiredis")
 
 __all__ = ("Link", "PureReader", "pack", "pack_args")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kombu import pools
 from kombu.connection import Connection
 
 from celery._transport.connection import BrokerConnection
@@ -136,8 +135,9 @@ class BrokerConnections:
         if pool is None:
             # Children of a fork must let go of what they inherit.
             self._ensure_after_fork()
-            pools.set_limit(self.conf.broker_pool_limit)
-            pool = self._pool = pools.connections[self.connection_for_write()]
+            # One of its own: kombu's are shared by all apps of a process, with one limit.
+            connection = self.connection_for_write()
+            pool = self._pool = connection.Pool(limit=self.conf.broker_pool_limit)
         return pool
 
     @property

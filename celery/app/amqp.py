@@ -16,11 +16,11 @@ from functools import cached_property, partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from kombu import pools
 from kombu.common import Broadcast
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer, Producer
+from kombu.pools import ProducerPool
 from kombu.serialization import prepare_accept_content
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 
@@ -432,10 +432,9 @@ class AMQP:
         """The pool of producers that tasks are published with."""
         pool = self._producer_pool
         if pool is None:
-            # The pool of connections first: it sets the limit that both pools have. Set on the
-            # pool itself, the limit would add as many producers again as there are connections.
+            # As many producers as there are connections.
             connections = self.app.pool
-            pool = self._producer_pool = pools.producers[connections.connection]
+            pool = self._producer_pool = ProducerPool(connections, limit=connections.limit)
         return pool
 
     publisher_pool = producer_pool

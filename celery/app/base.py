@@ -378,7 +378,9 @@ class Celery(BrokerConnections):
 
     def close(self) -> None:
         """Release connections; the registry stays usable, and so does the app."""
-        self._pool = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.force_close_all()
         amqp = self.__dict__.get("amqp")
         if amqp is not None:
             amqp._producer_pool = None

@@ -106,8 +106,11 @@ def settle(end: End, policy: AckPolicy) -> Settlement:
             return Settlement.KEEP
 
 
-def stores_failure(end: End, settlement: Settlement) -> bool:
+def stores_failure(end: End, settlement: Settlement, *, traced: bool = True) -> bool:
     """Say whether the main process stores ``FAILURE``; the child has stored the rest.
+
+    *traced* is whether the tracer has seen the end. It has not when the pool itself failed
+    the task: for a ``KeyboardInterrupt``, or for arguments that do not pickle.
 
     A task that will be delivered again after a lost process, or because it asked for that,
     has not failed yet. One that hit its hard limit has, even when it runs again.
@@ -117,5 +120,7 @@ def stores_failure(end: End, settlement: Settlement) -> bool:
             return True
         case End.WORKER_LOST:
             return settlement is not Settlement.REQUEUE
+        case End.FAILED:
+            return not traced
         case _:
             return False

@@ -21,11 +21,18 @@ __all__ = ("Pidbox", "gPidbox")
 
 logger = log.get_logger(__name__)
 
+#: What AMQP answers to those who want the exclusive queue of another connection.
+RESOURCE_LOCKED = 405
+
+#: Seconds between two attempts to get the mailbox from the connection that holds it.
+RETRY_S = 2.0
+
 
 class Pidbox:
     """Commands for one consumer *c*; started and stopped with its connection."""
 
     consumer: Any = None
+    _retry: Any = None
 
     def __init__(self, c: Any) -> None:
         self.c = c
@@ -59,10 +66,43 @@ class Pidbox:
             self.reset()
 
     def start(self, c: Any) -> None:
-        """Listen on a new channel of the consumer's connection."""
-        self.node.channel = c.connection.channel()
-        self.consumer = self.node.listen(callback=self.on_message)
-        self.consumer.on_decode_error = c.on_decode_error
+        """Listen on a new channel of the consumer's connection, as soon as that is possible."""
+        if self._listen(c.connection):
+            self.consumer.on_decode_error = c.on_decode_error
+        else:
+            self._retry = c.timer.call_after(RETRY_S, c.call_soon, (self._start_again, c))
+
+    def _listen(self, connection: Any) -> bool:
+        # Says False while another connection holds the mailbox: that of a worker with the same
+        # name, or the one that we have lost and that the broker believes in for a while.
+        # Tasks need no mailbox, so this is no reason to stop.
+        self._close_channel()
+        self.node.channel = connection.channel()
+        try:
+            self.consumer = self.node.listen(callback=self.on_message)
+        except connection.channel_errors as exc:
+            if getattr(exc, "reply_code", None) != RESOURCE_LOCKED:
+                raise
+            logger.warning(
+                "Another connection holds the mailbox of %s, so remote commands have to wait; "
+                "trying again in %s seconds. Do two workers share the name?",
+                self.hostname,
+                RETRY_S,
+            )
+            self._close_channel()
+            return False
+        return True
+
+    def _start_again(self, c: Any) -> None:
+        # A stop may have come between the timer and this call.
+        if self._retry is not None:
+            self._retry = None
+            self.start(c)
+
+    def _retry_no_more(self) -> None:
+        retry, self._retry = self._retry, None
+        if retry is not None:
+            retry.cancel()
 
     def on_stop(self) -> None:
         """Run what has to be done before the mailbox closes. For subclasses."""
@@ -70,6 +110,7 @@ class Pidbox:
     def stop(self, c: Any) -> None:
         """Stop listening and close the channel; harmless twice."""
         self.on_stop()
+        self._retry_no_more()
         self.consumer = None
         self._close_channel()
 
@@ -125,11 +166,6 @@ class gPidbox(Pidbox):
         """Have the green thread listen anew."""
         self._resets += 1
 
-    def _listen(self, connection: Any) -> None:
-        self._close_channel()
-        self.node.channel = connection.channel()
-        self.consumer = self.node.listen(callback=self.on_message)
-
     def loop(self, c: Any) -> None:
         """Run commands until told to stop; on a lost connection the consumer restarts us."""
         shutdown = self._node_shutdown = threading.Event()
@@ -138,11 +174,16 @@ class gPidbox(Pidbox):
         try:
             with c.connection_for_read() as connection:
                 logger.info("pidbox: Connected to %s.", connection.as_uri())
-                self._listen(connection)
+                listens = self._listen(connection)
                 while not shutdown.is_set() and c.connection:
                     if self._resets > seen:
                         seen = self._resets
-                        self._listen(connection)
+                        listens = False
+                    if not listens:
+                        listens = self._listen(connection)
+                        if not listens:
+                            shutdown.wait(RETRY_S)
+                            continue
                     try:
                         connection.drain_events(timeout=1.0)
                     except TimeoutError:

@@ -267,7 +267,7 @@ class Request(MessageFields):
             self._task, self.id, args, kwargs, fields, hostname=self._hostname, app=self._app
         )
         if isinstance(done.retval, ExceptionInfo):
-            self.on_failure(done.retval)
+            self.on_failure(done.retval, return_ok=True)
         else:
             self.on_success((0, done.retstr, done.runtime))
         return done.retval
@@ -381,7 +381,7 @@ class Request(MessageFields):
             return
         told = self._decide(end)
         # Stored first: should this process die in between, the message comes again.
-        if stores_failure(end, told):
+        if stores_failure(end, told, traced=return_ok):
             self._store_failure(end, exc, exc_info)
         elif end is End.REJECTED_TO_REQUEUE and told is not Settlement.REQUEUE:
             self._tell_chord(exc)
@@ -574,7 +574,13 @@ class Request(MessageFields):
     def acknowledge(self) -> None:
         """Tell the broker that the message is done with; no effect once settled."""
         if not self.acknowledged:
-            self._on_ack(logger, self._connection_errors)
+            try:
+                self._on_ack(logger, self._connection_errors)
+            except BrokenPipeError:
+                # kombu logs all errors of the connection, and raises this one again. It is not
+                # ours to handle: the loop notices the lost connection, while a request whose
+                # callback stops half-way would count as running for ever.
+                logger.debug("Could not acknowledge %s: the connection is lost", self)
             self.acknowledged = True
 
     def reject(self, requeue: bool = False) -> None:

@@ -513,26 +513,29 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "delay": delay,
 }
 
-#: Fault, pools with late acknowledgement, pools with early acknowledgement: the short form.
-_TABLE = [
-    ("kill", ["prefork", "threads", "solo"], ["prefork"]),
-    ("freeze", ["prefork"], []),
-    ("freeze_idle", ["prefork"], []),
-    ("term", ["prefork", "solo"], ["threads"]),
-    ("child", ["prefork"], ["prefork"]),
-    ("restart", ["prefork"], []),
-    ("disconnect", ["threads", "solo"], ["prefork"]),
-    ("cut", ["prefork"], ["threads"]),
-    ("half_open", ["prefork"], []),
-    ("blackhole", ["threads"], []),
-    ("refuse", ["solo"], ["prefork"]),
-    ("delay", ["prefork"], []),
+_BOTH = ("redis", "rabbitmq")
+#: The short form: fault, brokers, pools with late acknowledgement, pools with early.
+_TABLE: list[tuple[str, tuple[str, ...], list[str], list[str]]] = [
+    ("kill", _BOTH, ["prefork", "threads", "solo"], ["prefork"]),
+    ("freeze", _BOTH, ["prefork"], []),
+    ("freeze_idle", _BOTH, ["prefork"], []),
+    ("term", _BOTH, ["prefork", "solo"], ["threads"]),
+    ("child", _BOTH, ["prefork"], ["prefork"]),
+    ("restart", _BOTH, ["prefork"], []),
+    ("disconnect", _BOTH, ["threads", "solo"], ["prefork"]),
+    ("cut", _BOTH, ["prefork"], ["threads"]),
+    ("half_open", ("rabbitmq",), ["prefork"], []),
+    # The worker sees the same as with a half-open connection; on Redis the broker does too.
+    ("swallow", _BOTH, ["prefork"], []),
+    ("blackhole", ("rabbitmq",), ["threads"], []),
+    ("refuse", _BOTH, ["solo"], ["prefork"]),
+    ("delay", _BOTH, ["prefork"], []),
 ]
 
 SCENARIOS = [
     Scenario(fault, broker, pool, late)
-    for fault, late_pools, early_pools in _TABLE
-    for broker in ("redis", "rabbitmq")
+    for fault, brokers, late_pools, early_pools in _TABLE
+    for broker in brokers
     for late, chosen in ((True, late_pools), (False, early_pools))
     for pool in chosen
 ]

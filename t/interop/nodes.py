@@ -85,10 +85,10 @@ class Worker:
             raise
 
 
-def run_client(python: str, site: Site, *cases: str) -> dict[str, Any]:
-    """Run ``client.py`` and return the outcome of each case."""
+def run_client(python: str, site: Site, *cases: str, program: str = "client.py") -> dict[str, Any]:
+    """Run a program of ``apps`` and return the outcome of each case."""
     done = subprocess.run(
-        [python, "client.py", *cases],
+        [python, program, *cases],
         cwd=APPS,
         env=site.environment(),
         capture_output=True,

@@ -252,3 +252,50 @@ if os.environ.get("T_WORKER_SIGNALS"):
         "worker_shutting_down",
         lambda sender, fields: [fields["sig"], fields["how"], str(fields["exitcode"])],
     )
+
+
+class Odd(BaseException):
+    """Neither an `Exception` nor one that ends a process."""
+
+
+@app.task(name="exits")
+def exits() -> None:
+    sys.exit(3)
+
+
+@app.task(name="interrupts")
+def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+@app.task(name="runs_out_of_memory")
+def runs_out_of_memory() -> None:
+    raise MemoryError
+
+
+@app.task(name="recurses")
+def recurses() -> None:
+    recurses.run()
+
+
+@app.task(name="returns_what_no_serializer_takes")
+def returns_what_no_serializer_takes() -> object:
+    return object()
+
+
+@app.task(name="raises_a_local_class")
+def raises_a_local_class() -> None:
+    class Local(Exception):
+        pass
+
+    raise Local("x", {1, 2})
+
+
+@app.task(name="raises_a_base_exception")
+def raises_a_base_exception() -> None:
+    raise Odd("odd")
+
+
+@app.task(name="ends_its_process")
+def ends_its_process() -> None:
+    os._exit(7)

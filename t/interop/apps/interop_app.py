@@ -79,6 +79,22 @@ def request(self, *args, **kwargs):
     }
 
 
+@app.task(name="interop.failed")
+def failed(request, exc, traceback, key):
+    app.backend.client.rpush(key, request.id)
+
+
+@app.task(name="interop.replaced", bind=True)
+def replaced(self, n):
+    raise self.replace(add.s(n, n) | add.s(1))
+
+
+@app.task(name="interop.grow", bind=True)
+def grow(self, n):
+    self.add_to_chord(add.s(n, n))
+    return n
+
+
 @app.task(name="interop.total")
 def total(values):
     return sum(values)

@@ -94,6 +94,24 @@ def test_it_is_settled_only_once(make_request, channel, task):
     assert channel.told == [("ack", "tag")]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_connection_that_broke_before_the_ack_leaves_nothing_active(
+    make_request, channel, task, monkeypatch, late
+):
+    """kombu raises a broken pipe; the loop sees the loss itself, and the task is over."""
+
+    def broken(*args, **kwargs):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(channel, "basic_ack", broken)
+    task.acks_late = late
+    request = accept(make_request())
+    request.on_success((0, "4", 0.1))
+
+    assert not state.active_requests
+    assert not state.reserved_requests
+
+
 def test_an_exception_of_the_body_was_stored_by_the_child(make_request, channel, backend, eventer):
     request = accept(make_request())
     request.on_success((1, einfo(KeyError("x")), 0.1))
