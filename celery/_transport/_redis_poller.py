@@ -22,6 +22,16 @@ __all__ = ("HEALTH_S", "Poller", "Tick")
 
 #: Seconds between looks at connections that may be half open.
 HEALTH_S = 1.0
+#: Attributes with entries in the timer of an event loop, kombu's and ours. They would outlive
+#: their connection, one set more after each reconnect.
+TIMERS = (
+    "_restore_messages_tref",
+    "_subclient_health_tref",
+    "_brpop_health_tref",
+    "_reauth_tref",
+    "_binding_expiry_tref",
+    "_claims_health_tref",
+)
 
 
 class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
@@ -58,6 +68,10 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
         """Forget everything."""
         if self.hub is not None:
             self.hub.on_tick.discard(self.tick)
+        for name in TIMERS:
+            entry = getattr(self, name, None)
+            if entry is not None:
+                entry.cancel()
         self.claims.clear()
         self._watch()
         super().close()

@@ -165,6 +165,7 @@ def test_a_compressed_message_is_unpacked(connect: Any) -> None:
 
 
 def test_an_acknowledged_message_leaves_nothing_behind(connect: Any, store: Any) -> None:
+    """B-ROUT-031: Held messages stand in `unacked` and `unacked_index`."""
     connection = connect()
     send(connection, 1, 2)
     inbox = Inbox(connection)
@@ -252,6 +253,7 @@ def test_a_message_for_a_full_consumer_goes_to_another(connect: Any) -> None:
 
 
 def test_lower_numbers_of_priority_come_first(connect: Any) -> None:
+    """B-ROUT-028: 0 is highest."""
     connection = connect()
     for priority in (9, 3, 0, 6, 4):
         send(connection, priority, priority=priority)
@@ -297,6 +299,7 @@ def test_the_strict_order_empties_the_first_queue_first(connect: Any) -> None:
 def test_what_is_not_settled_goes_back_when_the_connection_closes(
     connect: Any, store: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """B-BROK-006: Messages return at once, and the log says so."""
     connection = connect()
     send(connection, 1, 2, 3)
     inbox = Inbox(connection, prefetch=2)
@@ -315,6 +318,7 @@ def test_what_is_not_settled_goes_back_when_the_connection_closes(
 
 
 def test_messages_that_go_back_keep_their_priority(connect: Any, store: Any) -> None:
+    """B-ROUT-028: A list for each step of priority."""
     connection = connect()
     send(connection, "low", priority=9)
     Inbox(connection).wait_for(1)
@@ -340,6 +344,7 @@ def test_a_message_of_a_named_exchange_goes_back_to_its_queue(connect: Any, stor
 
 @pytest.mark.parametrize("other", CLASSES)
 def test_the_visibility_timeout_holds_between_both(connect: Any, store: Any, other: str) -> None:
+    """B-ROUT-032, B-BROK-004: What kombu holds too long is delivered again."""
     send(connect(), 1)
     Inbox(connect("kombu", visibility_timeout=3600)).wait_for(1)
     for tag in store.hkeys("unacked"):
@@ -483,6 +488,7 @@ def test_a_consumer_can_begin_again_after_a_cancel(connect: Any) -> None:
 
 
 def test_keys_take_the_prefix_of_the_connection(connect: Any, store: Any) -> None:
+    """B-ROUT-031: `global_keyprefix` goes before all keys."""
     options = {"global_keyprefix": "app1."}
     inbox = Inbox(connect(**options))
     assert inbox.quiet()
@@ -547,7 +553,18 @@ def test_a_password_is_used(connect: Any) -> None:
             assert Inbox(connection).wait_for(1) == [1]
 
 
+def test_a_provider_of_credentials_is_asked(connect: Any) -> None:
+    """B-BROK-005: `credential_provider`."""
+    provider = redis.UsernamePasswordCredentialProvider(password="sesame")
+    with RedisServer("--requirepass", "sesame") as server:
+        kind = type(connect())
+        with kind(server.url, credential_provider=provider) as connection:
+            send(connection, 1)
+            assert Inbox(connection).wait_for(1) == [1]
+
+
 def test_a_socket_in_the_file_system_is_used(connect: Any, tmp_path: Any) -> None:
+    """B-BROK-005: `redis+socket://`."""
     path = tmp_path / "redis.sock"
     with (
         RedisServer("--unixsocket", str(path)),

@@ -89,6 +89,7 @@ def drain(connection: Any, got: list[Any], count: int) -> None:
 
 
 def test_a_failover_is_followed(pair: tuple[RedisServer, RedisServer, Sentinel]) -> None:
+    """B-BROK-005: `sentinel://` with `master_name`."""
     master, replica, sentinel = pair
     got: list[Any] = []
     options = {"master_name": "mymaster", "socket_timeout": 2}

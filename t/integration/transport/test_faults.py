@@ -60,6 +60,7 @@ def wait_for_all(journal: Path, count: int, timeout_s: float = PATIENCE_S) -> Co
 
 
 def test_a_frozen_consumer_that_is_killed_loses_nothing(server: RedisServer, journal: Path) -> None:
+    """B-BROK-006: Ours loses nothing, and does not wait for the visibility timeout."""
     for number in range(ROUNDS):
         with ConsumerProcess(server.url, journal, claim_lease=LEASE_S) as consumer:
             consumer.freeze()

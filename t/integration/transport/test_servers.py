@@ -247,6 +247,17 @@ def test_an_event_loop_raises_what_ends_the_connection(redis_url: str, hub: Hub)
             turn_until(hub, lambda: False)
 
 
+def test_a_closed_connection_leaves_nothing_in_the_event_loop(redis_url: str, hub: Hub) -> None:
+    for _ in range(3):
+        with Client(redis_url) as client:
+            client.connection.register_with_event_loop(hub)
+            client.send("x")
+            turn_until(hub, lambda client=client: client.got)
+    assert not hub.on_tick
+    assert not hub.readers
+    assert all(entry.canceled for _, _, entry in hub.timer.queue)
+
+
 def test_a_silent_server_ends_the_connection_of_an_event_loop(hub: Hub) -> None:
     with RedisServer() as server, Client(server.url, socket_timeout=0.5, claim_lease=1) as client:
         client.connection.register_with_event_loop(hub)
