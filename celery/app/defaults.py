@@ -352,6 +352,7 @@ _TABLE: Final[tuple[tuple[str, str, Any, str], ...]] = (
     ("worker_timer", "string", None, "CELERYD_TIMER"),
     ("worker_timer_precision", "float", 1.0, "CELERYD_TIMER_PRECISION"),
     ("worker_detect_quorum_queues", "bool", True, "CELERYD_DETECT_QUORUM_QUEUES"),
+    ("worker_health_address", "string", None, "CELERYD_HEALTH_ADDRESS"),
 )
 
 #: Settings without a namespace; in every other name the first word is the namespace.
