@@ -28,6 +28,7 @@ from kombu.serialization import prepare_accept_content
 
 from celery import _state, canvas, signals
 from celery._protocol.body import loads as loads_message
+from celery._protocol.rest import Rest
 from celery.app import _coroutines, _outcome
 from celery.app._context import Context
 from celery.app._outcome import (
@@ -108,6 +109,7 @@ IGNORE_STATES = frozenset({IGNORED, REJECTED, RETRY})
 #: Bounded by ``CELERY_WORKER_SUCCESSFUL_MAX`` entries and ``…_EXPIRES`` seconds.
 successful_requests: LimitedSet = LimitedSet(maxlen=1000, expires=10800)
 
+before_publish, after_publish = signals.before_task_publish, signals.after_task_publish
 send_prerun = signals.task_prerun.send
 send_postrun = signals.task_postrun.send
 send_success = signals.task_success.send
@@ -370,11 +372,15 @@ def _publish_callbacks(app: Celery, ctx: Context, retval: Any, priority: int | N
 
 def _publish_chain(app: Celery, ctx: Context, retval: Any, priority: int | None) -> None:
     """Send the next task of the chain, which takes the rest of it along."""
-    rest = list(ctx.chain or ())
-    following = _persistent(app, canvas.maybe_signature(rest.pop(), app=app))
+    chain: Any = vars(ctx)["chain"]
+    if type(chain) is Rest and not (before_publish.receivers or after_publish.receivers):
+        step, rest = chain.next()
+    else:
+        # Receivers of these signals are shown the body, as plain data.
+        *rest, step = list(ctx.chain or ())
     _follow_up(
         ctx,
-        following,
+        _persistent(app, canvas.maybe_signature(step, app=app)),
         retval,
         chain=rest,
         parent_id=ctx.id,
@@ -470,7 +476,8 @@ def build_tracer(
         priority = _inherited_priority(ctx) if inherit_priority else None
         if ctx.callbacks:
             _publish_callbacks(app, ctx, retval, priority)
-        if ctx.chain:
+        # Not as an attribute, which would decode it.
+        if vars(ctx).get("chain"):
             _publish_chain(app, ctx, retval, priority)
         # Looked up for each task: pools of threads have one back-end per thread.
         task.backend.mark_as_done(
