@@ -156,6 +156,15 @@ class Store:
             except sqlite3.Error as error:
                 raise self._error(error) from error
 
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Return what ``function(connection, *args)`` does, which may only read."""
+        with self._lock:
+            try:
+                db = self._connection()
+                return self._patiently(lambda: function(db, *args))
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
     def close(self) -> None:
         """Close the connection; the next use opens another."""
         with self._lock:
