@@ -59,13 +59,15 @@ class Bell:
         return self._ear >= 0
 
     def _watch(self) -> int:
-        if hasattr(select, "kqueue"):
-            self._kqueue = select.kqueue()
-            event = select.kevent(
+        # Looked up by name: what there is of it depends on the platform.
+        kqueues: Any = select
+        if hasattr(kqueues, "kqueue"):
+            self._kqueue = kqueues.kqueue()
+            event = kqueues.kevent(
                 self._file,
-                filter=select.KQ_FILTER_VNODE,
-                flags=select.KQ_EV_ADD | select.KQ_EV_CLEAR,
-                fflags=select.KQ_NOTE_WRITE,
+                filter=kqueues.KQ_FILTER_VNODE,
+                flags=kqueues.KQ_EV_ADD | kqueues.KQ_EV_CLEAR,
+                fflags=kqueues.KQ_NOTE_WRITE,
             )
             self._kqueue.control([event], 0)
             return int(self._kqueue.fileno())

@@ -43,7 +43,7 @@ def path_of(name: str | None) -> Path:
             "sqlite:///:memory: would be seen by one process only; name a file, such as"
             " sqlite:///celery.db, or use memory:// for tests within one process"
         )
-    return Path(os.path.abspath(os.path.expanduser(name)))  # noqa: PTH100, PTH111  # keeps links
+    return Path(os.path.abspath(os.path.expanduser(name)))  # keeps links
 
 
 def path_of_url(url: str) -> Path:

@@ -271,7 +271,7 @@ class Store:
                 end = end or now + self.timeout_s
                 if now >= end:
                     raise self._error(error) from error
-            time.sleep(pause * random.random())  # noqa: S311  # spreads writers, no secret
+            time.sleep(pause * random.random())  # spreads writers, no secret
             pause = min(pause * 2, longest)
 
     @staticmethod

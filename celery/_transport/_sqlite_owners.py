@@ -8,12 +8,13 @@ time is over, and gives free space back to the file system.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,17 @@ from celery._embedded.store import Store, StoreError
 from celery._transport import _sqlite_queues as queues
 from celery.utils.log import get_logger
 
-__all__ = ("BEAT_S", "LEASE_S", "Keeper", "Owner", "is_alive", "join", "leave", "restore_dead", "this_process")
+__all__ = (
+    "BEAT_S",
+    "LEASE_S",
+    "Keeper",
+    "Owner",
+    "is_alive",
+    "join",
+    "leave",
+    "restore_dead",
+    "this_process",
+)
 
 logger = get_logger(__name__)
 
@@ -164,9 +175,7 @@ class Keeper:
         ring: Called after messages were given back.
     """
 
-    def __init__(
-        self, store: Store, number: int, lease_s: float, ring: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: Store, number: int, lease_s: float, ring: Callable[[], None]) -> None:
         self.store = store
         self.number = number
         self.lease_s = lease_s
@@ -206,12 +215,17 @@ class Keeper:
                 return
             dead = restore_dead(db)
             _forget(db, time.time())
-        for owner, count in dead:
-            logger.warning(
-                "Gave back %s message(s) of a consumer that is gone (process %s)", count, owner.pid
-            )
+        report(dead)
         if dead:
             self.ring()
+
+
+def report(dead: Iterable[tuple[Owner, int]]) -> None:
+    """Log what was given back."""
+    for owner, count in dead:
+        level = logging.WARNING if count else logging.DEBUG
+        text = "Gave back %s message(s) of a consumer that is gone (process %s)"
+        logger.log(level, text, count, owner.pid)
 
 
 def _forget(db: sqlite3.Connection, now: float) -> None:
@@ -228,7 +242,7 @@ def _forget(db: sqlite3.Connection, now: float) -> None:
     for table in ("results", "chord_parts"):
         column = "key" if table == "results" else "chord"
         db.execute(
-            f"DELETE FROM {table} WHERE {column} IN"  # noqa: S608  # our own names
+            f"DELETE FROM {table} WHERE {column} IN"
             f" (SELECT {column} FROM {table} WHERE expires <= ? LIMIT ?)",
             (now, CHUNK),
         )

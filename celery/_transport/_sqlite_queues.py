@@ -184,7 +184,7 @@ def purge(db: Connection, queue: str) -> int:
     """Delete what waits in *queue*; returns how many messages that were."""
     count = 0
     for table in ("ready", "delayed"):
-        ids = db.execute(f"DELETE FROM {table} WHERE queue = ? RETURNING id", (queue,)).fetchall()  # noqa: S608  # our own names
+        ids = db.execute(f"DELETE FROM {table} WHERE queue = ? RETURNING id", (queue,)).fetchall()
         _delete(db, [number for (number,) in ids])
         count += len(ids)
     return count

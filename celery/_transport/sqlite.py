@@ -34,13 +34,20 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.json import JSONEncoder
 
 from celery._embedded.bell import Bell
-from celery._embedded.location import SCHEME, path_of
+from celery._embedded.location import SCHEME, path_of_url
 from celery._embedded.store import BUSY_TIMEOUT_S, Store, StoreError
 from celery._transport import _sqlite_queues as queues
 from celery._transport._kombu_virtual import KombuVirtualChannel, KombuVirtualTransport
-
 from celery._transport._sqlite_claims import Claims, QoS
-from celery._transport._sqlite_owners import LEASE_S, Keeper, drop_unused, join, leave, restore_dead
+from celery._transport._sqlite_owners import (
+    LEASE_S,
+    Keeper,
+    drop_unused,
+    join,
+    leave,
+    report,
+    restore_dead,
+)
 from celery.utils.log import get_logger
 
 __all__ = ("Channel", "Transport")
@@ -126,10 +133,12 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
     ) -> None:
         """Bind *queue* to *exchange* with *routing_key*."""
         exchange = exchange or "amq.direct"
-        key, pattern, _ = self.typeof(exchange).prepare_bind(queue, exchange, routing_key, arguments)
+        key, pattern, _ = self.typeof(exchange).prepare_bind(
+            queue, exchange, routing_key, arguments
+        )
         row = (exchange, queue, key or "", pattern)
         where = "exchange = ? AND queue = ? AND routing_key = ?"
-        if self.store.read(f"SELECT 1 FROM bindings WHERE {where}", row[:3]):  # noqa: S608
+        if self.store.read(f"SELECT 1 FROM bindings WHERE {where}", row[:3]):
             return
         with self.store as db:
             db.execute("INSERT OR REPLACE INTO bindings VALUES (?, ?, ?, ?)", row)
@@ -234,9 +243,7 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
             return
         self.claims.cancel(queue)
         with self.store as db:
-            db.execute(
-                "DELETE FROM consumers WHERE queue = ? AND owner = ?", (queue, self.owner)
-            )
+            db.execute("DELETE FROM consumers WHERE queue = ? AND owner = ?", (queue, self.owner))
             drop_unused(db, queue)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
@@ -367,7 +374,7 @@ class Transport(KombuVirtualTransport):  # type: ignore[misc]  # kombu's, untype
 
     driver_type = "sqlite"
     driver_name = "sqlite3"
-    can_parse_url = False
+    can_parse_url = True
     default_port = None
 
     connection_errors = (*KombuVirtualTransport.connection_errors, StoreError, sqlite3.Error)
@@ -382,7 +389,7 @@ class Transport(KombuVirtualTransport):  # type: ignore[misc]  # kombu's, untype
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         options = client.transport_options
-        self.path: Path = path_of(client.virtual_host)
+        self.path: Path = path_of_url(client.hostname or f"{SCHEME}://")
         self.lease_s = float(options.get("claim_lease", LEASE_S))
         self._store_options = {
             "synchronous": options.get("synchronous", "NORMAL"),
@@ -432,12 +439,7 @@ class Transport(KombuVirtualTransport):  # type: ignore[misc]  # kombu's, untype
                 dead = restore_dead(db)
                 self.owner = join(db, self.lease_s)
             self._owner_pid = os.getpid()
-            for gone, count in dead:
-                if count:
-                    logger.info(
-                        "Gave back %s message(s) of a consumer that is gone (process %s)",
-                        count, gone.pid,
-                    )  # fmt: skip
+            report(dead)
             if any(count for _, count in dead):
                 self.bell.ring()
             store = Store(self.path, **self._store_options)
@@ -580,4 +582,3 @@ class Transport(KombuVirtualTransport):  # type: ignore[misc]  # kombu's, untype
     def default_connection_params(self) -> dict[str, Any]:
         """Return the parameters of a connection to nowhere in particular."""
         return {"port": None, "hostname": None}
-
