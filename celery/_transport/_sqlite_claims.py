@@ -7,7 +7,6 @@ until the bell rings or a delayed message is due.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,6 +31,8 @@ MUCH_ROOM = 32
 MANY_ACKS = 512
 #: Seconds between a turn and the next, unless there is much to do.
 PACE_S = 0.002
+#: Seconds without a turn after which a consumer without an event loop is not busy.
+QUIET_S = 0.05
 
 
 class Held(dict[int, Any]):
@@ -123,7 +124,6 @@ class Claims:
         self._order: deque[str] = deque()
         self._acks: deque[int] = deque()
         self._turned_at = 0.0
-        self._consumer_thread: int | None = None
 
     # -- what channel and consumers ask for
 
@@ -143,9 +143,10 @@ class Claims:
             self.give_back([message.delivery_tag for message in unwanted])
 
     def ack(self, tag: int) -> None:
-        """Note that a message is done; the store learns of it within `PACE_S`.
+        """Note that a message is done.
 
-        At once, where nothing else would see to it soon.
+        The store learns of it within `PACE_S` in an event loop. Without one it does at once, with
+        the next turn of a busy consumer, or with the next sign of life of the owner.
 
         Raises:
             StoreError: The channel is closed, and the message was given back.
@@ -157,8 +158,8 @@ class Claims:
             )
         self.held.pop(tag, None)
         self._acks.append(tag)
-        if self._consumer_thread != threading.get_ident():
-            # Nobody may ask for messages for a long time.
+        if not self.channel.is_in_loop and time.monotonic() - self._turned_at > QUIET_S:
+            # Nobody may ask for messages for a long time; a busy consumer will do so soon.
             self.settle_now()
 
     def give_back(self, tags: Sequence[int], last: bool = False) -> None:
@@ -211,7 +212,6 @@ class Claims:
         """
         if self.is_closed:
             return None
-        self._consumer_thread = threading.get_ident()
         now = time.monotonic()
         if self.due is not None and time.time() >= self.due:
             self.due, self.is_hungry = None, True

@@ -17,11 +17,14 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from celery._embedded.store import Store, StoreError
 from celery._transport import _sqlite_queues as queues
 from celery.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from celery._transport.sqlite import Transport
 
 __all__ = (
     "BEAT_S",
@@ -172,14 +175,14 @@ class Keeper:
     Args:
         store: A connection that nobody else uses.
         number: Of the owner.
-        ring: Called after messages were given back.
+        transport: The `celery._transport.sqlite.Transport` that is the owner.
     """
 
-    def __init__(self, store: Store, number: int, lease_s: float, ring: Callable[[], None]) -> None:
+    def __init__(self, store: Store, number: int, lease_s: float, transport: Transport) -> None:
         self.store = store
         self.number = number
         self.lease_s = lease_s
-        self.ring = ring
+        self.transport = transport
         #: Set once others have taken this owner for dead.
         self.has_ended = False
         self._stop = threading.Event()
@@ -206,6 +209,8 @@ class Keeper:
 
     def turn(self) -> None:
         """Say that the owner lives, and do what is due."""
+        if self.transport._hub is None:
+            self.transport.settle()
         with self.store as db:
             if not db.execute(
                 "UPDATE owners SET lives_until = ? WHERE id = ?",
@@ -217,7 +222,7 @@ class Keeper:
             _forget(db, time.time())
         report(dead)
         if dead:
-            self.ring()
+            self.transport.bell.ring()
 
 
 def report(dead: Iterable[tuple[Owner, int]]) -> None:

@@ -94,12 +94,20 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
         known = self.store.read(
             "SELECT auto_delete, expires_s, message_ttl_s FROM queues WHERE name = ?", (queue,)
         )
-        if known and (known[0] == wanted) and wanted[1] is None:
+        if (
+            known
+            and wanted[1] is None
+            and all(new in (None, old) for new, old in zip(wanted, known[0], strict=True))
+        ):
             return
         with self.store as db:
+            # Whoever declares a queue without some of its arguments does not take them away.
             db.execute(
-                "INSERT OR REPLACE INTO queues (name, auto_delete, expires_s, message_ttl_s,"
-                " used_at) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO queues (name, auto_delete, expires_s, message_ttl_s, used_at)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                " auto_delete = excluded.auto_delete, used_at = excluded.used_at,"
+                " expires_s = ifnull(excluded.expires_s, expires_s),"
+                " message_ttl_s = ifnull(excluded.message_ttl_s, message_ttl_s)",
                 (queue, *wanted, time.time()),
             )
 
@@ -214,6 +222,11 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
     def owner(self) -> int:
         """The number under which messages are claimed."""
         return self.transport.owner
+
+    @property
+    def is_in_loop(self) -> bool:
+        """Whether an event loop takes turns."""
+        return self.transport._hub is not None
 
     def check_owner(self) -> None:
         """Raise if others took this consumer for dead."""
@@ -443,7 +456,7 @@ class Transport(KombuVirtualTransport):  # type: ignore[misc]  # kombu's, untype
             if any(count for _, count in dead):
                 self.bell.ring()
             store = Store(self.path, **self._store_options)
-            self._keeper = Keeper(store, self.owner, self.lease_s, self.bell.ring)
+            self._keeper = Keeper(store, self.owner, self.lease_s, self)
 
     def check_owner(self) -> None:
         """Raise if others took this process for dead.
@@ -491,6 +504,7 @@ class Transport(KombuVirtualTransport):  # type: ignore[misc]  # kombu's, untype
                 return
             now = time.monotonic()
             if end is not None and now >= end:
+                self.settle()
                 raise TimeoutError("timed out")
             look = LOOK_S if ear >= 0 else DEAF_LOOK_S
             pause = min(pause for pause in (pause, look, end and end - now) if pause is not None)
@@ -504,6 +518,11 @@ class Transport(KombuVirtualTransport):  # type: ignore[misc]  # kombu's, untype
         """Let each channel do what is due; return when there is more to do."""
         pauses = [channel.claims.pump() for channel in tuple(self.channels)]
         return min((pause for pause in pauses if pause is not None), default=None)
+
+    def settle(self) -> None:
+        """Tell the store what is acknowledged; any thread may call this."""
+        for channel in tuple(self.channels):
+            channel.claims.settle_now()
 
     def _on_ring(self) -> None:
         self._looked_at = time.monotonic()

@@ -73,16 +73,17 @@ class SqliteBackend(KeyValueStoreBackend):
         rows = self.store.read(READ, (self.key_t(key), time.time()))
         return rows[0][0] if rows else None
 
-    def mget(self, keys: Iterable[Any]) -> dict[str, bytes]:
-        """Read many values, by key; missing ones are left out."""
-        names = json.dumps([self.key_t(key) for key in keys])
-        return dict(
+    def mget(self, keys: Iterable[Any]) -> list[bytes | None]:
+        """Read many values, in the order of *keys*."""
+        names = [self.key_t(key) for key in keys]
+        found = dict(
             self.store.read(
                 "SELECT key, value FROM results WHERE key IN (SELECT value FROM json_each(?))"
                 " AND (expires IS NULL OR expires > ?)",
-                (names, time.time()),
+                (json.dumps(names), time.time()),
             )
         )
+        return [found.get(name) for name in names]
 
     def set(self, key: Any, value: Any) -> None:
         """Write a value."""
