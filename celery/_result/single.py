@@ -76,7 +76,7 @@ class AsyncResult(ResultBase, Generic[T]):
     ) -> None:
         if id is None:
             raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
-        self.app = _state.app_or_default(app or self.app)
+        self.app = app or self.app or _state.app_or_default()
         self.id = id
         self._backend = backend
         if parent is not None:
