@@ -23,7 +23,8 @@ JSON_ENCODING = "utf-8"
 TAG = '"__type__"'
 
 _encode = kombu_json.JSONEncoder().encode
-_decode = json.JSONDecoder().decode
+_decoder: Any = json.JSONDecoder()
+_scan = _decoder.scan_once
 _decode_tagged = json.JSONDecoder(object_hook=kombu_json.object_hook).decode
 
 
@@ -42,6 +43,19 @@ def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
     return kombu_dumps(value, serializer=serializer)  # type: ignore[no-any-return]
 
 
+def decode_plain(text: str) -> Any:
+    """Read JSON that tags nothing; *text* is nearly always one value without blanks around it.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return _decoder.decode(text)
+    return value if end == len(text) else _decoder.decode(text)
+
+
 def loads(data: Any, content_type: str, content_encoding: str | None, accept: Any = None) -> Any:
     """Deserialize a body whose *content_type* is among those in *accept*.
 
@@ -57,7 +71,7 @@ def loads(data: Any, content_type: str, content_encoding: str | None, accept: An
     ):
         return kombu_loads(data, content_type, content_encoding, accept=accept)
     try:
-        text = data if isinstance(data, str) else bytes(data).decode()
-        return _decode_tagged(text) if TAG in text else _decode(text)
+        text = data if isinstance(data, str) else str(data, "utf-8")
+        return _decode_tagged(text) if TAG in text else decode_plain(text)
     except Exception as exc:
         raise DecodeError(exc) from exc

@@ -16,6 +16,8 @@ from kombu import serialization
 from kombu.exceptions import DecodeError, EncodeError, SerializerNotInstalled
 from kombu.utils import json as kombu_json
 
+from celery._protocol.body import decode_plain
+
 
 class Codec(NamedTuple):
     """One serializer, ready for use."""
@@ -55,7 +57,6 @@ def make_codec(serializer: str, accept: Collection[str] | None) -> Codec:
 
 
 _encode_plain = kombu_json.JSONEncoder().encode
-_decode_plain = json.JSONDecoder().decode
 _decode_typed = json.JSONDecoder(object_hook=kombu_json.object_hook).decode
 #: kombu wraps values that JSON has no form for in an object with this key.
 _TYPE_MARK = '"__type__"'
@@ -83,6 +84,6 @@ def decode_json(payload: Any) -> Any:
         payload = bytes(payload)
     try:
         text = payload.decode("utf-8") if isinstance(payload, bytes) else payload
-        return _decode_typed(text) if _TYPE_MARK in text else _decode_plain(text)
+        return _decode_typed(text) if _TYPE_MARK in text else decode_plain(text)
     except Exception as exc:
         raise DecodeError(exc) from exc

@@ -26,6 +26,7 @@ import socket
 import stat
 import sys
 import time
+from io import FileIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from billiard import pool as billiard_pool
@@ -51,7 +52,6 @@ from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from io import FileIO
 
 logger = get_logger(__name__)
 
@@ -411,7 +411,7 @@ def _spawned(
 ) -> Worker:
     """Build the worker again in a fresh interpreter that inherited the *ends*."""
     inbox = socket.socket(socket.AF_UNIX, kind, fileno=ends[0])
-    outbox = open(ends[1], "wb", buffering=0)
+    outbox = FileIO(ends[1], "wb")
     worker = Worker(
         number,
         inbox,

@@ -14,13 +14,11 @@ from __future__ import annotations
 import os
 import pickle
 import select
+from io import FileIO
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from celery.concurrency._packets import INLINE_LIMIT, Spill
-
-if TYPE_CHECKING:
-    from io import FileIO
 
 __all__ = ("Outbox", "Report", "Reports", "decode", "encode", "pipe")
 
@@ -58,7 +56,7 @@ def pipe() -> tuple[FileIO, FileIO]:
     """Return the reading end, which never waits, and the writing end, which does."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    return open(reader, "rb", buffering=0), open(writer, "wb", buffering=0)
+    return FileIO(reader, "rb"), FileIO(writer, "wb")
 
 
 class Outbox:
@@ -74,7 +72,9 @@ class Outbox:
         self._write = end.write
         self._number = number
 
-    def send(self, flags: int, ended: int, accepted: int, when: float, payload: bytes = b"") -> None:
+    def send(
+        self, flags: int, ended: int, accepted: int, when: float, payload: bytes = b""
+    ) -> None:
         """Report; returns when the main process is certain to get it."""
         size, number = len(payload), self._number
         if size > _ROOM:

@@ -2,9 +2,9 @@
 The processes of the prefork pool, seen from the main process.
 
 `AsynPool` writes jobs to one inbox that all children read (`celery.concurrency._packets`), and
-reads their reports from one outbox (`celery.concurrency._reports`).  It never waits: its descriptors and its one timer live on
-the worker's event loop, or on a loop in a thread of its own.  `celery.concurrency._child` is the
-other side, `celery.concurrency._job` the life of one call.
+reads their reports from one outbox (`celery.concurrency._reports`).  It never waits: its
+descriptors and its one timer live on the worker's event loop, or on a loop in a thread of its own.
+`celery.concurrency._child` is the other side, `celery.concurrency._job` the life of one call.
 
 What must hold:
 
