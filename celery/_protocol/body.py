@@ -16,6 +16,7 @@ from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
 from celery._protocol import rest
+from celery._protocol.jsontext import decode
 
 JSON_TYPE = "application/json"
 JSON_ENCODING = "utf-8"
@@ -61,7 +62,7 @@ def loads(data: Any, content_type: str, content_encoding: str | None, accept: An
     ):
         return kombu_loads(data, content_type, content_encoding, accept=accept)
     try:
-        text = data if isinstance(data, str) else bytes(data).decode()
-        return rest.split_body(text) or rest.decode(text)
+        text = data if isinstance(data, str) else str(data, "utf-8")
+        return rest.split_body(text) or decode(text)
     except Exception as exc:
         raise DecodeError(exc) from exc

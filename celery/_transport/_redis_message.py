@@ -6,13 +6,13 @@ properties. It is read and written here by the shortest way that gives the same 
 
 from __future__ import annotations
 
-import json
 from binascii import a2b_base64
 from typing import Any
 
 from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads as kombu_loads
 
+from celery._protocol.jsontext import decode_plain
 from celery._transport._kombu import KombuMessage
 
 __all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope")
@@ -40,9 +40,6 @@ def encode_envelope(value: Any) -> str:
             return f'{{"body": "{body}", {_encode(others)[1:]}'
     return _encode(value)
 
-
-#: The decoder of plain JSON, made once.
-decode_plain = json.JSONDecoder().decode
 
 #: Part of a text that holds values that plain JSON has no words for.
 MARKER = b'"__type__"'
