@@ -8,6 +8,8 @@ decoder alone. Everything else, and a ``json`` serializer that was replaced, goe
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from json import encoder as json_encoder
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError
@@ -22,9 +24,67 @@ JSON_ENCODING = "utf-8"
 #: Marks a value that JSON itself has no form for, see `kombu.utils.json.register_type`.
 TAG = '"__type__"'
 
-_encode = kombu_json.JSONEncoder().encode
+_encode_carefully = kombu_json.JSONEncoder().encode
 _decode = json.JSONDecoder().decode
 _decode_tagged = json.JSONDecoder(object_hook=kombu_json.object_hook).decode
+
+
+def _chunk_encoder() -> Callable[[Any, int], Sequence[str]]:
+    """Return the encoder in C that `JSONEncoder.encode` makes anew for each value."""
+    encoder = kombu_json.JSONEncoder()
+    make = getattr(json_encoder, "c_make_encoder", None)
+    if make is None:
+        # Python without its accelerator.
+        return lambda value, _level: (encoder.encode(value),)
+    # Without the note of what is open: a value that contains itself meets the limit of recursion.
+    chunks: Callable[[Any, int], Sequence[str]] = make(
+        None,
+        encoder.default,
+        json_encoder.encode_basestring_ascii,
+        None,
+        ": ",
+        ", ",
+        False,
+        False,
+        True,
+    )
+    return chunks
+
+
+_chunks = _chunk_encoder()
+
+
+def _encode(value: Any) -> str:
+    try:
+        return "".join(_chunks(value, 0))
+    except Exception:  # noqa: BLE001 - whatever it is, the other one says it better
+        return _encode_carefully(value)
+
+
+#: What a body says about a call without callbacks, chain or chord.
+_NOTHING_EMBEDDED = _encode(dict.fromkeys(("callbacks", "errbacks", "chain", "chord")))
+
+
+def is_standard(serializer: str) -> bool:
+    """Say whether *serializer* is JSON as kombu writes it."""
+    return serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps
+
+
+def dumps_call(
+    args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None
+) -> str:
+    """Return the JSON body of a version 2 message: the text that `dumps` gives.
+
+    Args:
+        embed: What the body carries beside the arguments; None for nothing.
+
+    Raises:
+        Exception: It can't be encoded; `dumps` says why.
+    """
+    text = "".join(_chunks(args, 0))
+    named = "".join(_chunks(kwargs, 0)) if kwargs else "{}"
+    rest = _NOTHING_EMBEDDED if embed is None else "".join(_chunks(embed, 0))
+    return f"[{text}, {named}, {rest}]"
 
 
 def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
@@ -34,7 +94,7 @@ def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
         kombu.exceptions.EncodeError: The serializer can't carry *value*.
         kombu.exceptions.SerializerNotInstalled: There is no such serializer.
     """
-    if serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps:
+    if is_standard(serializer):
         try:
             return JSON_TYPE, JSON_ENCODING, _encode(value)
         except Exception as exc:

@@ -7,7 +7,10 @@ properties. It is read and written here by the shortest way that gives the same 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from binascii import a2b_base64
+from itertools import count
 from typing import Any
 
 from kombu.utils.json import JSONEncoder
@@ -15,7 +18,24 @@ from kombu.utils.json import loads as kombu_loads
 
 from celery._transport._kombu import KombuMessage
 
-__all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope")
+__all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope", "next_tag")
+
+_tag_prefix = secrets.token_hex(8)
+_tag_counter = count(1)
+
+
+def next_tag() -> str:
+    """Return a tag that no other message has."""
+    return f"{_tag_prefix}-{next(_tag_counter)}"
+
+
+def _new_tag_prefix() -> None:
+    global _tag_prefix  # noqa: PLW0603 - one per process, by design
+    _tag_prefix = secrets.token_hex(8)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_tag_prefix)
 
 #: kombu's encoder, made once: `kombu.utils.json.dumps` makes one for each call.
 encode_envelope = JSONEncoder().encode
