@@ -17,6 +17,7 @@ from kombu.utils.uuid import uuid
 
 from celery import _state
 from celery._canvas import stamping
+from celery._protocol.rest import Rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -83,6 +84,8 @@ def plain(value: Any) -> Any:
             kwargs = {k: plain(v) for k, v in kwargs.items()}
         return {**value, "kwargs": kwargs, "options": options}
     if isinstance(value, (list, tuple, MutableSequence)):
+        if type(value) is Rest:
+            return value
         # The rest of a chain arrives as plain data, and leaves as such.
         return [item if type(item) is dict else plain(item) for item in value]
     return value

@@ -7,7 +7,6 @@ decoder alone. Everything else, and a ``json`` serializer that was replaced, goe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from json import encoder as json_encoder
 from typing import Any
@@ -18,15 +17,12 @@ from kombu.serialization import loads as kombu_loads
 from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
+from celery._protocol import rest
+
 JSON_TYPE = "application/json"
 JSON_ENCODING = "utf-8"
 
-#: Marks a value that JSON itself has no form for, see `kombu.utils.json.register_type`.
-TAG = '"__type__"'
-
 _encode_carefully = kombu_json.JSONEncoder().encode
-_decode = json.JSONDecoder().decode
-_decode_tagged = json.JSONDecoder(object_hook=kombu_json.object_hook).decode
 
 
 def _chunk_encoder() -> Callable[[Any, int], Sequence[str]]:
@@ -70,9 +66,7 @@ def is_standard(serializer: str) -> bool:
     return serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps
 
 
-def dumps_call(
-    args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None
-) -> str:
+def dumps_call(args: Sequence[Any], kwargs: Mapping[str, Any], embed: dict[str, Any] | None) -> str:
     """Return the JSON body of a version 2 message: the text that `dumps` gives.
 
     Args:
@@ -81,10 +75,12 @@ def dumps_call(
     Raises:
         Exception: It can't be encoded; `dumps` says why.
     """
+    if embed is not None:
+        body: str = dumps((args, kwargs, embed), "json")[2]
+        return body
     text = "".join(_chunks(args, 0))
     named = "".join(_chunks(kwargs, 0)) if kwargs else "{}"
-    rest = _NOTHING_EMBEDDED if embed is None else "".join(_chunks(embed, 0))
-    return f"[{text}, {named}, {rest}]"
+    return f"[{text}, {named}, {_NOTHING_EMBEDDED}]"
 
 
 def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
@@ -94,16 +90,24 @@ def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
         kombu.exceptions.EncodeError: The serializer can't carry *value*.
         kombu.exceptions.SerializerNotInstalled: There is no such serializer.
     """
+    undecoded = rest.carried(value)
     if is_standard(serializer):
         try:
+            if undecoded is not None:
+                return JSON_TYPE, JSON_ENCODING, rest.spliced(value, undecoded, _encode)
             return JSON_TYPE, JSON_ENCODING, _encode(value)
         except Exception as exc:
             raise EncodeError(exc) from exc
+    if undecoded is not None:
+        args, kwargs, embed = value
+        value = args, kwargs, {**embed, "chain": undecoded.steps()}
     return kombu_dumps(value, serializer=serializer)  # type: ignore[no-any-return]
 
 
 def loads(data: Any, content_type: str, content_encoding: str | None, accept: Any = None) -> Any:
     """Deserialize a body whose *content_type* is among those in *accept*.
+
+    The rest of a long chain may be a `celery._protocol.rest.Rest`.
 
     Raises:
         kombu.exceptions.ContentDisallowed: It is not.
@@ -118,6 +122,6 @@ def loads(data: Any, content_type: str, content_encoding: str | None, accept: An
         return kombu_loads(data, content_type, content_encoding, accept=accept)
     try:
         text = data if isinstance(data, str) else bytes(data).decode()
-        return _decode_tagged(text) if TAG in text else _decode(text)
+        return rest.split_body(text) or rest.decode(text)
     except Exception as exc:
         raise DecodeError(exc) from exc

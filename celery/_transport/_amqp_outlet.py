@@ -72,6 +72,8 @@ class AMQPTemplate:
 class AMQPOutlet:
     """Sends through a channel of py-amqp, several messages with one write."""
 
+    is_open = True
+
     def __init__(self, channel: Any) -> None:
         connection = channel.connection
         self.channel = channel

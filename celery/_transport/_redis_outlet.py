@@ -50,6 +50,11 @@ class RedisOutlet:
             channel.body_encoding,
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody collects what is published through the channel."""
+        return self.channel.collector is None
+
     def template(self, message: Any, exchange: str, routing_key: str) -> RedisTemplate:
         """Return how to write messages like *message*; exchanges are left to the channel."""
         channel = self.channel

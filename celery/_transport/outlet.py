@@ -45,6 +45,11 @@ class Outlet(Protocol):
     #: Templates of outlets whose keys are equal are interchangeable.
     key: Any
 
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may go this way now."""
+        ...
+
     def template(self, message: Any, exchange: str, routing_key: str) -> Template:
         """Return how to write messages like *message*.
 

@@ -39,6 +39,8 @@ MOST_FORMS = 500
 
 #: Types of options that forms are told apart by.
 _PLAIN = frozenset({str, int, float, bool, type(None)})
+#: Types of positional arguments.
+_ARGUMENTS = (tuple, list)
 #: Options that change the message in ways of their own.
 _UNUSUAL = frozenset({"argsrepr", "kwargsrepr", "origin", "compression", "stamped_headers"})
 
@@ -196,7 +198,7 @@ class Express:
                 return None
             channel = producer.channel
         outlet = outlet_of(channel)
-        if outlet is None:
+        if outlet is None or not outlet.is_open:
             return None
         declared = connection.declared_entities
         for queue in form.ready.declare or ():
@@ -206,6 +208,10 @@ class Express:
         if template is None:
             return None
         args, kwargs = call.args, call.kwargs
+        if kwargs is None:
+            kwargs = {}
+        if type(args) not in _ARGUMENTS or type(kwargs) is not dict:
+            return None
         amqp = self._amqp
         levels = amqp.plan.repr_levels
         try:

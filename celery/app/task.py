@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from billiard.einfo import ExceptionInfo
@@ -265,7 +266,18 @@ class Task:
         _state._task_stack.push(self)
         self.push_request(args=args, kwargs=kwargs)
         try:
-            return self.run(*args, **kwargs)
+            value = self.run(*args, **kwargs)
+        finally:
+            self.pop_request()
+            _state._task_stack.pop()
+        return self._awaited(value, args, kwargs) if type(value) is CoroutineType else value
+
+    async def _awaited(self, coro: Any, args: Any, kwargs: Any) -> Any:
+        """Run the coroutine of a direct call, with the task as the current one."""
+        _state._task_stack.push(self)
+        self.push_request(args=args, kwargs=kwargs)
+        try:
+            return await coro
         finally:
             self.pop_request()
             _state._task_stack.pop()

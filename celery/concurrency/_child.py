@@ -36,6 +36,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from kombu.asynchronous import set_event_loop
 
 from celery import platforms
+from celery.app import _coroutines
 from celery.concurrency._packets import (
     DONT_WAIT,
     IN_FILE,
@@ -259,8 +260,9 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
             return
         self._signum = signum
         if self._phase != BUSY:
-            self._phase = BUSY
-            raise _Leave(-signum)
+            in_body, self._phase = self._phase == BODY, BUSY
+            if not (in_body and _coroutines.interrupt(_Leave(-signum))):
+                raise _Leave(-signum)
 
     def _on_retire(self, signum: int, _frame: Any) -> None:
         if self._exit_status is None:
@@ -270,7 +272,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                 raise _Leave(EX_RECYCLE)
 
     def _on_soft_time_limit(self, signum: int, _frame: Any) -> None:
-        if self._phase == BODY:
+        if self._phase == BODY and not _coroutines.interrupt(SoftTimeLimitExceeded()):
             raise SoftTimeLimitExceeded
 
     # -- Work
