@@ -7,8 +7,7 @@ decoder alone. Everything else, and a ``json`` serializer that was replaced, goe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from json import encoder as json_encoder
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError
@@ -18,47 +17,13 @@ from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
 from celery._protocol import rest
+from celery._protocol.jsontext import chunks, decode, encode
 
 JSON_TYPE = "application/json"
 JSON_ENCODING = "utf-8"
 
-_encode_carefully = kombu_json.JSONEncoder().encode
-
-
-def _chunk_encoder() -> Callable[[Any, int], Sequence[str]]:
-    """Return the encoder in C that `JSONEncoder.encode` makes anew for each value."""
-    encoder = kombu_json.JSONEncoder()
-    make = getattr(json_encoder, "c_make_encoder", None)
-    if make is None:
-        # Python without its accelerator.
-        return lambda value, _level: (encoder.encode(value),)
-    # Without the note of what is open: a value that contains itself meets the limit of recursion.
-    chunks: Callable[[Any, int], Sequence[str]] = make(
-        None,
-        encoder.default,
-        json_encoder.encode_basestring_ascii,
-        None,
-        ": ",
-        ", ",
-        False,
-        False,
-        True,
-    )
-    return chunks
-
-
-_chunks = _chunk_encoder()
-
-
-def _encode(value: Any) -> str:
-    try:
-        return "".join(_chunks(value, 0))
-    except Exception:  # noqa: BLE001 - whatever it is, the other one says it better
-        return _encode_carefully(value)
-
-
 #: What a body says about a call without callbacks, chain or chord.
-_NOTHING_EMBEDDED = _encode(dict.fromkeys(("callbacks", "errbacks", "chain", "chord")))
+_NOTHING_EMBEDDED = encode(dict.fromkeys(("callbacks", "errbacks", "chain", "chord")))
 
 
 def is_standard(serializer: str) -> bool:
@@ -78,8 +43,8 @@ def dumps_call(args: Sequence[Any], kwargs: Mapping[str, Any], embed: dict[str, 
     if embed is not None:
         body: str = dumps((args, kwargs, embed), "json")[2]
         return body
-    text = "".join(_chunks(args, 0))
-    named = "".join(_chunks(kwargs, 0)) if kwargs else "{}"
+    text = "".join(chunks(args, 0))
+    named = "".join(chunks(kwargs, 0)) if kwargs else "{}"
     return f"[{text}, {named}, {_NOTHING_EMBEDDED}]"
 
 
@@ -94,8 +59,8 @@ def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
     if is_standard(serializer):
         try:
             if undecoded is not None:
-                return JSON_TYPE, JSON_ENCODING, rest.spliced(value, undecoded, _encode)
-            return JSON_TYPE, JSON_ENCODING, _encode(value)
+                return JSON_TYPE, JSON_ENCODING, rest.spliced(value, undecoded, encode)
+            return JSON_TYPE, JSON_ENCODING, encode(value)
         except Exception as exc:
             raise EncodeError(exc) from exc
     if undecoded is not None:
@@ -121,7 +86,7 @@ def loads(data: Any, content_type: str, content_encoding: str | None, accept: An
     ):
         return kombu_loads(data, content_type, content_encoding, accept=accept)
     try:
-        text = data if isinstance(data, str) else bytes(data).decode()
-        return rest.split_body(text) or rest.decode(text)
+        text = data if isinstance(data, str) else str(data, "utf-8")
+        return rest.split_body(text) or decode(text)
     except Exception as exc:
         raise DecodeError(exc) from exc

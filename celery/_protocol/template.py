@@ -77,20 +77,13 @@ class JSONTemplate:
         self._format = "%s".join(piece.replace("%", "%%") for piece in pieces[0::2])
         self._pick = _pick(pieces[1::2])
 
-    def fill(self, values: Sequence[Any]) -> str:
-        """Return the message with these `Blanks`."""
-        return self._format % tuple(
-            self._pick(
-                [
-                    encode_basestring_ascii(value)
-                    if type(value) is str
-                    else "null"
-                    if value is None
-                    else repr(value)
-                    for value in values
-                ]
-            )
-        )
+    def fill(self, values: Sequence[Any], *encoded: str) -> str:
+        """Return the message with these `Blanks`, the last of them JSON already.
+
+        Raises:
+            Unfit: A value is no text, number or None.
+        """
+        return self._format % tuple(self._pick((*map(_json_value, values), *encoded)))
 
 
 class TableTemplate:
@@ -119,6 +112,16 @@ class TableTemplate:
         table = self._format % tuple(self._pick([_table_value(value) for value in values]))
         rest = self._rest_format % tuple(map(_short_text, self._rest_pick(values)))
         return b"%b%b%b%b" % (self._before, _SIZE.pack(len(table)), table, rest)
+
+
+def _json_value(value: Any) -> str:
+    if value is None:
+        return "null"
+    if type(value) is str:
+        return encode_basestring_ascii(value)
+    if type(value) is int:
+        return repr(value)
+    raise Unfit("no text, number or None")
 
 
 _SIZE = Struct(">I")

@@ -6,16 +6,15 @@ properties. It is read and written here by the shortest way that gives the same 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from binascii import a2b_base64
 from itertools import count
 from typing import Any
 
-from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads as kombu_loads
 
+from celery._protocol.jsontext import decode_plain, encode
 from celery._transport._kombu import KombuMessage
 
 __all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope", "next_tag")
@@ -37,9 +36,6 @@ def _new_tag_prefix() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_tag_prefix)
 
-#: kombu's encoder, made once: `kombu.utils.json.dumps` makes one for each call.
-_encode = JSONEncoder().encode
-
 #: Characters of a body from which on it is worth not to look for what has to be escaped.
 LONG = 4096
 
@@ -57,12 +53,9 @@ def encode_envelope(value: Any) -> str:
             and value["properties"].get("body_encoding") == "base64"
         ):
             others = {name: field for name, field in value.items() if name != "body"}
-            return f'{{"body": "{body}", {_encode(others)[1:]}'
-    return _encode(value)
+            return f'{{"body": "{body}", {encode(others)[1:]}'
+    return encode(value)
 
-
-#: The decoder of plain JSON, made once.
-decode_plain = json.JSONDecoder().decode
 
 #: Part of a text that holds values that plain JSON has no words for.
 MARKER = b'"__type__"'

@@ -32,7 +32,7 @@ class RedisTemplate:
     def fill(self, values: Any, body: str) -> bytes:
         """Return the bytes to send for a message."""
         encoded = b2a_base64(body.encode(), newline=False).decode()
-        text = self._envelope.fill((*values, encoded, next_tag())).encode()
+        text = self._envelope.fill(values, f'"{encoded}"', f'"{next_tag()}"').encode()
         return b"%b$%d\r\n%b\r\n" % (self._head, len(text), text)
 
 

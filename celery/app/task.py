@@ -827,7 +827,10 @@ class Task:
     def backend(self) -> Any:
         """The result back-end of this task: its own, else the app's (one per thread)."""
         backend = self._backend
-        return self.app.backend if backend is None else backend
+        if backend is not None:
+            return backend
+        # The property in full costs more than all else here, and only the first time does anything.
+        return (self._app or self.app).backend
 
     @backend.setter
     def backend(self, value: Any) -> None:

@@ -77,7 +77,7 @@ def both_ways(app: Celery, written: Written, place: str, name: str, *args: Any, 
     for _ in range(2):
         # One for the declaration, one that the form is learned from.
         app.send_task(name, *args, **call)
-        message_of(app, queue)
+        message_of(app, place)
     general, straight = {**call}, {**call}
     with_listener: list[Any] = []
 
@@ -92,10 +92,10 @@ def both_ways(app: Celery, written: Written, place: str, name: str, *args: Any, 
         signals.after_task_publish.disconnect(listen)
     assert len(with_listener) == 1
     assert written.count == before
-    sent_generally = message_of(app, queue)
+    sent_generally = message_of(app, place)
     app.send_task(name, *args, **straight)
     assert written.count == before + 1
-    return sent_generally, message_of(app, queue)
+    return sent_generally, message_of(app, place)
 
 
 CALLS = {
