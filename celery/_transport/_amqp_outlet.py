@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import threading
 from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any
@@ -78,8 +77,6 @@ class AMQPOutlet:
         connection = channel.connection
         self.channel = channel
         self.key = ("amqp", channel.channel_id, connection.frame_max)
-        #: Several threads may use one producer; frames of two messages must not mix.
-        self._lock = threading.Lock()
         self._has_news = _watch(connection)
 
     def template(self, message: Any, exchange: str, routing_key: str) -> AMQPTemplate:
@@ -103,29 +100,26 @@ class AMQPOutlet:
             amqp.exceptions.RecoverableConnectionError: The connection is lost, or the broker
                 does not read.
         """
-        with self._lock:
-            connection = self.channel.connection
-            if connection is None:
-                raise RecoverableConnectionError("the channel is closed")
-            if self._has_news():
-                # An error that closes the channel, or a broker short of memory.
-                self._take_news(connection)
-                if self.channel.connection is None:
-                    raise RecoverableConnectionError("the channel is closed")
-            try:
-                connection.transport.write(b"".join(messages))
-            except TimeoutError as exc:
-                raise RecoverableConnectionError(
-                    f"{connection.client.as_uri()}: the broker does not read"
-                ) from exc
-            connection.bytes_sent += 1
+        connection = self.channel.connection
+        if connection is not None and (connection.reader.has_data or self._has_news()):
+            # An error that closes the channel, or a broker short of memory.
+            connection = self._take_news(connection)
+        if connection is None:
+            raise RecoverableConnectionError("the channel is closed")
+        try:
+            connection.write(b"".join(messages))
+        except TimeoutError as exc:
+            raise RecoverableConnectionError(
+                f"{connection.client.as_uri()}: the broker does not read"
+            ) from exc
 
-    def _take_news(self, connection: Any) -> None:
+    def _take_news(self, connection: Any) -> Any:
+        """Read what the broker has to say; return the connection if the channel is still open."""
         try:
             while True:
                 connection.drain_events(timeout=0)
         except TimeoutError:
-            return
+            return self.channel.connection
 
 
 def _watch(connection: Any) -> Callable[[], bool]:

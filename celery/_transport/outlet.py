@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from kombu.messaging import Producer
-from kombu.transport import pyamqp
 
 from celery._protocol.template import Unfit
 
@@ -105,11 +104,5 @@ def outlet_of(channel: Any) -> Outlet | None:
 
 def _new_outlet(channel: Any) -> Outlet | None:
     make = getattr(channel, "new_outlet", None)
-    if make is not None:
-        made: Outlet | None = make()
-        return made
-    if isinstance(channel, pyamqp.Channel) and not channel.connection.confirm_publish:
-        from celery._transport._amqp_outlet import AMQPOutlet
-
-        return AMQPOutlet(channel)
-    return None
+    made: Outlet | None = None if make is None else make()
+    return made

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kombu.messaging import Producer
-from kombu.utils.uuid import uuid
 
 from celery import _state, canvas
 from celery.app._batch import Batch, Finished
@@ -15,6 +14,7 @@ from celery.app._express import Call, Form
 from celery.app._publishing import worth_a_retry
 from celery.exceptions import AlwaysEagerIgnored
 from celery.utils.functional import maybe_list
+from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,7 +85,7 @@ class Sending:
                 AlwaysEagerIgnored("task_always_eager has no effect on send_task"),
                 stacklevel=2,
             )
-        task_id = task_id or uuid()
+        task_id = task_id or new_id()
         reply_to = reply_to or self.thread_oid
         parent = _state.get_current_worker_task()
         request = None

@@ -617,9 +617,9 @@ class Task:
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature:
         """Return a signature of this task: the call as data."""
-        starkwargs.setdefault("app", self.app)
-        sig: Signature = canvas.signature(self, args, *starargs, **starkwargs)
-        return sig
+        if "app" not in starkwargs:
+            starkwargs["app"] = self._app or self._get_app()
+        return canvas.Signature(self, args, *starargs, **starkwargs)
 
     subtask = signature
 
