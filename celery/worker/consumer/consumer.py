@@ -162,6 +162,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         assert app is not None
         self.app: Celery = app
         self.controller = controller
+        #: Counts for metrics, None when nobody wants them.
+        self.tally = getattr(controller, "tally", None)
         self.init_callback = init_callback
         self.hostname = hostname or gethostname()
         self.pid = os.getpid()
@@ -202,6 +204,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self.carried: set[Request] = set()
         #: Runs one turn of the loop, within some seconds; None outside of the loop.
         self.turn: Callable[[float], Any] | None = None
+        #: Called now and then while connecting, when the loop does not turn.
+        self.on_connecting: Callable[[], Any] = noop
         self._loop_thread: int | None = None
         self._was_ready = False
         #: Sizes of the registers of revoked ids and stamps when last looked at.
@@ -447,10 +451,15 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             self.first_connection_attempt = False
             conn.connect()
             return conn
+
+        def before_next_attempt() -> None:
+            self.on_connecting()
+            maybe_shutdown()
+
         conn = conn.ensure_connection(
             report,
             conf.broker_connection_max_retries,
-            callback=maybe_shutdown,
+            callback=before_next_attempt,
         )
         self.first_connection_attempt = False
         self.broker_connection_retry_attempt = 0

@@ -12,6 +12,7 @@ from kombu import Exchange, Queue
 
 from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.worker.control import control_command
 from t.harness.worker import CONF_VARIABLE
 
 app = Celery("proj")
@@ -304,3 +305,10 @@ def raises_a_base_exception() -> None:
 @app.task(name="ends_its_process")
 def ends_its_process() -> None:
     os._exit(7)
+
+
+@control_command()
+def wait_for_file(state: object, path: str) -> None:
+    """Block the loop of the worker until the file *path* is there."""
+    while not os.path.exists(path):
+        time.sleep(0.01)
