@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 from celery._state import get_current_app
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.time import (
+    add_seconds_to_datetime,
     ffwd,
     humanize_seconds,
     localize,
@@ -73,6 +74,9 @@ SOLAR_INVALID_EVENT = "There is no solar event {event!r}; the events are: {all_e
 SOLAR_EPHEM_NOT_INSTALLED = (
     "Solar schedules need the package ephem; install it with: pip install celery[solar]"
 )
+
+#: How late an interval may end without the next one starting later.
+LITTLE_LATE = timedelta(seconds=10)
 
 _MINUTE = timedelta(minutes=1)
 _DAY = timedelta(days=1)
@@ -205,6 +209,26 @@ class schedule(BaseSchedule):
         if left > 0:
             return schedstate(is_due=False, next=left)
         return schedstate(is_due=True, next=self.seconds)
+
+    def due_at(self, last_run_at: datetime, now: datetime, catch_up: bool = False) -> datetime:
+        """
+        Return the moment from which the interval after a run at *now* counts.
+
+        A run that is a little late does not put the following ones off: it counts as having come
+        when it was due.  After a longer pause the interval starts afresh.
+
+        Args:
+            last_run_at: The run before.
+            now: When it is run.
+            catch_up: A pause of several intervals may count as a little, so the runs that were
+                missed come one after the other.
+        """
+        end = self.maybe_make_aware(now)
+        late = subtract_datetimes(end, self.maybe_make_aware(last_run_at)) - self.run_every
+        is_little = timedelta(0) <= late <= LITTLE_LATE and (catch_up or late < self.run_every)
+        if self.relative or self.run_every <= timedelta(0) or not is_little:
+            return now
+        return add_seconds_to_datetime(end, -late.total_seconds())
 
     @property
     def seconds(self) -> float:

@@ -7,7 +7,6 @@ decoder alone. Everything else, and a ``json`` serializer that was replaced, goe
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError
@@ -16,15 +15,13 @@ from kombu.serialization import loads as kombu_loads
 from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
+from celery._protocol import rest
+from celery._protocol.jsontext import decode
+
 JSON_TYPE = "application/json"
 JSON_ENCODING = "utf-8"
 
-#: Marks a value that JSON itself has no form for, see `kombu.utils.json.register_type`.
-TAG = '"__type__"'
-
 _encode = kombu_json.JSONEncoder().encode
-_decode = json.JSONDecoder().decode
-_decode_tagged = json.JSONDecoder(object_hook=kombu_json.object_hook).decode
 
 
 def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
@@ -34,16 +31,24 @@ def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
         kombu.exceptions.EncodeError: The serializer can't carry *value*.
         kombu.exceptions.SerializerNotInstalled: There is no such serializer.
     """
+    undecoded = rest.carried(value)
     if serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps:
         try:
+            if undecoded is not None:
+                return JSON_TYPE, JSON_ENCODING, rest.spliced(value, undecoded, _encode)
             return JSON_TYPE, JSON_ENCODING, _encode(value)
         except Exception as exc:
             raise EncodeError(exc) from exc
+    if undecoded is not None:
+        args, kwargs, embed = value
+        value = args, kwargs, {**embed, "chain": undecoded.steps()}
     return kombu_dumps(value, serializer=serializer)  # type: ignore[no-any-return]
 
 
 def loads(data: Any, content_type: str, content_encoding: str | None, accept: Any = None) -> Any:
     """Deserialize a body whose *content_type* is among those in *accept*.
+
+    The rest of a long chain may be a `celery._protocol.rest.Rest`.
 
     Raises:
         kombu.exceptions.ContentDisallowed: It is not.
@@ -57,7 +62,7 @@ def loads(data: Any, content_type: str, content_encoding: str | None, accept: An
     ):
         return kombu_loads(data, content_type, content_encoding, accept=accept)
     try:
-        text = data if isinstance(data, str) else bytes(data).decode()
-        return _decode_tagged(text) if TAG in text else _decode(text)
+        text = data if isinstance(data, str) else str(data, "utf-8")
+        return rest.split_body(text) or decode(text)
     except Exception as exc:
         raise DecodeError(exc) from exc

@@ -171,7 +171,8 @@ class Claims:
         self._look_until = 0.0
         self._looked_at = 0.0
         self._is_dry = False
-        self._will_wake = False
+        #: Entry in the timer of the loop, while we have asked to be called.
+        self._wake_entry: Any = None
         self._waits: dict[str, Wait] = {}
         self._idle_waits: set[str] = set()
         #: Waits whose inbox has something in it.
@@ -608,13 +609,12 @@ class Claims:
 
     def _wake(self, delay_s: float) -> None:
         """Ask to be called again soon."""
-        if self.call_later is not None and not self._will_wake:
-            self._will_wake = True
-            self.call_later(delay_s)
+        if self.call_later is not None and self._wake_entry is None:
+            self._wake_entry = self.call_later(delay_s)
 
     def on_woken(self) -> None:
         """Note that the call of `pump` that was asked for has come."""
-        self._will_wake = False
+        self._wake_entry = None
 
     @property
     def pause_s(self) -> float | None:
@@ -658,6 +658,8 @@ class Claims:
         """Close all connections; what is held is no longer ours."""
         self.is_closed = True
         self.lease.end()
+        if self._wake_entry is not None:
+            self._wake_entry.cancel()
         if self._acks:
             self.channel.leave_acks(self._acks)
         for wait in self._waits.values():

@@ -6,22 +6,40 @@ properties. It is read and written here by the shortest way that gives the same 
 
 from __future__ import annotations
 
-import json
 from binascii import a2b_base64
 from typing import Any
 
 from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads as kombu_loads
 
+from celery._protocol.jsontext import decode_plain
 from celery._transport._kombu import KombuMessage
 
 __all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope")
 
 #: kombu's encoder, made once: `kombu.utils.json.dumps` makes one for each call.
-encode_envelope = JSONEncoder().encode
+_encode = JSONEncoder().encode
 
-#: The decoder of plain JSON, made once.
-decode_plain = json.JSONDecoder().decode
+#: Characters of a body from which on it is worth not to look for what has to be escaped.
+LONG = 4096
+
+
+def encode_envelope(value: Any) -> str:
+    """Encode a message, or a part of one, as JSON.
+
+    Base64 has no characters that JSON escapes, so a long body is put in as it is.
+    """
+    if type(value) is dict and "body" in value:
+        body = value["body"]
+        if (
+            type(body) is str
+            and len(body) >= LONG
+            and value["properties"].get("body_encoding") == "base64"
+        ):
+            others = {name: field for name, field in value.items() if name != "body"}
+            return f'{{"body": "{body}", {_encode(others)[1:]}'
+    return _encode(value)
+
 
 #: Part of a text that holds values that plain JSON has no words for.
 MARKER = b'"__type__"'

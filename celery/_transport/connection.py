@@ -20,6 +20,9 @@ __all__ = (
 
 #: Where the transport of a URL scheme is, for those that are not kombu's.
 TRANSPORTS: dict[str, str] = {
+    "amqp": "celery._transport.amqp:Transport",
+    "amqps": "celery._transport.amqp:SSLTransport",
+    "pyamqp": "celery._transport.amqp:Transport",
     "redis": "celery._transport.redis:Transport",
     "rediss": "celery._transport.redis:Transport",
     "sentinel": "celery._transport.redis:SentinelTransport",

@@ -74,6 +74,9 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     _tag_prefix = ""
     _tag_pid = 0
 
+    #: Takes what is published, while there is one; see `celery._transport._redis_once`.
+    collector: Any = None
+
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._claims: Claims | None = None
         self._key_heads: dict[Any, bytes] = {}
@@ -174,6 +177,8 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
             head = self._key_head(queue, message)
             if isinstance(known[1], int | None):
                 self._key_heads[known] = head
+        if _publish_batch is None:
+            _publish_batch = self.collector
         if _publish_batch is not None:
             _publish_batch.add_message(head, text)
             if self._expires and queue in self._expires:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from kombu.clocks import LamportClock
 from kombu.common import oid_from
 from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
-from kombu.utils.objects import cached_property
 from kombu.utils.uuid import uuid
 
 from celery import _state, canvas, signals
@@ -52,7 +51,7 @@ from celery.utils.dispatch import Signal
 from celery.utils.functional import first, head_from_fun, maybe_list
 from celery.utils.imports import gen_task_name, instantiate, symbol_by_name
 from celery.utils.log import get_logger
-from celery.utils.objects import mro_lookup
+from celery.utils.objects import lasting_property, mro_lookup
 from celery.utils.time import timezone
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class PendingConfiguration(UserDict, AttributeDictMixin):  # type: ignore[type-a
         object.__setattr__(self, "_pending", conf)
         object.__setattr__(self, "callback", callback)
 
-    @cached_property
+    @lasting_property
     def data(self) -> Any:
         """The settings; reading them loads the configuration."""
         return self.callback()
@@ -1024,7 +1023,7 @@ class Celery(BrokerConnections):
         """Say whether the zone of the app is UTC."""
         return bool(self.timezone == timezone.utc)
 
-    @cached_property
+    @lasting_property
     def timezone(self) -> tzinfo:
         """The zone of the app: ``timezone``, else UTC or, without ``enable_utc``, local time."""
         conf = self.conf
@@ -1052,7 +1051,7 @@ class Celery(BrokerConnections):
         """The task that a worker runs in this thread, or None; direct calls don't count."""
         return _state.get_current_worker_task()
 
-    @cached_property
+    @lasting_property
     def oid(self) -> str:
         """Id of this app in this process: the name of its reply queue."""
         return oid_from(self, threads=False)  # type: ignore[no-any-return]
@@ -1068,7 +1067,7 @@ class Celery(BrokerConnections):
     def _part(self, cls: Any) -> Any:
         return instantiate(cls, app=self)
 
-    @cached_property
+    @lasting_property
     def amqp(self) -> AMQP:
         """Queues, messages and producers."""
         return self._part(self.amqp_cls)  # type: ignore[no-any-return]
@@ -1097,27 +1096,27 @@ class Celery(BrokerConnections):
         cls, url = backends.by_url(self.backend_cls or self.conf.result_backend, self.loader)
         return cls(app=self, url=url)
 
-    @cached_property
+    @lasting_property
     def control(self) -> Control:
         """Client of remote control."""
         return self._part(self.control_cls)  # type: ignore[no-any-return]
 
-    @cached_property
+    @lasting_property
     def events(self) -> Events:
         """Sending and receiving of monitoring events."""
         return self._part(self.events_cls)  # type: ignore[no-any-return]
 
-    @cached_property
+    @lasting_property
     def loader(self) -> BaseLoader:
         """Reads the configuration and imports task modules."""
         return get_loader_cls(self.loader_cls)(app=self)
 
-    @cached_property
+    @lasting_property
     def log(self) -> Logging:
         """Set-up of logging."""
         return self._part(self.log_cls)  # type: ignore[no-any-return]
 
-    @cached_property
+    @lasting_property
     def annotations(self) -> tuple[Any, ...]:
         """What ``task_annotations`` says, prepared."""
         return task_annotations.prepare(self.conf.task_annotations)
@@ -1160,37 +1159,37 @@ class Celery(BrokerConnections):
             attributes["__reduce__"] = __reduce__
         return type(name or Class.__name__, (Class,), attributes)
 
-    @cached_property
+    @lasting_property
     def Task(self) -> Any:
         """Base class of tasks of this app."""
         return self.create_task_cls()
 
-    @cached_property
+    @lasting_property
     def Worker(self) -> Any:
         """The worker program."""
         return self.subclass_with_self(_upward.WORKER)
 
-    @cached_property
+    @lasting_property
     def WorkController(self) -> Any:
         """The worker, to be embedded in a program."""
         return self.subclass_with_self(_upward.WORK_CONTROLLER)
 
-    @cached_property
+    @lasting_property
     def Beat(self) -> Any:
         """The beat program."""
         return self.subclass_with_self(_upward.BEAT)
 
-    @cached_property
+    @lasting_property
     def AsyncResult(self) -> Any:
         """Class of results of this app."""
         return self.subclass_with_self("celery.result:AsyncResult")
 
-    @cached_property
+    @lasting_property
     def ResultSet(self) -> Any:
         """Class of result sets of this app."""
         return self.subclass_with_self("celery.result:ResultSet")
 
-    @cached_property
+    @lasting_property
     def GroupResult(self) -> Any:
         """Class of group results of this app."""
         return self.subclass_with_self("celery.result:GroupResult")

@@ -30,7 +30,7 @@ C_FAKEFORK = os.environ.get("C_FAKEFORK")
 
 _GREEN_POOLS = ("eventlet", "gevent")
 
-_POOLS = ("prefork", "eventlet", "gevent", "solo", "processes", "threads", "custom")
+_POOLS = ("prefork", "eventlet", "gevent", "solo", "processes", "threads", "asyncio", "custom")
 
 #: Options that ``detach`` has obeyed already, so that the new process must not do so again.
 _SPENT_OPTIONS = ("--uid", "--gid", "--umask", "--executable", "--workdir")
