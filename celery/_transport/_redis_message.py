@@ -110,3 +110,15 @@ class ClaimedMessage(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
             raise self.MessageStateError(f"Message already acknowledged with state: {self._state}")
         self._claims.ack(self.delivery_tag)
         self._state = "ACK"
+
+    def leave(self, delay_s: float, crowded: bool = False) -> bool:
+        """Let the message wait on the server until its time; False if it has to be kept here.
+
+        Args:
+            delay_s: Seconds until then.
+            crowded: Too many messages are kept here already.
+        """
+        if self._state == "RECEIVED" and self._claims.delayed.leave(self, delay_s, crowded):
+            self._state = "REQUEUED"
+            return True
+        return False
