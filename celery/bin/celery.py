@@ -63,6 +63,7 @@ _COMMANDS = {
     "beat": ("celery.bin.beat:beat", "Start the scheduler of periodic tasks."),
     "call": ("celery.bin.call:call", "Send a task by its name."),
     "control": ("celery.bin.control:control", "Change workers while they run."),
+    "doctor": ("celery.bin.doctor:doctor", "Find out why tasks don't run."),
     "events": ("celery.bin.events:events", "Watch the events of workers and tasks."),
     "graph": ("celery.bin.graph:graph", "Draw the parts of a worker or a cluster."),
     "inspect": ("celery.bin.control:inspect", "Ask workers about their state."),
