@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 from celery._state import get_current_app
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.time import (
+    add_seconds_to_datetime,
     ffwd,
     humanize_seconds,
     localize,
@@ -73,6 +74,11 @@ SOLAR_INVALID_EVENT = "There is no solar event {event!r}; the events are: {all_e
 SOLAR_EPHEM_NOT_INSTALLED = (
     "Solar schedules need the package ephem; install it with: pip install celery[solar]"
 )
+
+#: How late an interval may end without the next one starting later.
+LITTLE_LATE = timedelta(seconds=10)
+#: The same where runs that were missed are made up for.
+CATCH_UP = timedelta(seconds=60)
 
 _MINUTE = timedelta(minutes=1)
 _DAY = timedelta(days=1)
@@ -205,6 +211,26 @@ class schedule(BaseSchedule):
         if left > 0:
             return schedstate(is_due=False, next=left)
         return schedstate(is_due=True, next=self.seconds)
+
+    def due_at(self, last_run_at: datetime, now: datetime, catch_up: bool = False) -> datetime:
+        """
+        Return the moment from which the interval after a run at *now* counts.
+
+        A run that is less than an interval late, and a few seconds, does not put the following
+        ones off: it counts as having come when it was due.  After a longer pause the interval
+        starts afresh.
+
+        Args:
+            last_run_at: The run before.
+            now: When it is run.
+            catch_up: Runs that were missed within the last minute come one after the other.
+        """
+        end = self.maybe_make_aware(now)
+        late = subtract_datetimes(end, self.maybe_make_aware(last_run_at)) - self.run_every
+        limit = CATCH_UP if catch_up else min(LITTLE_LATE, self.run_every)
+        if self.relative or not timedelta(0) <= late < limit:
+            return now
+        return add_seconds_to_datetime(end, -late.total_seconds())
 
     @property
     def seconds(self) -> float:

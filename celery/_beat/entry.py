@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu.utils.functional import reprcall
 
-from celery.schedules import maybe_schedule
+from celery.schedules import maybe_schedule, schedule
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -127,9 +127,21 @@ class ScheduleEntry:
 
     _default_now = default_now
 
+    def due_at(self, catch_up: bool = False) -> datetime:
+        """
+        Return the moment to count the next interval from: when the run of now was due, or now.
+
+        Args:
+            catch_up: Of several runs that were missed just now, take the first.
+        """
+        now = self.default_now()
+        if isinstance(self.schedule, schedule) and self.last_run_at is not None:
+            return self.schedule.due_at(self.last_run_at, now, catch_up)
+        return now
+
     def _next_instance(self, last_run_at: datetime | None = None) -> ScheduleEntry:
         following = copy.copy(self)
-        following.last_run_at = last_run_at or self.default_now()
+        following.last_run_at = last_run_at or self.due_at()
         following.total_run_count = self.total_run_count + 1
         return following
 

@@ -7,7 +7,7 @@ decoder alone. Everything else, and a ``json`` serializer that was replaced, goe
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError
@@ -16,15 +16,36 @@ from kombu.serialization import loads as kombu_loads
 from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
+from celery._protocol import rest
+from celery._protocol.jsontext import chunks, decode, encode
+
 JSON_TYPE = "application/json"
 JSON_ENCODING = "utf-8"
 
-#: Marks a value that JSON itself has no form for, see `kombu.utils.json.register_type`.
-TAG = '"__type__"'
+#: What a body says about a call without callbacks, chain or chord.
+_NOTHING_EMBEDDED = encode(dict.fromkeys(("callbacks", "errbacks", "chain", "chord")))
 
-_encode = kombu_json.JSONEncoder().encode
-_decode = json.JSONDecoder().decode
-_decode_tagged = json.JSONDecoder(object_hook=kombu_json.object_hook).decode
+
+def is_standard(serializer: str) -> bool:
+    """Say whether *serializer* is JSON as kombu writes it."""
+    return serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps
+
+
+def dumps_call(args: Sequence[Any], kwargs: Mapping[str, Any], embed: dict[str, Any] | None) -> str:
+    """Return the JSON body of a version 2 message: the text that `dumps` gives.
+
+    Args:
+        embed: What the body carries beside the arguments; None for nothing.
+
+    Raises:
+        Exception: It can't be encoded; `dumps` says why.
+    """
+    if embed is not None:
+        body: str = dumps((args, kwargs, embed), "json")[2]
+        return body
+    text = "".join(chunks(args, 0))
+    named = "".join(chunks(kwargs, 0)) if kwargs else "{}"
+    return f"[{text}, {named}, {_NOTHING_EMBEDDED}]"
 
 
 def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
@@ -34,16 +55,24 @@ def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
         kombu.exceptions.EncodeError: The serializer can't carry *value*.
         kombu.exceptions.SerializerNotInstalled: There is no such serializer.
     """
-    if serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps:
+    undecoded = rest.carried(value)
+    if is_standard(serializer):
         try:
-            return JSON_TYPE, JSON_ENCODING, _encode(value)
+            if undecoded is not None:
+                return JSON_TYPE, JSON_ENCODING, rest.spliced(value, undecoded, encode)
+            return JSON_TYPE, JSON_ENCODING, encode(value)
         except Exception as exc:
             raise EncodeError(exc) from exc
+    if undecoded is not None:
+        args, kwargs, embed = value
+        value = args, kwargs, {**embed, "chain": undecoded.steps()}
     return kombu_dumps(value, serializer=serializer)  # type: ignore[no-any-return]
 
 
 def loads(data: Any, content_type: str, content_encoding: str | None, accept: Any = None) -> Any:
     """Deserialize a body whose *content_type* is among those in *accept*.
+
+    The rest of a long chain may be a `celery._protocol.rest.Rest`.
 
     Raises:
         kombu.exceptions.ContentDisallowed: It is not.
@@ -57,7 +86,7 @@ def loads(data: Any, content_type: str, content_encoding: str | None, accept: An
     ):
         return kombu_loads(data, content_type, content_encoding, accept=accept)
     try:
-        text = data if isinstance(data, str) else bytes(data).decode()
-        return _decode_tagged(text) if TAG in text else _decode(text)
+        text = data if isinstance(data, str) else str(data, "utf-8")
+        return rest.split_body(text) or decode(text)
     except Exception as exc:
         raise DecodeError(exc) from exc

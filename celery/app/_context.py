@@ -10,10 +10,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from celery._protocol.rest import Rest
+
 if TYPE_CHECKING:
     from celery.app.task import Task
 
 __all__ = ("Context",)
+
+
+class _Chain:
+    """Gives the rest of a chain as a list, decoding it when a task looks at it."""
+
+    def __get__(self, context: Any, owner: type[Context]) -> list[Any] | None:
+        if context is None:
+            return None
+        chain = context.__dict__.get("chain")
+        if type(chain) is Rest:
+            chain = context.__dict__["chain"] = chain.steps()
+        return chain  # type: ignore[no-any-return] # whatever was set
+
+    def __set__(self, context: Any, chain: list[Any] | None) -> None:
+        context.__dict__["chain"] = chain
+
+    def __delete__(self, context: Any) -> None:
+        del context.__dict__["chain"]
 
 
 class Context:
@@ -32,7 +52,8 @@ class Context:
     args: Any = None
     callbacks: list[Any] | None = None
     called_directly = True
-    chain: list[Any] | None = None
+    #: The steps to come, next one last.
+    chain = _Chain()
     chord: Any = None
     correlation_id: str | None = None
     delivery_info: dict[str, Any] | None = None

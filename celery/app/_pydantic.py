@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from celery.app._coroutines import is_coroutine_function
 from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -72,6 +73,15 @@ class Models:
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function with validated arguments and dump a model that it returns."""
+        call = self._validated(args, kwargs)
+        return self._returned(self.fun(*call.args, **call.kwargs))
+
+    async def run_coroutine(self, *args: Any, **kwargs: Any) -> Any:
+        """Do what `run` does, for a coroutine function."""
+        call = self._validated(args, kwargs)
+        return self._returned(await self.fun(*call.args, **call.kwargs))
+
+    def _validated(self, args: Any, kwargs: Any) -> inspect.BoundArguments:
         call = self.signature.bind(*args, **kwargs)
         for param, model in self.models.items():
             value = call.arguments.get(param)
@@ -79,7 +89,9 @@ class Models:
                 call.arguments[param] = model.model_validate(
                     value, strict=self.strict, context=self.context
                 )
-        result = self.fun(*call.args, **call.kwargs)
+        return call
+
+    def _returned(self, result: Any) -> Any:
         if self.returned is not None and type(result) is self.returned:
             return self.dump(result)
         return result
@@ -128,9 +140,11 @@ def wrap(
     """Return *fun* with models as arguments and return value; ``__models__`` holds the `Models`."""
     models = Models(app, fun, name, strict, context, dump_kwargs)
 
+    run = models.run_coroutine if is_coroutine_function(fun) else models.run
+
     @functools.wraps(fun)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return models.run(*args, **kwargs)
+        return run(*args, **kwargs)
 
     wrapper.__models__ = models  # type: ignore[attr-defined]
     return wrapper

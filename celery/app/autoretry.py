@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import Any
 
+from celery.app._coroutines import is_coroutine_function
 from celery.exceptions import Ignore, Retry
 from celery.utils.time import get_exponential_backoff_interval
 
@@ -43,6 +44,18 @@ def add_autoretry_behaviour(task: Any, **options: Any) -> None:
     jitter = option("retry_jitter", True)
     body = task.run
 
+    def retry(exc: BaseException) -> Any:
+        how = dict(retry_kwargs)
+        if factor:
+            how["countdown"] = get_exponential_backoff_interval(
+                factor=factor,
+                retries=task.request.retries,
+                maximum=longest,
+                full_jitter=jitter,
+            )
+        # ``retry`` raises; it only returns the error to raise when told ``throw=False``.
+        raise task.retry(exc=exc, **how) from exc
+
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -50,16 +63,16 @@ def add_autoretry_behaviour(task: Any, **options: Any) -> None:
         except spared:
             raise
         except retried as exc:
-            how = dict(retry_kwargs)
-            if factor:
-                how["countdown"] = get_exponential_backoff_interval(
-                    factor=factor,
-                    retries=task.request.retries,
-                    maximum=longest,
-                    full_jitter=jitter,
-                )
-            # ``retry`` raises; it only returns the error to raise when told ``throw=False``.
-            raise task.retry(exc=exc, **how) from exc
+            return retry(exc)
+
+    @wraps(body)
+    async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await body(*args, **kwargs)
+        except spared:
+            raise
+        except retried as exc:
+            return retry(exc)
 
     task._orig_run = body
-    task.run = run
+    task.run = run_coroutine if is_coroutine_function(body) else run

@@ -93,6 +93,8 @@ _TABLE: Final[tuple[tuple[str, str, Any, str], ...]] = (
     ("beat_schedule", "dict", {}, "CELERYBEAT_SCHEDULE"),
     ("beat_scheduler", "string", "celery.beat:PersistentScheduler", "CELERYBEAT_SCHEDULER"),
     ("beat_schedule_filename", "string", "celerybeat-schedule", "CELERYBEAT_SCHEDULE_FILENAME"),
+    ("beat_store_url", "string", None, "CELERYBEAT_STORE_URL"),
+    ("beat_store_name", "string", "celery-beat", "CELERYBEAT_STORE_NAME"),
     ("beat_sync_every", "int", 0, "CELERYBEAT_SYNC_EVERY"),
     ("beat_cron_starting_deadline", "int", None, "CELERYBEAT_CRON_STARTING_DEADLINE"),
     # broker
@@ -352,6 +354,7 @@ _TABLE: Final[tuple[tuple[str, str, Any, str], ...]] = (
     ("worker_timer", "string", None, "CELERYD_TIMER"),
     ("worker_timer_precision", "float", 1.0, "CELERYD_TIMER_PRECISION"),
     ("worker_detect_quorum_queues", "bool", True, "CELERYD_DETECT_QUORUM_QUEUES"),
+    ("worker_health_address", "string", None, "CELERYD_HEALTH_ADDRESS"),
 )
 
 #: Settings without a namespace; in every other name the first word is the namespace.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from billiard.einfo import ExceptionInfo
@@ -265,7 +266,18 @@ class Task:
         _state._task_stack.push(self)
         self.push_request(args=args, kwargs=kwargs)
         try:
-            return self.run(*args, **kwargs)
+            value = self.run(*args, **kwargs)
+        finally:
+            self.pop_request()
+            _state._task_stack.pop()
+        return self._awaited(value, args, kwargs) if type(value) is CoroutineType else value
+
+    async def _awaited(self, coro: Any, args: Any, kwargs: Any) -> Any:
+        """Run the coroutine of a direct call, with the task as the current one."""
+        _state._task_stack.push(self)
+        self.push_request(args=args, kwargs=kwargs)
+        try:
+            return await coro
         finally:
             self.pop_request()
             _state._task_stack.pop()
@@ -605,9 +617,9 @@ class Task:
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature:
         """Return a signature of this task: the call as data."""
-        starkwargs.setdefault("app", self.app)
-        sig: Signature = canvas.signature(self, args, *starargs, **starkwargs)
-        return sig
+        if "app" not in starkwargs:
+            starkwargs["app"] = self._app or self._get_app()
+        return canvas.Signature(self, args, *starargs, **starkwargs)
 
     subtask = signature
 
@@ -815,7 +827,10 @@ class Task:
     def backend(self) -> Any:
         """The result back-end of this task: its own, else the app's (one per thread)."""
         backend = self._backend
-        return self.app.backend if backend is None else backend
+        if backend is not None:
+            return backend
+        # The property in full costs more than all else here, and only the first time does anything.
+        return (self._app or self.app).backend
 
     @backend.setter
     def backend(self, value: Any) -> None:

@@ -17,8 +17,9 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -27,7 +28,8 @@ from kombu.serialization import prepare_accept_content
 
 from celery import _state, canvas, signals
 from celery._protocol.body import loads as loads_message
-from celery.app import _outcome
+from celery._protocol.rest import Rest
+from celery.app import _coroutines, _outcome
 from celery.app._context import Context
 from celery.app._outcome import (
     LOG_FAILURE as LOG_FAILURE,
@@ -79,6 +81,7 @@ from celery.states import (
     SUCCESS,
 )
 from celery.utils.collections import LimitedSet
+from celery.utils.functional import unless_idle
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.objects import mro_lookup
@@ -107,6 +110,7 @@ IGNORE_STATES = frozenset({IGNORED, REJECTED, RETRY})
 #: Bounded by ``CELERY_WORKER_SUCCESSFUL_MAX`` entries and ``…_EXPIRES`` seconds.
 successful_requests: LimitedSet = LimitedSet(maxlen=1000, expires=10800)
 
+before_publish, after_publish = signals.before_task_publish, signals.after_task_publish
 send_prerun = signals.task_prerun.send
 send_postrun = signals.task_postrun.send
 send_success = signals.task_success.send
@@ -124,6 +128,14 @@ _TEMPLATES = {
 }
 
 Tracer = Callable[..., "trace_ok_t"]
+
+#: How a body ended: what it returned or an `ExceptionInfo`, None or a `TraceInfo`, the seconds it
+#: took, the value as text, the state.
+Executed = tuple[Any, Any, float, str, str]
+
+#: One execution cut in two: yields the coroutine to run, is sent its value or thrown its error,
+#: and returns what the pool is answered.
+Steps = Generator[Any, Any, tuple[int, Any, float]]
 
 
 class trace_ok_t(NamedTuple):
@@ -361,11 +373,15 @@ def _publish_callbacks(app: Celery, ctx: Context, retval: Any, priority: int | N
 
 def _publish_chain(app: Celery, ctx: Context, retval: Any, priority: int | None) -> None:
     """Send the next task of the chain, which takes the rest of it along."""
-    rest = list(ctx.chain or ())
-    following = _persistent(app, canvas.maybe_signature(rest.pop(), app=app))
+    chain: Any = vars(ctx)["chain"]
+    if type(chain) is Rest and not (before_publish.receivers or after_publish.receivers):
+        step, rest = chain.next()
+    else:
+        # Receivers of these signals are shown the body, as plain data.
+        *rest, step = list(ctx.chain or ())
     _follow_up(
         ctx,
-        following,
+        _persistent(app, canvas.maybe_signature(step, app=app)),
         retval,
         chain=rest,
         parent_id=ctx.id,
@@ -416,7 +432,7 @@ def build_tracer(
     on_success = task.on_success if task_has_custom(task, "on_success") else None
     after_return = task.after_return if task_has_custom(task, "after_return") else None
     track_started = not eager and bool(task.track_started)
-    store_eager = bool(task.store_eager_result)
+    stores_results = not eager or bool(task.store_eager_result)
     deduplicate = (
         not eager
         and bool(task.acks_late)
@@ -424,8 +440,8 @@ def build_tracer(
         and task.backend.persistent
     )
     inherit_priority = bool(conf.task_inherit_parent_priority)
-    task_init = loader.on_task_init
-    process_cleanup = loader.on_process_cleanup
+    task_init = unless_idle(loader.on_task_init)
+    clean_up_loader = None if eager else unless_idle(loader.on_process_cleanup)
     reprsize = task.resultrepr_maxsize
     push_task, pop_task = _state._task_stack.push, _state._task_stack.pop
     push_request, pop_request = task.request_stack.push, task.request_stack.pop
@@ -444,7 +460,8 @@ def build_tracer(
         """Tell everybody that the task is about to run."""
         if prerun.receivers:
             prerun.send(sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs)
-        task_init(uuid, task)
+        if task_init is not None:
+            task_init(uuid, task)
         if track_started and not ignores_result(ctx):
             # The pid of this child, not of the process that built the tracer.
             meta = {"pid": os.getpid(), "hostname": hostname}
@@ -458,18 +475,18 @@ def build_tracer(
 
     def follow_up(uuid: str, retval: Any, ctx: Context) -> None:
         """Publish what comes next, then store the result, which names it as children."""
-        priority = _inherited_priority(ctx) if inherit_priority else None
-        if ctx.callbacks:
-            _publish_callbacks(app, ctx, retval, priority)
-        if ctx.chain:
-            _publish_chain(app, ctx, retval, priority)
-        # Looked up for each task: pools of threads have one back-end per thread.
-        task.backend.mark_as_done(
-            uuid,
-            retval,
-            ctx,
-            (store_eager if eager else True) and not ignores_result(ctx),
-        )
+        # The chain not as an attribute, which would decode it.
+        chain = vars(ctx).get("chain")
+        if ctx.callbacks or chain:
+            priority = _inherited_priority(ctx) if inherit_priority else None
+            if ctx.callbacks:
+                _publish_callbacks(app, ctx, retval, priority)
+            if chain:
+                _publish_chain(app, ctx, retval, priority)
+        stores = stores_results and not ignores_result(ctx)
+        if stores or ctx.chord:
+            # Looked up for each task: pools of threads have one back-end per thread.
+            task.backend.mark_as_done(uuid, retval, ctx, stores)
 
     def report_success(
         uuid: str, args: Any, kwargs: Any, retval: Any, ctx: Context, runtime: float, retstr: str
@@ -505,22 +522,25 @@ def build_tracer(
         return end, end.handle_error_state(task, ctx, eager=eager)
 
     def cleanup() -> None:
-        if eager:
-            return
         try:
-            task.backend.process_cleanup()
-            process_cleanup()
+            clean_up_backend = unless_idle(task.backend.process_cleanup)
+            if clean_up_backend is not None:
+                clean_up_backend()
+            if clean_up_loader is not None:
+                clean_up_loader()
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except Exception:
             logger.exception("Process cleanup failed after task %s", name)
 
-    def run(uuid: str, args: Any, kwargs: Any, ctx: Context) -> tuple[Any, Any, float, str, str]:
-        """Run the body and conclude; returns (retval, info, runtime, retstr, state)."""
+    def run(uuid: str, args: Any, kwargs: Any, ctx: Context) -> Executed:
+        """Run the body and conclude."""
         started = monotonic()
         try:
             announce(uuid, args, kwargs, ctx)
             retval = body(*args, **kwargs)
+            if type(retval) is CoroutineType:
+                retval = _coroutines.complete(retval)
             follow_up(uuid, retval, ctx)
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -535,52 +555,112 @@ def build_tracer(
         report_success(uuid, args, kwargs, retval, ctx, runtime, retstr)
         return retval, None, runtime, retstr, SUCCESS
 
-    def trace_task(uuid: str, args: Any, kwargs: Any, request: Any = None) -> trace_ok_t:
-        state: str | None = None
-        result: Any = None
-        bad_call = _outcome.argument_error(kwargs)
+    def run_steps(uuid: str, args: Any, kwargs: Any, ctx: Context) -> Generator[Any, Any, Executed]:
+        """Do what `run` does, with the coroutine run by the caller."""
+        started = monotonic()
+        try:
+            announce(uuid, args, kwargs, ctx)
+            retval = yield body(*args, **kwargs)
+            follow_up(uuid, retval, ctx)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the border to task code
+            end, einfo = conclude_error(exc, ctx)
+            traceback_clear(exc)
+            return einfo, end, monotonic() - started, "", end.state
+        runtime = monotonic() - started
+        retstr = saferepr(retval, reprsize)
+        report_success(uuid, args, kwargs, retval, ctx, runtime, retstr)
+        return retval, None, runtime, retstr, SUCCESS
+
+    def enter(uuid: str, args: Any, kwargs: Any, request: Any) -> Context | None:
+        """Make the request current; None if the task has run already."""
         ctx = Context(request or (), args=args, called_directly=False, kwargs=kwargs)
         ctx.id = uuid
         if deduplicate and already_succeeded(uuid, ctx):
             logger.info("Task %s[%s] already succeeded: not run again", name, uuid)
-            return trace_ok_t(None, None, 0.0, "")
+            return None
         push_task(task)
         push_request(ctx)
+        return ctx
+
+    def refuse(error: InvalidTaskError, ctx: Context) -> Executed:
+        """Conclude a call that can't be made."""
+        try:
+            # Described with a traceback, which only a raised error has.
+            raise error
+        except InvalidTaskError as exc:
+            end, einfo = conclude_error(exc, ctx)
+        return einfo, end, 0.0, "", end.state
+
+    def returned(uuid: str, args: Any, kwargs: Any, ctx: Context, done: Executed) -> None:
+        result, end, _runtime, _retstr, state = done
+        if state not in IGNORE_STATES:
+            outcome = end.retval if end is not None else result
+            hook = task.after_return
+            call_hook(task, ctx, eager, hook, state, outcome, uuid, args, kwargs, None)
+
+    def leave(uuid: str, args: Any, kwargs: Any, done: Executed | None) -> None:
+        """Announce the end; the request is current no more."""
+        try:
+            if postrun.receivers:
+                result, state = (None, None) if done is None else (done[0], done[4])
+                postrun.send(
+                    sender=task,
+                    task_id=uuid,
+                    task=task,
+                    args=args,
+                    kwargs=kwargs,
+                    retval=plain_exception(result.exception)
+                    if isinstance(result, ExceptionInfo)
+                    else result,
+                    state=state,
+                )
+        finally:
+            pop_task()
+            pop_request()
+            if not eager:
+                cleanup()
+
+    def trace_task(uuid: str, args: Any, kwargs: Any, request: Any = None) -> trace_ok_t:
+        done: Executed | None = None
+        bad_call = None if type(kwargs) is dict else _outcome.argument_error(kwargs)
+        ctx = enter(uuid, args, kwargs, request)
+        if ctx is None:
+            return trace_ok_t(None, None, 0.0, "")
         try:
             if bad_call is not None:
-                try:
-                    # Described with a traceback, which only a raised error has.
-                    raise bad_call
-                except InvalidTaskError as exc:
-                    end, result = conclude_error(exc, ctx)
-                state = end.state
-                return trace_ok_t(result, end, 0.0, "")
-            result, end, runtime, retstr, state = run(uuid, args, kwargs, ctx)
-            if after_return is not None and state not in IGNORE_STATES:
-                outcome = end.retval if end is not None else result
-                call_hook(task, ctx, eager, after_return, state, outcome, uuid, args, kwargs, None)
-            return trace_ok_t(result, end, runtime, retstr)
+                done = refuse(bad_call, ctx)
+                return trace_ok_t(*done[:4])
+            done = run(uuid, args, kwargs, ctx)
+            if after_return is not None:
+                returned(uuid, args, kwargs, ctx, done)
+            return trace_ok_t(*done[:4])
         finally:
-            try:
-                if postrun.receivers:
-                    shown = (
-                        plain_exception(result.exception)
-                        if isinstance(result, ExceptionInfo)
-                        else result
-                    )
-                    postrun.send(
-                        sender=task,
-                        task_id=uuid,
-                        task=task,
-                        args=args,
-                        kwargs=kwargs,
-                        retval=shown,
-                        state=state,
-                    )
-            finally:
-                pop_task()
-                pop_request()
-                cleanup()
+            leave(uuid, args, kwargs, done)
+
+    def steps(
+        uuid: str, args: Any, kwargs: Any, request: Any = None
+    ) -> Generator[Any, Any, trace_ok_t]:
+        """Do what `trace_task` does, with the coroutine run by the caller."""
+        done: Executed | None = None
+        bad_call = None if type(kwargs) is dict else _outcome.argument_error(kwargs)
+        ctx = enter(uuid, args, kwargs, request)
+        if ctx is None:
+            return trace_ok_t(None, None, 0.0, "")
+        try:
+            if bad_call is not None:
+                done = refuse(bad_call, ctx)
+                return trace_ok_t(*done[:4])
+            done = yield from run_steps(uuid, args, kwargs, ctx)
+            if after_return is not None:
+                returned(uuid, args, kwargs, ctx, done)
+            return trace_ok_t(*done[:4])
+        finally:
+            leave(uuid, args, kwargs, done)
+
+    if _coroutines.is_coroutine_function(body):
+        setattr(trace_task, "steps", steps)  # noqa: B010 - a function has no such field by type
 
     return trace_task
 
@@ -598,10 +678,17 @@ def trace_task(
             tracer = task.__trace__ = build_tracer(_name(task), task, **opts)
         return tracer(uuid, args, kwargs, request)
     except Exception as exc:  # noqa: BLE001 - the border between pool and task
-        _signal_internal_error(task, uuid, args, kwargs, request, exc)
-        einfo = report_internal_error(task, exc)
-        _store_internal_error(task, uuid, einfo, request)
-        return trace_ok_t(einfo, TraceInfo(FAILURE, exc), 0.0, "")
+        return _internal_error(task, uuid, args, kwargs, request, exc)
+
+
+def _internal_error(
+    task: Task, uuid: str, args: Any, kwargs: Any, request: Any, exc: BaseException
+) -> trace_ok_t:
+    """Report *exc*, which the machinery around the body raised, and say that the task failed."""
+    _signal_internal_error(task, uuid, args, kwargs, request, exc)
+    einfo = report_internal_error(task, exc)
+    _store_internal_error(task, uuid, einfo, request)
+    return trace_ok_t(einfo, TraceInfo(FAILURE, exc), 0.0, "")
 
 
 def _signal_internal_error(
@@ -694,6 +781,80 @@ def fast_trace_task(
     )
 
 
+def steps_of(
+    name: str,
+    uuid: str,
+    request: dict[str, Any],
+    body: Any,
+    content_type: str | None,
+    content_encoding: str | None,
+    loads: Callable[..., Any] = loads_message,
+    app: Celery | None = None,
+    **extra_request: Any,
+) -> Steps | None:
+    """Return the execution of a message in two steps, for a pool that runs coroutines itself.
+
+    Returns:
+        None for a task that isn't a coroutine function: it goes through `trace_task_ret`. What
+        runs before the coroutine and after it may block.
+    """
+    app = app or _state.get_current_app()
+    task = app.tasks[name]
+    steps = getattr(task.__trace__, "steps", None)
+    if steps is None:
+        return None
+    return _execute_steps(
+        task, steps, uuid, request, body, content_type, content_encoding, loads,
+        app.amqp.accept_content, extra_request,
+    )  # fmt: skip
+
+
+def fast_steps_of(
+    task: str,
+    uuid: str,
+    request: dict[str, Any],
+    body: Any,
+    content_type: str | None,
+    content_encoding: str | None,
+    loads: Callable[..., Any] = loads_message,
+    _loc: list[Any] | None = None,
+    hostname: str | None = None,
+    **_: Any,
+) -> Steps | None:
+    """Do what `steps_of` does in a process that `setup_worker_optimizations` prepared."""
+    tasks, accept, _node = _loc or _localized
+    found = tasks[task]
+    steps = getattr(found.__trace__, "steps", None)
+    if steps is None:
+        return None
+    return _execute_steps(
+        found, steps, uuid, request, body, content_type, content_encoding, loads, accept, None
+    )
+
+
+def _execute_steps(
+    task: Task,
+    steps: Callable[..., Generator[Any, Any, trace_ok_t]],
+    uuid: str,
+    request: dict[str, Any],
+    body: Any,
+    content_type: str | None,
+    content_encoding: str | None,
+    loads: Callable[..., Any],
+    accept: Any,
+    extra: dict[str, Any] | None,
+) -> Steps:
+    try:
+        args, kwargs = _decoded(request, body, content_type, content_encoding, loads, accept, extra)
+    except Exception as exc:  # noqa: BLE001 - whatever a broken body makes a codec raise
+        return _undecodable(task, uuid, request, exc)
+    try:
+        done = yield from steps(uuid, args, kwargs, request)
+    except Exception as exc:  # noqa: BLE001 - the border between pool and task
+        done = _internal_error(task, uuid, args, kwargs, request, exc)
+    return _answer(done)
+
+
 def _execute(
     task: Task,
     uuid: str,
@@ -705,12 +866,30 @@ def _execute(
     accept: Any,
     extra: dict[str, Any] | None,
 ) -> tuple[int, Any, float]:
-    embed: dict[str, Any] | None = None
+    try:
+        args, kwargs = _decoded(request, body, content_type, content_encoding, loads, accept, extra)
+    except Exception as exc:  # noqa: BLE001 - whatever a broken body makes a codec raise
+        return _undecodable(task, uuid, request, exc)
+    return _answer(trace_task(task, uuid, args, kwargs, request))
+
+
+def _answer(done: trace_ok_t) -> tuple[int, Any, float]:
+    retval, end, runtime, retstr = done
+    return (1, retval, runtime) if end is not None else (0, retstr, runtime)
+
+
+def _decoded(
+    request: dict[str, Any],
+    body: Any,
+    content_type: str | None,
+    content_encoding: str | None,
+    loads: Callable[..., Any],
+    accept: Any,
+    extra: dict[str, Any] | None,
+) -> tuple[Any, Any]:
+    """Decode the arguments, and complete the fields of *request*."""
     if content_type:
-        try:
-            args, kwargs, embed = loads(body, content_type, content_encoding, accept=accept)
-        except Exception as exc:  # noqa: BLE001 - whatever a broken body makes a codec raise
-            return _undecodable(task, uuid, request, exc)
+        args, kwargs, embed = loads(body, content_type, content_encoding, accept=accept)
     else:
         args, kwargs, embed = body
     if extra:
@@ -718,8 +897,7 @@ def _execute(
     if embed:
         request.update(embed)
     request["args"], request["kwargs"] = args, kwargs
-    retval, end, runtime, retstr = trace_task(task, uuid, args, kwargs, request)
-    return (1, retval, runtime) if end is not None else (0, retstr, runtime)
+    return args, kwargs
 
 
 def _undecodable(

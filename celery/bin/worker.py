@@ -30,7 +30,7 @@ C_FAKEFORK = os.environ.get("C_FAKEFORK")
 
 _GREEN_POOLS = ("eventlet", "gevent")
 
-_POOLS = ("prefork", "eventlet", "gevent", "solo", "processes", "threads", "custom")
+_POOLS = ("prefork", "eventlet", "gevent", "solo", "processes", "threads", "asyncio", "custom")
 
 #: Options that ``detach`` has obeyed already, so that the new process must not do so again.
 _SPENT_OPTIONS = ("--uid", "--gid", "--umask", "--executable", "--workdir")
@@ -441,6 +441,13 @@ def _become_daemon(ctx: click.Context, hostname: str, options: dict[str, Any]) -
     help="Seconds between heartbeat events.",
 )
 @click.option(
+    "--health",
+    metavar="HOST:PORT",
+    cls=CeleryOption,
+    help_group="Features",
+    help="Answer /live, /ready and /metrics there, for orchestrators and Prometheus.",
+)
+@click.option(
     "--autoscale",
     type=AUTOSCALE,
     cls=CeleryOption,
@@ -496,7 +503,7 @@ def worker(
         celery -A proj worker --pool=threads -n threads@%h
     """  # noqa: D301 - click keeps the lines of a block that begins with this escape
     from celery import platforms
-    from celery.exceptions import SecurityError
+    from celery.exceptions import ImproperlyConfigured, SecurityError
     from celery.utils.nodenames import node_format
 
     if options.get("beat") and getattr(pool, "is_green", False):
@@ -528,6 +535,6 @@ def worker(
             **options,
         )
         instance.start()
-    except SecurityError as exc:
+    except (SecurityError, ImproperlyConfigured) as exc:
         raise click.ClickException(str(exc)) from exc
     ctx.exit(instance.exitcode or 0)

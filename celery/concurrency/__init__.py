@@ -29,6 +29,7 @@ ALIASES: dict[str, str | None] = {
     "solo": "celery.concurrency.solo:TaskPool",
     "processes": "celery.concurrency.prefork:TaskPool",
     "threads": "celery.concurrency.thread:TaskPool",
+    "asyncio": "celery.concurrency.asyncio:TaskPool",
     "custom": None,
 }
 custom = os.environ.get(CUSTOM_POOL_VARIABLE)

@@ -1,7 +1,7 @@
 """
 Threads that end on request, and values that each thread (or greenlet) has for itself.
 
-`LocalStack` is on the path of every task call: the running task of a thread is its top.
+`LocalStack` is on the path of every task call: the running task is its top.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 from celery.local import Proxy
@@ -171,50 +172,46 @@ class Local:
 
 class LocalStack(Generic[T]):
     """
-    A stack that each thread and greenlet has for itself.
+    A stack that each thread, greenlet and asyncio task has for itself.
 
-    An empty stack leaves no trace behind, so ended threads don't add up.
+    An asyncio task begins with what its creator had: what a coroutine starts belongs to it.
+    The stack is a tuple, which nobody else can change.
     """
 
-    __slots__ = ("_stacks",)
+    __slots__ = ("_var",)
 
     def __init__(self) -> None:
-        self._stacks: dict[Any, list[T]] = {}
+        self._var: ContextVar[tuple[T, ...]] = ContextVar("stack", default=())
 
     def push(self, obj: T) -> list[T]:
         """Put *obj* on top; return the stack."""
-        # No lock: a key belongs to the thread that uses it, and each step on the dict is atomic.
-        me = get_ident()
-        stack = self._stacks.get(me)
-        if stack is None:
-            stack = self._stacks[me] = []
-        stack.append(obj)
-        return stack
+        var = self._var
+        stack = (*var.get(), obj)
+        var.set(stack)
+        return list(stack)
 
     def pop(self) -> T | None:
         """Take the top off and return it, or None if there is none."""
-        me = get_ident()
-        stack = self._stacks.get(me)
-        if stack is None:
-            return None
-        top = stack.pop()
+        var = self._var
+        stack = var.get()
         if not stack:
-            del self._stacks[me]
-        return top
+            return None
+        var.set(stack[:-1])
+        return stack[-1]
 
     @property
     def top(self) -> T | None:
         """The object pushed last, or None."""
-        stack = self._stacks.get(get_ident())
+        stack = self._var.get()
         return stack[-1] if stack else None
 
     @property
     def stack(self) -> list[T]:
         """All objects, the oldest first."""
-        return self._stacks.get(get_ident()) or []
+        return list(self._var.get())
 
     def __len__(self) -> int:
-        return len(self._stacks.get(get_ident()) or ())
+        return len(self._var.get())
 
     def __call__(self) -> Proxy:
         """Make a proxy to the top."""
@@ -228,7 +225,7 @@ class LocalStack(Generic[T]):
         return Proxy(current)
 
     def __release_local__(self) -> None:
-        self._stacks.pop(get_ident(), None)
+        self._var.set(())
 
 
 #: Names that other code may import; they are the one implementation.

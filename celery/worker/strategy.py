@@ -25,6 +25,7 @@ from celery.utils.imports import symbol_by_name
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 from celery.utils.time import timezone
+from celery.worker import health_metrics
 from celery.worker.request import Request, create_request_cls
 from celery.worker.state import task_reserved as task_reserved
 
@@ -162,9 +163,10 @@ def default(
     is_allowed = _content_check(app)
     wants_buffer = bool(getattr(pool, "body_can_be_buffer", False))
     base = symbol_by_name(task.Request)
-    request_cls: Callable[..., Request] = create_request_cls(
-        base, task, pool, hostname, eventer, app=app
-    )
+    request_cls = create_request_cls(base, task, pool, hostname, eventer, app=app)
+    tally = getattr(consumer, "tally", None)
+    if tally is not None:
+        request_cls = health_metrics.counted(request_cls, tally.of(name))
 
     def handle(
         message: Any,
@@ -220,6 +222,8 @@ def default(
             throttle(req, bucket)
             return
         task_reserved(req)
+        if tally is not None:
+            req.reserved_at = time()  # type: ignore[attr-defined]  # of counted requests
         if callbacks:
             for callback in callbacks:
                 callback(req)

@@ -78,6 +78,8 @@ class WorkController:
     concurrency: Any = None
     loglevel: Any = None
     pool_cls: Any = None
+    #: Counts for metrics (`celery.worker.health_metrics.Tally`), None without health checks.
+    tally: Any = None
     _persistence: Any = None
     timer: Any = None
     hub: Any = None
@@ -94,6 +96,7 @@ class WorkController:
             "celery.worker.components:StateDB",
             "celery.worker.components:Consumer",
             "celery.worker.autoscale:WorkerComponent",
+            "celery.worker.health:Health",
         )
 
     def __init__(self, app: Celery | None = None, hostname: str | None = None, **kwargs: Any):

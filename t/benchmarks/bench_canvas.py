@@ -6,7 +6,8 @@ Runs under any interpreter that has a ``celery``, ours or another, with its publ
 
 Each round starts a Redis server, a worker (prefork, two processes) and a client of each
 interpreter in turn, so that both see the same machine; the best of the rounds counts. Three
-sizes show how a figure grows.
+sizes show how a figure grows. Beside the time on the clock stands the processor time of client
+and worker, which says the same on a machine that has other work to do (Linux only).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import celery
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379")
 QUEUE = "bench"
 TIMEOUT_S = 600
+#: A figure is the best of so many runs, unless they take too long.
+REPEATS, REPEAT_S = 5, 1.0
 
 app = celery.Celery("bench_canvas", broker=f"{URL}/0", backend=f"{URL}/1")
 app.conf.update(
@@ -53,10 +56,28 @@ def size(values: Any) -> int:
 # -- Cases: each takes a size and returns seconds or bytes
 
 
-def _timed(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+Seconds = tuple[float, float]
+
+
+def _cpu_of_tree(pid: int) -> float:
+    """Return the processor seconds of a process and its descendants, the ended ones included."""
+    base = Path(f"/proc/{pid}")
+    fields = (base / "stat").read_text().rpartition(")")[2].split()
+    used = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    children = (base / f"task/{pid}/children").read_text().split()
+    return used + sum(_cpu_of_tree(int(child)) for child in children)
+
+
+def _cpu() -> float:
+    worker = os.environ.get("BENCH_WORKER")
+    return time.process_time() + (_cpu_of_tree(int(worker)) if worker else 0)
+
+
+def _timed(call: Callable[[], Any]) -> Seconds:
+    """Return how long *call* takes on the clock, and on the processors."""
+    used, started = _cpu(), time.perf_counter()
     call()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, _cpu() - used
 
 
 def _largest_message() -> int:
@@ -69,25 +90,25 @@ def _largest_message() -> int:
     return largest
 
 
-def _purge(seconds: float) -> float:
+def _purge(seconds: Seconds) -> Seconds:
     _largest_message()
     return seconds
 
 
-def send_group(n: int) -> float:
+def send_group(n: int) -> Seconds:
     return _purge(_timed(lambda: celery.group(noop.si() for _ in range(n)).apply_async()))
 
 
-def send_chord(n: int) -> float:
+def send_chord(n: int) -> Seconds:
     header = [noop.si() for _ in range(n)]
     return _purge(_timed(lambda: celery.chord(header)(size.s())))
 
 
-def _send_chain(n: int) -> float:
+def _send_chain(n: int) -> Seconds:
     return _timed(lambda: celery.chain(*[noop.si() for _ in range(n)]).apply_async())
 
 
-def send_chain(n: int) -> float:
+def send_chain(n: int) -> Seconds:
     return _purge(_send_chain(n))
 
 
@@ -120,7 +141,7 @@ def bytes_of_body_chords(n: int) -> float:
     return _largest_message()
 
 
-def run_chord(n: int) -> float:
+def run_chord(n: int) -> Seconds:
     def wait() -> None:
         result = celery.chord([noop.si() for _ in range(n)])(size.s())
         assert result.get(timeout=TIMEOUT_S) == n
@@ -128,14 +149,14 @@ def run_chord(n: int) -> float:
     return _timed(wait)
 
 
-def run_chain(n: int) -> float:
+def run_chain(n: int) -> Seconds:
     def wait() -> None:
         celery.chain(*[noop.si() for _ in range(n)]).apply_async().get(timeout=TIMEOUT_S)
 
     return _timed(wait)
 
 
-SENT: dict[str, tuple[Callable[[int], float], tuple[int, ...], str]] = {
+SENT: dict[str, tuple[Callable[[int], Any], tuple[int, ...], str]] = {
     "send group": (send_group, (100, 1000, 10_000), "s"),
     "send chord": (send_chord, (100, 1000, 10_000), "s"),
     "send chain": (send_chain, (10, 100, 1000), "s"),
@@ -144,7 +165,7 @@ SENT: dict[str, tuple[Callable[[int], float], tuple[int, ...], str]] = {
     "bytes chords in headers": (bytes_of_nested_chords, (2, 4, 8), "B"),
     "bytes chords in bodies": (bytes_of_body_chords, (2, 4, 8), "B"),
 }
-RUN: dict[str, tuple[Callable[[int], float], tuple[int, ...], str]] = {
+RUN: dict[str, tuple[Callable[[int], Any], tuple[int, ...], str]] = {
     "run chord": (run_chord, (100, 1000, 10_000), "s"),
     "run chain": (run_chain, (10, 100, 1000), "s"),
 }
@@ -158,11 +179,15 @@ def measure(names: list[str]) -> None:
                 continue
             case(sizes[0])  # connects, and fills caches
             for n in sizes:
-                try:
-                    figure: Any = case(n)
-                except Exception as exc:
-                    figure = f"{type(exc).__name__}"
-                print(json.dumps([name, n, figure]), flush=True)
+                figures: list[Any] = []
+                until = time.monotonic() + REPEAT_S
+                while not figures or (len(figures) < REPEATS and time.monotonic() < until):
+                    try:
+                        figures.append(case(n))
+                    except Exception as exc:
+                        figures.append(type(exc).__name__)
+                        break
+                print(json.dumps([name, n, _best(figures)]), flush=True)
 
 
 # -- The parent: servers, workers, the table
@@ -212,7 +237,7 @@ def _worker(python: str, env: dict[str, str]) -> Any:
     drain = threading.Thread(target=lambda: all(True for _ in output), daemon=True)
     drain.start()
     try:
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -228,13 +253,13 @@ def _round(python: str, names: list[str]) -> list[Any]:
             if not wanted:
                 continue
             command = [python, Path(__file__).name, "--child", *wanted]
-            run = lambda command=command: subprocess.run(  # noqa: E731
-                command, cwd=Path(__file__).parent, env=env, check=True, text=True,
+            run = lambda command=command, **more: subprocess.run(  # noqa: E731
+                command, cwd=Path(__file__).parent, env={**env, **more}, check=True, text=True,
                 stdout=subprocess.PIPE,
             ).stdout  # fmt: skip
             if worker:
-                with _worker(python, env):
-                    printed = run()
+                with _worker(python, env) as pid:
+                    printed = run(BENCH_WORKER=str(pid))
             else:
                 printed = run()
             found += [json.loads(line) for line in printed.splitlines()]
@@ -242,14 +267,35 @@ def _round(python: str, names: list[str]) -> list[Any]:
 
 
 def _best(figures: list[Any]) -> Any:
-    numbers = [figure for figure in figures if not isinstance(figure, str)]
-    return min(numbers) if numbers else figures[0]
+    """Return the least figure, or the least of each of several; else the error met."""
+    found = [figure for figure in figures if not isinstance(figure, str)]
+    if not found:
+        return figures[0]
+    return (
+        [min(column) for column in zip(*found, strict=True)]
+        if isinstance(found[0], (list, tuple))
+        else min(found)
+    )
 
 
-def _shown(figure: Any, unit: str) -> str:
-    if isinstance(figure, str):
-        return figure
-    return f"{figure:,.0f} B" if unit == "B" else f"{figure:.4f} s"
+def _columns(ours: Any, theirs: Any, unit: str) -> str:
+    """Show figures side by side, with the factor between them."""
+    shown = "".join(
+        f"{one:>14}" if isinstance(one, str) else f"{one:>12,.0f} B" if unit == "B"
+        else f"{one:>12.4f} {unit}"
+        for one in (ours, theirs) if one is not None
+    )  # fmt: skip
+    if theirs is None or isinstance(ours, str) or isinstance(theirs, str) or not ours:
+        return shown
+    return f"{shown} {theirs / ours:>6.1f}x"
+
+
+def _line(best: list[Any], unit: str) -> str:
+    ours, theirs = (*best, None)[:2]
+    if unit == "B":
+        return _columns(ours, theirs, unit)
+    pairs = [(side if isinstance(side, list) else [side, side]) for side in (ours, theirs)]
+    return "  ".join(_columns(pairs[0][i], pairs[1][i], ("s", "s cpu")[i]) for i in range(2))
 
 
 def main(arguments: list[str]) -> None:
@@ -275,10 +321,7 @@ def main(arguments: list[str]) -> None:
         for (name, n), found in figures.items():
             unit = {**SENT, **RUN}[name][2]
             best = [_best(found.get(python, ["-"])) for python in pythons]
-            line = f"{name:24} {n:>6}" + "".join(f"{_shown(one, unit):>22}" for one in best)
-            if len(best) > 1 and not any(isinstance(one, str) for one in best):
-                line += f"{best[1] / best[0]:>9.1f}x"
-            print(line, flush=True)
+            print(f"{name:24} {n:>6}{_line(best, unit)}", flush=True)
         figures.clear()
 
 

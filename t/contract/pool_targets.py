@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -9,6 +10,10 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from celery.app import _coroutines
 
 
 def add(x: int, y: int) -> int:
@@ -197,6 +202,69 @@ def green_cleanup(library: str, cleaned: list[str]) -> None:
         __import__(library).sleep(30)
     finally:
         cleaned.append("cleaned")
+
+
+async def coro_pause(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+async def coro_boom(message: str) -> None:
+    await asyncio.sleep(0)
+    raise KeyError(message)
+
+
+async def coro_raise(name: str) -> None:
+    await asyncio.sleep(0)
+    raise_named(name)
+
+
+async def coro_begin_and_wait(begun: str, path: str) -> str:
+    note(begun, str(os.getpid()))
+    while not os.path.exists(path):
+        await asyncio.sleep(0.002)
+    return path
+
+
+async def coro_cleanup(begun: str, cleaned: str) -> None:
+    note(begun, "begun")
+    try:
+        await asyncio.sleep(30)
+    finally:
+        await asyncio.sleep(0)
+        note(cleaned, "cleaned")
+
+
+async def coro_catch_soft_limit(begun: str) -> str:
+    note(begun, "begun")
+    try:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(30))
+    except SoftTimeLimitExceeded as exc:
+        await asyncio.sleep(0)
+        return f"caught {type(exc).__bases__[0].__name__}"
+    return "never asked"
+
+
+async def coro_spin(begun: str, seconds: float) -> str:
+    """Use the processor without ever waiting for anything."""
+    note(begun, "begun")
+    return spin(seconds)
+
+
+async def coro_keep(key: str) -> tuple[int, int]:
+    """Return what tells the loop, and how often this was called on it."""
+    loop: Any = asyncio.get_running_loop()
+    LOOPS[id(loop)] = LOOPS.get(id(loop), 0) + 1
+    return id(loop), LOOPS[id(loop)]
+
+
+LOOPS: dict[int, int] = {}
+
+
+def run_coroutine(name: str, *args: Any) -> Any:
+    """Do with a coroutine what a tracer does in pools that run plain functions."""
+    return _coroutines.complete(globals()[name](*args))
 
 
 def python_version() -> str:

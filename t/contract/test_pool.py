@@ -50,11 +50,15 @@ class Features:
     can_grow: bool = False
     is_concurrent: bool = True
     green: str | None = None
+    #: Coroutine functions run on the pool's own loop, and only they can be interrupted.
+    has_loop: bool = False
+    #: A coroutine can be interrupted by limits and termination.
+    interrupts_coroutines: bool = False
 
 
 PREFORK = {
     "has_processes": True, "has_hard_limit": True, "has_soft_limit": True,
-    "can_terminate": True, "can_grow": True,
+    "can_terminate": True, "can_grow": True, "interrupts_coroutines": True,
 }  # fmt: skip
 POOLS = {
     "prefork-hub": Features("prefork", evented=True, threads=False, **PREFORK),
@@ -64,6 +68,15 @@ POOLS = {
     ),
     "solo": Features("solo", is_concurrent=False),
     "threads": Features("threads"),
+    "asyncio": Features(
+        "asyncio",
+        has_loop=True,
+        has_hard_limit=True,
+        has_soft_limit=True,
+        can_terminate=True,
+        can_grow=True,
+        interrupts_coroutines=True,
+    ),
     "gevent": Features(
         "gevent", green="gevent", has_hard_limit=True, can_terminate=True, can_grow=True
     ),
@@ -153,6 +166,12 @@ class Bench:
             **options,
         )
         return call
+
+    def call_coroutine(self, name: str, *args: Any, **options: Any) -> Call:
+        """Run the coroutine function *name* of the targets as this pool runs those of tasks."""
+        if self.features.has_loop:
+            return self.call(getattr(targets, name), *args, **options)
+        return self.call(targets.run_coroutine, name, *args, **options)
 
     def until(self, condition: Callable[[], Any], patience: float = PATIENCE_S) -> None:
         """Let the pool work until *condition* holds."""
@@ -419,7 +438,8 @@ def hold(bench: Bench, tmp_path: Any, **options: Any) -> Call:
     else:
         begun = tmp_path / "begun"
         before = len(targets.notes(begun))
-        call = bench.call(targets.begin_and_wait, str(begun), str(tmp_path / "never"), **options)
+        target = targets.coro_begin_and_wait if bench.features.has_loop else targets.begin_and_wait
+        call = bench.call(target, str(begun), str(tmp_path / "never"), **options)
         bench.until(lambda: len(targets.notes(begun)) > before and call.kinds)
     return call
 
@@ -439,7 +459,10 @@ def test_a_call_that_passes_the_hard_limit_is_stopped(bench: Bench, tmp_path: An
 def test_without_a_timeout_callback_the_hard_limit_is_a_failure(bench: Bench) -> None:
     only(bench.features.has_hard_limit, "hard time limit")
     call = Call(lambda: bench.changes.put(None))
-    target, args = targets.pause, (30.0,)
+    target: Callable[..., Any] = targets.pause
+    args: tuple[Any, ...] = (30.0,)
+    if bench.features.has_loop:
+        target = targets.coro_pause
     if bench.features.green:
         target, args = targets.green_pause, (bench.features.green, 30.0)
     bench.pool.apply_async(target, args, error_callback=call.on_failure, timeout=0.2)
@@ -475,6 +498,8 @@ def test_a_terminated_body_runs_its_cleanup(bench: Bench, tmp_path: Any) -> None
     cleaned: list[str] = []
     if bench.features.green:
         call = bench.call(targets.green_cleanup, bench.features.green, cleaned)
+    elif bench.features.has_loop:
+        call = bench.call(targets.coro_cleanup, str(tmp_path / "begun"), str(tmp_path / "cleaned"))
     else:
         call = bench.call(
             targets.cleanup_on_exit, str(tmp_path / "never"), str(tmp_path / "cleaned")
@@ -508,6 +533,110 @@ def test_growing_adds_room_and_shrinking_takes_it(bench: Bench, tmp_path: Any) -
     last = bench.call(targets.add, 1, 1)
     bench.ended(last)
     assert last.value == 2
+
+
+# -- Coroutines
+
+
+def test_a_coroutine_runs_to_its_value(bench: Bench) -> None:
+    call = bench.call_coroutine("coro_pause", 0.001)
+    bench.ended(call)
+
+    assert call.kinds == ["accepted", "success"]
+    assert call.value == 0.001
+
+
+def test_an_exception_in_a_coroutine_is_the_outcome(bench: Bench) -> None:
+    call = bench.call_coroutine("coro_boom", "gone")
+    bench.ended(call)
+
+    assert isinstance(call.error, KeyError)
+    assert "pool_targets" in call.outcomes[0][1].traceback
+
+
+@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+def test_whatever_a_coroutine_raises_ends_that_call_alone(bench: Bench, name: str) -> None:
+    call = bench.call_coroutine("coro_raise", name)
+    bench.ended(call)
+    following = bench.call_coroutine("coro_pause", 0.001)
+    bench.ended(following)
+
+    wanted = "WorkerLostError" if name == "SystemExit" else name
+    assert type(call.error).__name__ == wanted
+    assert following.value == 0.001
+
+
+def test_coroutines_run_on_a_loop_that_is_kept(open_bench: Benches) -> None:
+    bench = open_bench(1)
+    calls = []
+    for _ in range(3):
+        calls.append(bench.call_coroutine("coro_keep", "x"))
+        bench.ended(calls[-1])
+
+    first = calls[0].value[1]
+    assert [call.value for call in calls] == [(calls[0].value[0], first + n) for n in range(3)]
+
+
+def test_a_coroutine_catches_the_soft_limit(bench: Bench, tmp_path: Any) -> None:
+    only(bench.features.interrupts_coroutines, "limits of coroutines")
+    begun = tmp_path / "begun"
+    call = bench.call_coroutine("coro_catch_soft_limit", str(begun), soft_timeout=0.3)
+    bench.ended(call)
+
+    assert [kind for kind in call.kinds if kind != "soft"] == ["accepted", "success"]
+    assert call.value == "caught SoftTimeLimitExceeded"
+
+
+def test_a_coroutine_that_ignores_the_soft_limit_fails_with_it(bench: Bench, tmp_path: Any) -> None:
+    only(bench.features.interrupts_coroutines, "limits of coroutines")
+    call = bench.call_coroutine("coro_pause", 30.0, soft_timeout=0.2)
+    bench.ended(call)
+    following = bench.call_coroutine("coro_pause", 0.001)
+    bench.ended(following)
+
+    assert type(call.error) is SoftTimeLimitExceeded
+    assert following.value == 0.001
+
+
+def test_a_terminated_coroutine_runs_its_cleanup(bench: Bench, tmp_path: Any) -> None:
+    only(bench.features.interrupts_coroutines, "terminating coroutines")
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+    call = bench.call_coroutine("coro_cleanup", str(begun), str(cleaned))
+    bench.until(lambda: targets.notes(begun))
+    bench.turns(0.05)
+
+    bench.pool.terminate_job(call.pid, signal.SIGTERM)
+    bench.ended(call)
+
+    assert isinstance(call.error, Terminated)
+    assert targets.notes(cleaned) == ["cleaned"]
+
+
+def test_coroutines_share_a_loop_up_to_the_limit(open_bench: Benches, tmp_path: Any) -> None:
+    bench = open_bench(50)
+    only(bench.features.has_loop, "coroutines beside each other")
+    go = tmp_path / "go"
+    begun = tmp_path / "begun"
+    calls = [bench.call(targets.coro_begin_and_wait, str(begun), str(go)) for _ in range(50)]
+    bench.until(lambda: len(targets.notes(begun)) == 50)
+    assert bench.pool.info["coroutines"] == 50
+    go.touch()
+    bench.ended(*calls)
+
+    assert len({call.pid for call in calls}) == 50
+    assert all(call.kinds == ["accepted", "success"] for call in calls)
+
+
+def test_plain_functions_run_beside_coroutines(bench: Bench, tmp_path: Any) -> None:
+    only(bench.features.has_loop, "coroutines beside each other")
+    held = hold(bench, tmp_path)
+    call = bench.call(targets.add, 1, 1)
+    bench.ended(call)
+
+    assert call.value == 2
+    assert not held.outcomes
+    with pytest.raises(NotImplementedError):
+        bench.pool.terminate_job(os.getpid())
 
 
 # -- Pools of processes

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import shelve
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -10,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from celery import Celery, beat, group, signals
+from celery._beat import scheduler as scheduling
 from celery.beat import (
     BeatLazyFunc,
     BeatPidbox,
     EmbeddedService,
-    PersistentScheduler,
     ScheduleEntry,
     Scheduler,
     SchedulingError,
@@ -357,7 +356,7 @@ def test_a_clock_that_was_set_makes_all_entries_be_asked_again(app, monkeypatch)
     heap = scheduler._heap
     scheduler.tick()
     assert scheduler._heap is heap
-    monkeypatch.setattr(beat, "_wall_ahead_of_monotonic", lambda: 5e9)
+    monkeypatch.setattr(scheduling, "_wall_ahead_of_monotonic", lambda: 5e9)
     scheduler.tick()
     assert scheduler._heap is not heap
 
@@ -403,7 +402,7 @@ def _lazy_scheduler(app):
 def test_saving_is_due_at_first_then_by_time_or_number(app, monkeypatch):
     """B-BEAT-036: every 180 s, or after `beat_sync_every` sends, and before the first send."""
     now = [1000.0]
-    monkeypatch.setattr(beat.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(scheduling.time, "monotonic", lambda: now[0])
     scheduler = Scheduler(app, sync_every_tasks=2)
     assert scheduler.should_sync()
     scheduler._do_sync()
@@ -453,115 +452,6 @@ def test_packages_that_invalidate_the_heap_are_heard(app):
     scheduler._heap = None
     scheduler.tick()
     assert scheduler._heap
-
-
-# -- the file -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def filename(tmp_path):
-    return str(tmp_path / "celerybeat-schedule")
-
-
-def persistent(app, filename):
-    return PersistentScheduler(app, schedule_filename=filename)
-
-
-def test_the_file_holds_entries_version_and_zone(app, filename):
-    """B-BEAT-033: `entries`, `__version__`, `tz`, `utc_enabled`."""
-    app.conf.beat_schedule = entries_of("a", when=schedule(5))
-    persistent(app, filename).close()
-
-    with shelve.open(filename) as store:
-        assert set(store) == {"entries", "__version__", "tz", "utc_enabled"}
-        assert store["entries"]["a"].task == "p.t"
-        assert store["tz"] is None
-        assert store["utc_enabled"] is True
-
-
-def test_last_runs_survive_a_restart(app, filename, sent):
-    """B-BEAT-034, B-BEAT-035: kept; an entry whose time passed meanwhile is sent at once."""
-    app.conf.beat_schedule = {"a": {"task": "p.t", "schedule": 3600}}
-    scheduler = persistent(app, filename)
-    assert scheduler.tick() > 0
-    overdue = datetime.now(UTC) - timedelta(hours=5)
-    scheduler.schedule["a"].last_run_at = overdue
-    scheduler.schedule["a"].total_run_count = 7
-    scheduler.close()
-    scheduler.close()
-
-    scheduler = persistent(app, filename)
-    assert scheduler.schedule["a"].last_run_at == overdue
-    assert scheduler.tick() == 0
-    assert len(sent()) == 1
-    assert scheduler.schedule["a"].total_run_count == 8
-    assert scheduler.tick() > 0
-    assert sent() == []
-    scheduler.close()
-
-
-@pytest.mark.parametrize("setting", [{"timezone": "Europe/London"}, {"enable_utc": False}])
-def test_a_change_of_zone_forgets_the_last_runs(app, filename, setting, caplog):
-    """B-BEAT-033: when `tz` or `utc_enabled` differ the file is reset."""
-    app.conf.beat_schedule = {"a": {"task": "p.t", "schedule": 3600}}
-    scheduler = persistent(app, filename)
-    scheduler.schedule["a"].total_run_count = 7
-    scheduler.close()
-    app.conf.update(setting)
-
-    scheduler = persistent(app, filename)
-
-    assert scheduler.schedule["a"].total_run_count == 0
-    assert "Reset" in caplog.text
-    scheduler.close()
-
-
-def test_a_damaged_file_is_made_anew_with_a_warning(app, filename, caplog):
-    """B-BEAT-037: recreated with a warning and all last run times are lost."""
-    app.conf.beat_schedule = {"a": {"task": "p.t", "schedule": 3600}}
-    with shelve.open(filename) as store:
-        store.dict[b"entries"] = b"\x80\x05no pickle at all"
-        store.dict[b"tz"] = pickle.dumps(None)
-
-    scheduler = persistent(app, filename)
-
-    assert set(scheduler.schedule) == {"a"}
-    assert "made anew" in caplog.text
-    scheduler.close()
-
-
-def test_an_entry_of_a_class_that_is_gone_is_no_obstacle(app, filename, caplog):
-    """B-BEAT-037: unloadable stored entries are recreated."""
-    app.conf.beat_schedule = {"a": {"task": "p.t", "schedule": 3600}}
-    with shelve.open(filename) as store:
-        store.dict[b"entries"] = b"cno_such_module\nThing\n."
-
-    scheduler = persistent(app, filename)
-
-    assert set(scheduler.schedule) == {"a"}
-    assert "made anew" in caplog.text
-    scheduler.close()
-
-
-def test_a_file_that_is_no_database_is_replaced(app, tmp_path, caplog):
-    app.conf.beat_schedule = {"a": {"task": "p.t", "schedule": 3600}}
-    filename = tmp_path / "celerybeat-schedule"
-    for suffix in ("", ".db", ".dat", ".dir"):
-        (tmp_path / f"celerybeat-schedule{suffix}").write_text("garbage, all of it\n" * 50)
-
-    scheduler = persistent(app, str(filename))
-
-    assert set(scheduler.schedule) == {"a"}
-    assert scheduler.info == f"    . db -> {filename}"
-    scheduler.schedule = {}
-    assert scheduler.schedule == {}
-    scheduler.close()
-
-
-def test_a_directory_that_does_not_exist_is_an_error(app, tmp_path):
-    """B-BEAT-041: FileNotFoundError."""
-    with pytest.raises(FileNotFoundError, match="directory of the schedule file"):
-        persistent(app, str(tmp_path / "no" / "schedule"))
 
 
 # -- the service ----------------------------------------------------------------------------------

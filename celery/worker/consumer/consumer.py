@@ -51,8 +51,9 @@ from celery.worker.consumer._messages import (
     TaskMessages,
     dump_body,
 )
+from celery.worker.consumer._packed import Packed
 from celery.worker.consumer._prefetch import Prefetch
-from celery.worker.consumer._waiting import RateBucket, Waiting
+from celery.worker.consumer._waiting import NO_TIMER, RateBucket, Waiting
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         assert app is not None
         self.app: Celery = app
         self.controller = controller
+        #: Counts for metrics, None when nobody wants them.
+        self.tally = getattr(controller, "tally", None)
         self.init_callback = init_callback
         self.hostname = hostname or gethostname()
         self.pid = os.getpid()
@@ -194,10 +197,15 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self._rate_lock = threading.RLock()
         #: Timer entries of requests that wait for their ETA.
         self._held: dict[Request, Any] = {}
+        #: Messages that do so, put away; and when the timer looks at them, with its entry.
+        self._packed = Packed()
+        self._packed_timer = NO_TIMER
         #: Requests that were running when the connection was lost.
         self.carried: set[Request] = set()
         #: Runs one turn of the loop, within some seconds; None outside of the loop.
         self.turn: Callable[[float], Any] | None = None
+        #: Called now and then while connecting, when the loop does not turn.
+        self.on_connecting: Callable[[], Any] = noop
         self._loop_thread: int | None = None
         self._was_ready = False
         #: Sizes of the registers of revoked ids and stamps when last looked at.
@@ -372,9 +380,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
 
     def on_close(self) -> None:
         """Forget what is not running: the broker delivers it again."""
-        for entry in list(self._held.values()):
-            entry.cancel()
-        self._held.clear()
+        self.forget_held()
         if self.controller is not None and getattr(self.controller, "semaphore", None):
             self.controller.semaphore.clear()
         with self._rate_lock:
@@ -445,10 +451,15 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             self.first_connection_attempt = False
             conn.connect()
             return conn
+
+        def before_next_attempt() -> None:
+            self.on_connecting()
+            maybe_shutdown()
+
         conn = conn.ensure_connection(
             report,
             conf.broker_connection_max_retries,
-            callback=maybe_shutdown,
+            callback=before_next_attempt,
         )
         self.first_connection_attempt = False
         self.broker_connection_retry_attempt = 0

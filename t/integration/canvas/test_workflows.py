@@ -13,6 +13,7 @@ from celery import Celery
 from celery.canvas import chain, chord
 from t.harness.flows import (
     FLOWS,
+    TASK,
     ids_in,
     piped,
     piped_backwards,
@@ -78,6 +79,19 @@ def test_a_workflow_gives_its_value_and_runs_with_the_ids_it_was_given(site, flo
     assert result.get(timeout=WAIT_S) == value_of(flow, 0)
     assert promised.get(timeout=WAIT_S) == value_of(flow, 0)
     assert sorted(site.ran(len(ids))) == sorted(ids)
+
+
+def test_a_long_chain_runs_each_step_once_with_its_id(site):
+    """B-CANV-029: the rest of it is handed on undecoded, by real processes."""
+    wrap = site.app.tasks[TASK]
+    ident = site.app.tasks["flow.ident"]
+    # `wrap` notes that it ran; its nested values would grow with the chain.
+    flow = chain(step for _ in range(100) for step in (wrap.s(7), ident.si(1)))
+    promised = flow.freeze()
+    ids = ids_in(flow)
+    assert flow.apply_async((0,)).get(timeout=WAIT_S) == 1
+    assert len(promised.as_list()) == 200
+    assert site.ran(100) == ids
 
 
 #: The long form; it takes minutes.

@@ -12,6 +12,7 @@ from kombu import Exchange, Queue
 
 from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.worker.control import control_command
 from t.harness.worker import CONF_VARIABLE
 
 app = Celery("proj")
@@ -55,6 +56,11 @@ def note(path: str, line: str) -> None:
 @app.task(name="late_note", acks_late=True)
 def late_note(path: str, line: str) -> None:
     write(path, line)
+
+
+@app.task(name="timed")
+def timed(path: str, line: str) -> None:
+    write(path, f"{line} {time.time()}")
 
 
 @app.task(name="limited", rate_limit="2/s")
@@ -299,3 +305,10 @@ def raises_a_base_exception() -> None:
 @app.task(name="ends_its_process")
 def ends_its_process() -> None:
     os._exit(7)
+
+
+@control_command()
+def wait_for_file(state: object, path: str) -> None:
+    """Block the loop of the worker until the file *path* is there."""
+    while not os.path.exists(path):
+        time.sleep(0.01)

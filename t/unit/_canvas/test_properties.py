@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery import Celery
 from celery._canvas.signature import plain
+from celery._protocol import rest
 from celery.canvas import chain, maybe_signature, signature
 from t.harness.flows import (
     FLOWS,
@@ -41,14 +43,18 @@ EAGER = flow_app(task_always_eager=True)
 
 
 @settings(max_examples=80, deadline=None)
-@given(flow=FLOWS, sequence=SEQUENCES, frozen=st.booleans())
-def test_a_workflow_sent_to_a_worker_gives_its_value(flow, sequence, frozen):
-    """B-CANV-046, B-CANV-050, B-CANV-054: chains, groups and chords in any nesting."""
+@given(flow=FLOWS, sequence=SEQUENCES, frozen=st.booleans(), long=st.sampled_from([0, rest.LONG]))
+def test_a_workflow_sent_to_a_worker_gives_its_value(flow, sequence, frozen, long):
+    """B-CANV-046, B-CANV-050, B-CANV-054: chains, groups and chords in any nesting.
+
+    Whether the rest of a chain is handed on as text or decoded at each step.
+    """
     worker = InlineWorker(SENT)
     sig = signature_of(SENT, flow, sequence)
     promised = sig.freeze() if frozen else None
     result = sig.apply_async((0,))
-    ran = worker.run()
+    with patch.object(rest, "LONG", long):
+        ran = worker.run()
     assert result.get(timeout=0) == value_of(flow, 0)
     if promised is not None:
         assert promised == result

@@ -7,6 +7,7 @@ import pytest
 from celery.canvas import chain, chord, chunks, group, xmap
 from celery.exceptions import ChordError, Ignore
 from celery.result import AsyncResult, GroupResult
+from celery.signals import after_task_publish, before_task_publish
 
 
 def run(worker, sig, *args, **options):
@@ -46,6 +47,80 @@ def test_tasks_of_a_chain_know_parent_and_root(t, worker):
     assert last.get()["parent"] == second
     assert {m.headers["root_id"] for m in worker.seen} == {first}
     assert last.id == third
+
+
+#: Steps of a chain whose rest is handed on as text, most of the way.
+LONG = 60
+
+
+def test_a_long_chain_is_run_step_by_step(t, worker):
+    """B-CANV-029, B-CANV-046: each step once, with the value and the id of the one before."""
+    last = run(worker, chain(t.add.s(0, 1), *[t.add.s(1)] * LONG))
+    assert last.get(timeout=0) == LONG + 1
+    ids = last.as_list()[::-1]
+    assert [sent.id for sent in worker.seen] == ids
+    assert [sent.headers["parent_id"] for sent in worker.seen] == [None, *ids[:-1]]
+    assert {sent.headers["root_id"] for sent in worker.seen} == {ids[0]}
+    assert [len(sent.embed["chain"] or ()) for sent in worker.seen] == [*range(LONG, -1, -1)]
+
+
+def test_a_task_may_change_the_rest_of_its_chain(app, t, worker):
+    """B-CANV-029: `request.chain` is a list, of which the last element is next."""
+
+    @app.task(name="p.cut", shared=False, bind=True)
+    def cut(self, x, keep):
+        del self.request.chain[: LONG - keep]
+        return x
+
+    @app.task(name="p.stop", shared=False, bind=True)
+    def stop(self, x):
+        self.request.chain = None
+        return x
+
+    for task, ran in ((cut.s(3), 5), (stop.s(), 2)):
+        before = len(worker.seen)
+        chain(t.add.s(0, 0), task, *[t.add.s(1)] * LONG).apply_async()
+        worker.run()
+        assert len(worker.seen) - before == ran
+
+
+@pytest.mark.parametrize(
+    "signal", [before_task_publish, after_task_publish], ids=["before", "after"]
+)
+def test_receivers_of_signals_see_the_rest_of_a_chain(t, worker, signal):
+    """B-SIG-005: `body` is what is sent, as plain data."""
+    seen = []
+
+    def note(body, **_):
+        seen.append(body[2]["chain"])
+
+    chain(t.add.s(0, 1), *[t.add.s(1)] * LONG).apply_async()
+    signal.connect(note, weak=False)
+    try:
+        worker.run()
+    finally:
+        signal.disconnect(note)
+    assert [len(rest) for rest in seen] == [*range(LONG - 1, -1, -1)]
+    assert {type(rest) for rest in seen} == {list}
+    assert {type(step) for rest in seen for step in rest} == {dict}
+
+
+def test_a_retry_and_a_replacement_take_the_rest_of_a_chain_along(app, t, worker):
+    """B-CANV-068: the following tasks get the value of the replacement."""
+
+    @app.task(name="p.again", shared=False, bind=True)
+    def again(self, x):
+        if not self.request.retries:
+            raise self.retry(countdown=0)
+        return x
+
+    @app.task(name="p.replaced", shared=False, bind=True)
+    def replaced(self, x):
+        raise self.replace(t.add.s(x, 100))
+
+    steps = [t.add.s(1)] * LONG
+    flow = chain(t.add.s(0, 0), again.s(), *steps, replaced.s(), *steps)
+    assert get(worker, flow) == 100 + 2 * LONG
 
 
 def test_a_failure_ends_the_chain(t, worker):

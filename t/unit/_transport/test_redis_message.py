@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -33,6 +34,21 @@ def test_an_envelope_is_the_text_that_kombu_would_write_and_read(headers: dict[s
 
     assert text == kombu_json.dumps(message)
     assert decode_envelope(text.encode()) == kombu_json.loads(text)
+
+
+@given(body=st.binary(min_size=3 * 1024, max_size=3 * 1024 + 2), headers=values)
+def test_a_long_body_is_put_in_as_it_is(body: bytes, headers: Any) -> None:
+    message = {
+        "body": b64encode(body).decode(),
+        "headers": {"own": headers},
+        "properties": {"body_encoding": "base64"},
+    }
+    assert encode_envelope(message) == kombu_json.dumps(message)
+
+
+def test_a_long_body_of_any_text_is_escaped() -> None:
+    message = {"body": '"\\' * 2048, "properties": {"body_encoding": "utf-8"}}
+    assert encode_envelope(message) == kombu_json.dumps(message)
 
 
 def test_values_beyond_json_come_back() -> None:

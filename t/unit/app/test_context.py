@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from celery._protocol.rest import Rest
 from celery.app.task import Context
 
 
@@ -75,3 +76,17 @@ def test_a_context_pickles():
     assert (context.id, context.args) == ("i", [1])
     assert Context.__module__ == "celery.app.task"
     assert "'id': 'i'" in repr(context)
+
+
+def test_an_undecoded_chain_reads_as_a_list():
+    """B-CANV-029: `request.chain` is the reversed rest, which tasks may change."""
+    context = Context({"chain": Rest('{"task": "a"}, {"task": "b"}')})
+    assert context.get("chain") is context.chain
+    assert context.chain == [{"task": "a"}, {"task": "b"}]
+    context.chain.pop()
+    assert vars(context)["chain"] == context.chain == [{"task": "a"}]
+    context.chain = None
+    assert context.chain is None
+    del context.chain
+    assert context.chain is None
+    assert Context.chain is None

@@ -29,9 +29,9 @@ def test_a_name_a_path_or_a_class_stands_for_a_pool(name: object, pool: type) ->
 
 
 def test_the_names_are_those_of_the_command_line() -> None:
-    """B-CLI-036: prefork, eventlet, gevent, solo, processes, threads, custom."""
+    """B-CLI-036: prefork, eventlet, gevent, solo, processes, threads, custom; and asyncio."""
     assert set(get_available_pool_names()) == {
-        "prefork", "eventlet", "gevent", "solo", "processes", "threads", "custom",
+        "prefork", "eventlet", "gevent", "solo", "processes", "threads", "asyncio", "custom",
     }  # fmt: skip
 
 

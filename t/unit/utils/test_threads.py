@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from types import SimpleNamespace
@@ -63,12 +64,23 @@ def test_objects_come_off_in_reverse():
         proxy + 1
 
 
-def test_an_empty_stack_leaves_nothing_behind():
+def test_a_stack_belongs_to_its_coroutine_and_what_that_starts():
     stack = LocalStack()
-    for _ in range(5):
-        in_thread(lambda: (stack.push(1), stack.pop()))
+    stack.push("main")
 
-    assert stack._stacks == {}
+    async def part(name):
+        stack.push(name)
+        await asyncio.sleep(0)
+        seen = stack.stack
+        stack.pop()
+        return seen
+
+    async def whole():
+        stack.push("whole")
+        return await asyncio.gather(part("one"), part("two"), asyncio.to_thread(lambda: stack.top))
+
+    assert asyncio.run(whole()) == [["main", "whole", "one"], ["main", "whole", "two"], "whole"]
+    assert stack.stack == ["main"]
 
 
 def test_attributes_belong_to_their_thread():

@@ -117,7 +117,9 @@ def test_steps_are_sorted_and_independent_ones_keep_an_order(make_worker):
     """B-EXT-001."""
     names = [step.alias for step in make_worker().blueprint.order]
 
-    assert set(names) == {"Timer", "Hub", "Pool", "Autoscaler", "StateDB", "Beat", "Consumer"}
+    assert set(names) == {
+        "Timer", "Hub", "Pool", "Autoscaler", "StateDB", "Beat", "Health", "Consumer",
+    }  # fmt: skip
     assert names.index("Timer") < names.index("Hub") < names.index("Pool")
     assert names.index("Pool") < names.index("Autoscaler")
     assert names[-1] == "Consumer"
