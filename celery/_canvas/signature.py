@@ -13,12 +13,12 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from kombu.utils.functional import reprcall
-from kombu.utils.uuid import uuid
 
 from celery import _state
 from celery._canvas import stamping
 from celery._protocol.rest import Rest
 from celery._types import Generic
+from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,13 +86,15 @@ def plain(value: Any) -> Any:
     do would read the length of a group as its number of entries.
     """
     if isinstance(value, Signature):
+        result = dict(value)
         options = value["options"]
-        if options:
-            options = {k: plain(v) if k in _SIGNATURE_OPTIONS else v for k, v in options.items()}
-        kwargs = value["kwargs"]
+        if not _SIGNATURE_OPTIONS.isdisjoint(options):
+            result["options"] = {
+                k: plain(v) if k in _SIGNATURE_OPTIONS else v for k, v in options.items()
+            }
         if type(value) is not Signature:
-            kwargs = {k: plain(v) for k, v in kwargs.items()}
-        return {**value, "kwargs": kwargs, "options": options}
+            result["kwargs"] = {k: plain(v) for k, v in value["kwargs"].items()}
+        return result
     if isinstance(value, (list, tuple, MutableSequence)):
         if type(value) is Rest:
             return value
@@ -149,7 +151,7 @@ class Signature(dict[str, Any], Generic[R]):
         if app is not None:
             self._app = app
         if isinstance(task, dict):
-            super().__init__(task)
+            self.update(task)
             return
         if isinstance(task, str):
             name = task
@@ -158,14 +160,12 @@ class Signature(dict[str, Any], Generic[R]):
         else:
             name = task_name_from(task)
             self._type = task
-        super().__init__(
-            task=name,
-            args=tuple(args or ()),
-            kwargs=dict(kwargs) if kwargs else {},
-            options={**options, **ex} if options else ex,
-            subtask_type=subtask_type,
-            immutable=immutable,
-        )
+        self["task"] = name
+        self["args"] = tuple(args) if args else ()
+        self["kwargs"] = dict(kwargs) if kwargs else {}
+        self["options"] = {**options, **ex} if options else ex
+        self["subtask_type"] = subtask_type
+        self["immutable"] = immutable
 
     # -- Plain data --------------------------------------------------------------
 
@@ -202,7 +202,8 @@ class Signature(dict[str, Any], Generic[R]):
         new = dict.__new__(type(self))
         new.update(self)
         new["kwargs"] = self._copy_kwargs()
-        new["options"] = copied_options(self["options"])
+        options = self["options"]
+        new["options"] = copied_options(options) if options else {}
         if self._app is not None:
             new._app = self._app
         if self._type is not None:
@@ -391,11 +392,12 @@ class Signature(dict[str, Any], Generic[R]):
         An id that it has already is kept.
         """
         options = self["options"]
+        app = self._app or self.app
         task_id = options.get("task_id")
         if task_id is None:
-            task_id = options["task_id"] = _id or uuid()
+            task_id = options["task_id"] = _id or new_id()
         if "reply_to" not in options:
-            options["reply_to"] = self.app.thread_oid
+            options["reply_to"] = app.thread_oid
         if root_id is not None:
             options["root_id"] = root_id
         if parent_id is not None:
@@ -407,7 +409,8 @@ class Signature(dict[str, Any], Generic[R]):
             options["group_index"] = group_index
         if chord is not None:
             options["chord"] = chord
-        return self.AsyncResult(task_id)
+        task = self._known_type()
+        return (app if task is None else task).AsyncResult(task_id)
 
     def awaited(self) -> Iterator[Signature]:
         """Yield the tasks whose results stand for that of the signature, once it is frozen."""
@@ -481,7 +484,7 @@ class Signature(dict[str, Any], Generic[R]):
     def election(self) -> Any:
         """Have the workers elect one of them to run the task; return its result."""
         app = self.app
-        task_id = self["options"].get("task_id") or uuid()
+        task_id = self["options"].get("task_id") or new_id()
         with app.producer_or_acquire(None) as producer:
             extra = app.backend.on_task_call(producer, task_id) or {}
             app.control.election(

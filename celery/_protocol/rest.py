@@ -11,14 +11,10 @@ different is decoded as a whole, and reads the same.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, MutableSequence
 from typing import Any
 
-from kombu.utils import json as kombu_json
-
-#: Marks a value that JSON itself has no form for, see `kombu.utils.json.register_type`.
-TAG = '"__type__"'
+from celery._protocol.jsontext import TAG, decode, plain, tagged
 
 #: Characters from which on it is worth it.
 LONG = 4096
@@ -29,14 +25,6 @@ SIGNATURE = '{"task": '
 END = '], "chord": null}]'
 #: Signatures inside the next step (members of a group) to look behind at most.
 NESTED = 16
-
-_plain: Any = json.JSONDecoder()
-_tagged: Any = json.JSONDecoder(object_hook=kombu_json.object_hook)
-
-
-def decode(text: str) -> Any:
-    """Decode JSON as kombu does, values that it tags among it."""
-    return _tagged.decode(text) if TAG in text else _plain.decode(text)
 
 
 class Rest(MutableSequence[Any]):
@@ -121,7 +109,7 @@ def _last_signature(text: str) -> int | None:
         if start < 0 or (start and not text.endswith(", ", 0, start)):
             return None
         try:
-            end = _plain.scan_once(text, start)[1]
+            end = plain.scan_once(text, start)[1]
         except (StopIteration, ValueError):
             return None
         if end == len(text):
@@ -138,7 +126,7 @@ def split_body(text: str) -> tuple[Any, Any, dict[str, Any]] | None:
     """
     if len(text) < LONG or not text.startswith("[") or not text.endswith(END):
         return None
-    decoder = _tagged if TAG in text else _plain
+    decoder = tagged if TAG in text else plain
     parts: list[Any] = []
     position = 0
     for lead in ("[", ", ", ', {"callbacks": ', ', "errbacks": '):

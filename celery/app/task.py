@@ -638,9 +638,9 @@ class Task(Generic[P, R]):
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[R]:
         """Return a signature of this task: the call as data."""
-        starkwargs.setdefault("app", self.app)
-        sig: Signature[R] = canvas.signature(self, args, *starargs, **starkwargs)
-        return sig
+        if "app" not in starkwargs:
+            starkwargs["app"] = self._app or self._get_app()
+        return canvas.Signature(self, args, *starargs, **starkwargs)
 
     subtask = signature
 
@@ -848,7 +848,10 @@ class Task(Generic[P, R]):
     def backend(self) -> Any:
         """The result back-end of this task: its own, else the app's (one per thread)."""
         backend = self._backend
-        return self.app.backend if backend is None else backend
+        if backend is not None:
+            return backend
+        # The property in full costs more than all else here, and only the first time does anything.
+        return (self._app or self.app).backend
 
     @backend.setter
     def backend(self, value: Any) -> None:

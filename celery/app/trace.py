@@ -81,6 +81,7 @@ from celery.states import (
     SUCCESS,
 )
 from celery.utils.collections import LimitedSet
+from celery.utils.functional import unless_idle
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.objects import mro_lookup
@@ -431,7 +432,7 @@ def build_tracer(
     on_success = task.on_success if task_has_custom(task, "on_success") else None
     after_return = task.after_return if task_has_custom(task, "after_return") else None
     track_started = not eager and bool(task.track_started)
-    store_eager = bool(task.store_eager_result)
+    stores_results = not eager or bool(task.store_eager_result)
     deduplicate = (
         not eager
         and bool(task.acks_late)
@@ -439,8 +440,8 @@ def build_tracer(
         and task.backend.persistent
     )
     inherit_priority = bool(conf.task_inherit_parent_priority)
-    task_init = loader.on_task_init
-    process_cleanup = loader.on_process_cleanup
+    task_init = unless_idle(loader.on_task_init)
+    clean_up_loader = None if eager else unless_idle(loader.on_process_cleanup)
     reprsize = task.resultrepr_maxsize
     push_task, pop_task = _state._task_stack.push, _state._task_stack.pop
     push_request, pop_request = task.request_stack.push, task.request_stack.pop
@@ -459,7 +460,8 @@ def build_tracer(
         """Tell everybody that the task is about to run."""
         if prerun.receivers:
             prerun.send(sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs)
-        task_init(uuid, task)
+        if task_init is not None:
+            task_init(uuid, task)
         if track_started and not ignores_result(ctx):
             # The pid of this child, not of the process that built the tracer.
             meta = {"pid": os.getpid(), "hostname": hostname}
@@ -473,19 +475,18 @@ def build_tracer(
 
     def follow_up(uuid: str, retval: Any, ctx: Context) -> None:
         """Publish what comes next, then store the result, which names it as children."""
-        priority = _inherited_priority(ctx) if inherit_priority else None
-        if ctx.callbacks:
-            _publish_callbacks(app, ctx, retval, priority)
-        # Not as an attribute, which would decode it.
-        if vars(ctx).get("chain"):
-            _publish_chain(app, ctx, retval, priority)
-        # Looked up for each task: pools of threads have one back-end per thread.
-        task.backend.mark_as_done(
-            uuid,
-            retval,
-            ctx,
-            (store_eager if eager else True) and not ignores_result(ctx),
-        )
+        # The chain not as an attribute, which would decode it.
+        chain = vars(ctx).get("chain")
+        if ctx.callbacks or chain:
+            priority = _inherited_priority(ctx) if inherit_priority else None
+            if ctx.callbacks:
+                _publish_callbacks(app, ctx, retval, priority)
+            if chain:
+                _publish_chain(app, ctx, retval, priority)
+        stores = stores_results and not ignores_result(ctx)
+        if stores or ctx.chord:
+            # Looked up for each task: pools of threads have one back-end per thread.
+            task.backend.mark_as_done(uuid, retval, ctx, stores)
 
     def report_success(
         uuid: str, args: Any, kwargs: Any, retval: Any, ctx: Context, runtime: float, retstr: str
@@ -521,11 +522,12 @@ def build_tracer(
         return end, end.handle_error_state(task, ctx, eager=eager)
 
     def cleanup() -> None:
-        if eager:
-            return
         try:
-            task.backend.process_cleanup()
-            process_cleanup()
+            clean_up_backend = unless_idle(task.backend.process_cleanup)
+            if clean_up_backend is not None:
+                clean_up_backend()
+            if clean_up_loader is not None:
+                clean_up_loader()
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except Exception:
@@ -617,11 +619,12 @@ def build_tracer(
         finally:
             pop_task()
             pop_request()
-            cleanup()
+            if not eager:
+                cleanup()
 
     def trace_task(uuid: str, args: Any, kwargs: Any, request: Any = None) -> trace_ok_t:
         done: Executed | None = None
-        bad_call = _outcome.argument_error(kwargs)
+        bad_call = None if type(kwargs) is dict else _outcome.argument_error(kwargs)
         ctx = enter(uuid, args, kwargs, request)
         if ctx is None:
             return trace_ok_t(None, None, 0.0, "")
@@ -641,7 +644,7 @@ def build_tracer(
     ) -> Generator[Any, Any, trace_ok_t]:
         """Do what `trace_task` does, with the coroutine run by the caller."""
         done: Executed | None = None
-        bad_call = _outcome.argument_error(kwargs)
+        bad_call = None if type(kwargs) is dict else _outcome.argument_error(kwargs)
         ctx = enter(uuid, args, kwargs, request)
         if ctx is None:
             return trace_ok_t(None, None, 0.0, "")

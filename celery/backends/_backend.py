@@ -35,6 +35,7 @@ from celery.exceptions import (
 )
 from celery.result import AsyncResult, GroupResult, result_from_tuple
 from celery.utils.collections import BufferMap
+from celery.utils.functional import idle_hook
 from celery.utils.serialization import get_pickleable_exception, get_pickled_exception
 from celery.utils.time import get_exponential_backoff_interval
 
@@ -610,6 +611,7 @@ class Backend(TellsDependents):
     def cleanup(self) -> None:
         """Delete what has expired, in stores that don't do so themselves."""
 
+    @idle_hook
     def process_cleanup(self) -> None:
         """Called by the worker after each task; override to give back resources."""
 

@@ -8,13 +8,14 @@ serializer, and JSON registered anew by the user, goes through kombu's registry.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from kombu import serialization
 from kombu.exceptions import DecodeError, EncodeError, SerializerNotInstalled
 from kombu.utils import json as kombu_json
+
+from celery._protocol import jsontext
 
 
 class Codec(NamedTuple):
@@ -55,10 +56,6 @@ def make_codec(serializer: str, accept: Collection[str] | None) -> Codec:
 
 
 _encode_plain = kombu_json.JSONEncoder().encode
-_decode_plain = json.JSONDecoder().decode
-_decode_typed = json.JSONDecoder(object_hook=kombu_json.object_hook).decode
-#: kombu wraps values that JSON has no form for in an object with this key.
-_TYPE_MARK = '"__type__"'
 
 
 def encode_json(data: Any) -> str:
@@ -83,6 +80,6 @@ def decode_json(payload: Any) -> Any:
         payload = bytes(payload)
     try:
         text = payload.decode("utf-8") if isinstance(payload, bytes) else payload
-        return _decode_typed(text) if _TYPE_MARK in text else _decode_plain(text)
+        return jsontext.decode(text)
     except Exception as exc:
         raise DecodeError(exc) from exc

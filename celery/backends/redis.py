@@ -260,9 +260,6 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         logger.error("%s next try in %.2f s", E_LOST % (retries, max_retries or "Inf", exc), pause)
         return pause
 
-    def process_cleanup(self) -> None:
-        """Do nothing: connections stay for the next task."""
-
     # -- Keys and values
 
     def get(self, key: Any) -> Any:

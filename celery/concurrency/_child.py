@@ -26,6 +26,7 @@ import socket
 import stat
 import sys
 import time
+from io import FileIO
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from billiard import pool as billiard_pool
@@ -39,19 +40,14 @@ from celery import platforms
 from celery.app import _coroutines
 from celery.concurrency._packets import (
     DONT_WAIT,
-    IN_FILE,
-    INLINE_LIMIT,
     JOB,
     LEAVE,
     NOTHING,
     PACKET_SIZE,
-    REPORT,
-    RETURNED,
     SPILLED,
-    SUCCEEDED,
-    UP,
     Spill,
 )
+from celery.concurrency._reports import RETURNED, UP, Outbox, encode, fit
 from celery.concurrency.base import describe, exit_status, judge
 from celery.utils.log import get_logger
 
@@ -109,7 +105,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
     Args:
         number: Names the child in its reports; never used again in this pool.
         inbox: Reading end for jobs, shared by all children.
-        outbox: Writing end for reports, shared by all children.
+        outbox: Writing end of the pipe for reports, shared by all children.
         spill: Where big payloads are kept.
         initializer: Called with *initargs* once, before the first job.
         on_exit: Called with process id and exit status when the child leaves.
@@ -124,7 +120,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         self,
         number: int,
         inbox: socket.socket,
-        outbox: socket.socket,
+        outbox: FileIO,
         spill: Spill,
         *,
         initializer: Callable[..., Any] | None = None,
@@ -155,6 +151,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
     def _prepare(self) -> None:
         """Set what never crosses to a spawned child, and what billiard's methods look at."""
         self._phase = BUSY
+        self._report = _MISSING
         self._signum: int | None = None
         self._exit_status: int | None = None
         self.maxtasks = self.max_memory_per_child = self.on_ready_counter = None
@@ -251,7 +248,8 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
     def on_loop_start(self, pid: int) -> None:
         """Tell the main process that this child takes jobs from now on."""
-        self.outbox.send(REPORT.pack(self.number, UP, 0, 0, time.monotonic()))
+        self._report = Outbox(self.outbox, self.number).send
+        self._report(UP, 0, 0, time.monotonic())
 
     # -- Signals
 
@@ -279,10 +277,9 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
     def serve(self) -> NoReturn:
         """Run jobs until told or obliged to leave."""
-        receive, send, pack = self.inbox.recv_into, self.outbox.send, REPORT.pack
+        receive, report = self.inbox.recv_into, self._report
         unpack, head_size = JOB.unpack_from, JOB.size
-        number, monotonic = self.number, time.monotonic
-        run, must_leave, wait = self._run, self._must_leave, self._wait
+        monotonic, run, must_leave, wait = time.monotonic, self._run, self._must_leave, self._wait
         buffer = bytearray(PACKET_SIZE)
         view = memoryview(buffer)
         ended = flags = completed = 0
@@ -298,7 +295,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                         size = 0
                 if not size:
                     # Nothing to accept in the same breath.
-                    send(pack(number, flags, ended, 0, monotonic()) + outcome)
+                    report(flags, ended, 0, monotonic(), outcome)
                     ended, outcome = 0, b""
                     if leaving:
                         raise _Leave(self._exit_status or 0)
@@ -309,9 +306,9 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
             kind, job, key_size = unpack(buffer)
             if kind == LEAVE:
                 if ended:
-                    send(pack(number, flags, ended, 0, monotonic()) + outcome)
+                    report(flags, ended, 0, monotonic(), outcome)
                 raise _Leave(0)
-            send(pack(number, flags, ended, job, monotonic()) + outcome)
+            report(flags, ended, job, monotonic(), outcome)
             start = head_size + key_size
             flags, outcome = run(job, kind, bytes(view[head_size:start]), view[start:size])
             ended = job
@@ -334,7 +331,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
             kind, job, _ = JOB.unpack_from(buffer)
             if kind not in {NOTHING, LEAVE}:
                 # It came together with the signal.
-                self.outbox.send(REPORT.pack(self.number, RETURNED, 0, job, time.monotonic()))
+                self._report(RETURNED, 0, job, time.monotonic())
             raise
         return size
 
@@ -388,11 +385,10 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                 failure = self._judge(exc)
         if failure is None:
             try:
-                outcome = pickle.dumps(value, _PROTOCOL)
-                return self._fit(SUCCEEDED, outcome)
+                return encode(value, self.spill)
             except Exception as exc:  # noqa: BLE001 - whatever a result's __reduce__ raises
                 failure = _unsendable(exc, value)
-        return self._fit(0, _dump_failure(failure))
+        return fit(0, _dump_failure(failure), self.spill)
 
     def _judge(self, exc: BaseException) -> ExceptionInfo:
         """Say how a job failed whose target raised *exc*."""
@@ -400,11 +396,6 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
             # sys.exit() in a body means this process, and the process obeys.
             self._exit_status = exit_status(exc)
         return judge(exc)
-
-    def _fit(self, flags: int, outcome: bytes) -> tuple[int, bytes]:
-        if len(outcome) <= INLINE_LIMIT:
-            return flags, outcome
-        return flags | IN_FILE, self.spill.write(outcome).encode()
 
 
 def _spawned(
@@ -421,7 +412,8 @@ def _spawned(
     parent_pid: int,
 ) -> Worker:
     """Build the worker again in a fresh interpreter that inherited the *ends*."""
-    inbox, outbox = (socket.socket(socket.AF_UNIX, kind, fileno=fd) for fd in ends)
+    inbox = socket.socket(socket.AF_UNIX, kind, fileno=ends[0])
+    outbox = FileIO(ends[1], "wb")
     worker = Worker(
         number,
         inbox,

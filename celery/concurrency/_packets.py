@@ -1,11 +1,10 @@
 """
-What the main process and the children of the prefork pool say to each other.
+How jobs get from the main process to the children of the prefork pool.
 
-Two channels serve all children.  Down the *inbox* go jobs; whichever child is free takes the next
-one, so no job ever waits behind a busy child.  Up the *outbox* come reports: a report ends one
-job, accepts the next, or both.  Both are packet sockets: a packet is taken by one reader, whole
-or not at all, which is what lets the main process take back what nobody has begun, and lets a
-killed child leave nothing half said.
+One channel, the *inbox*, serves all children; whichever is free takes the next job, so none ever
+waits behind a busy child.  It is a packet socket: a packet is taken by one reader, whole or not at
+all, which is what lets the main process take back what nobody has begun.  Their answers are
+`celery.concurrency._reports`.
 
 A payload too big for a packet is written to a file of a private folder, and the packet names it.
 """
@@ -26,14 +25,8 @@ if TYPE_CHECKING:
 #: kind, number of the job, length of the pickled target that follows.
 JOB = Struct("=BQH")
 
-#: number of the child, flags, job that ended (0: none), job accepted (0: none), monotonic time.
-REPORT = Struct("=IBQQd")
-
 # Kinds of inbox packets; NOTHING is never sent.
 LEAVE, INLINE, SPILLED, NOTHING = 0, 1, 2, 255
-
-# Flags of reports; with RETURNED the job named as accepted is given back instead.
-UP, SUCCEEDED, IN_FILE, RETURNED = 1, 2, 4, 8
 
 #: Greatest payload that travels inside a packet.
 INLINE_LIMIT = 64 * 1024

@@ -1,10 +1,10 @@
 """
 The processes of the prefork pool, seen from the main process.
 
-`AsynPool` writes jobs to one inbox that all children read, and reads their reports from one
-outbox (`celery.concurrency._packets`).  It never waits: its descriptors and its one timer live on
-the worker's event loop, or on a loop in a thread of its own.  `celery.concurrency._child` is the
-other side, `celery.concurrency._job` the life of one call.
+`AsynPool` writes jobs to one inbox that all children read (`celery.concurrency._packets`), and
+reads their reports from one outbox (`celery.concurrency._reports`).  It never waits: its
+descriptors and its one timer live on the worker's event loop, or on a loop in a thread of its own.
+`celery.concurrency._child` is the other side, `celery.concurrency._job` the life of one call.
 
 What must hold:
 
@@ -34,24 +34,19 @@ from billiard.common import TERM_SIGNAL, human_status
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import signals
-from celery.concurrency import _child, _children, _loop, _packets
+from celery.concurrency import _child, _children, _loop, _reports
 from celery.concurrency._child import EX_RECYCLE, Worker
 from celery.concurrency._children import NEVER, Child
 from celery.concurrency._inbox import Inbox
 from celery.concurrency._job import ENDED, RUNNING, SENT, WITHDRAWN, Job
 from celery.concurrency._packets import (
-    IN_FILE,
     INLINE,
     INLINE_LIMIT,
     JOB,
-    PACKET_SIZE,
-    REPORT,
-    RETURNED,
     SPILLED,
-    SUCCEEDED,
-    UP,
     Spill,
 )
+from celery.concurrency._reports import RETURNED, SUCCEEDED, UP
 from celery.concurrency.base import describe
 from celery.utils.log import get_logger
 
@@ -82,9 +77,6 @@ SCHED_STRATEGY_TO_NAME = {SCHED_STRATEGY_FAIR: "fair", SCHED_STRATEGY_FCFS: "fcf
 
 RUN, CLOSE, TERMINATE = billiard_pool.RUN, billiard_pool.CLOSE, billiard_pool.TERMINATE
 
-#: Reports handled before other users of the event loop get their turn.
-_REPORTS_A_TURN = 256
-
 #: Seconds between the terminating signal and the killing one when the pool is torn down.
 _TERMINATE_GRACE_S = 5.0
 
@@ -113,8 +105,8 @@ class ResultHandler(billiard_pool.ResultHandler):  # type: ignore[misc]  # billi
         hub.add_reader(self.pool._outbox_reader, self.handle_event)
 
     def handle_event(self, *args: Any) -> None:
-        """Read what is there."""
-        self.pool.read_reports(_REPORTS_A_TURN)
+        """Read what is there; more than one read holds waits for the next turn of the loop."""
+        self.pool.read_reports(once=True)
 
     def on_stop_not_started(self) -> None:
         """Read what is left; for callers that stop a reader they never started."""
@@ -172,7 +164,6 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._numbers = itertools.count(1)
         self._child_numbers = itertools.count(1)
         self._target_keys: dict[Callable[..., Any], bytes] = {}
-        self._buffer = bytearray(PACKET_SIZE)
         self._spill = Spill()
         self._early_deaths = 0
         self._respawn_at = NEVER
@@ -239,9 +230,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         """Open the two channels that all children share."""
         self._inbox = Inbox(self._cache)
         self._put = self._inbox.put
-        self._outbox_reader, self._outbox_writer = _packets.channel()
-        # Non-blocking is a flag that a shared end would share; no child has this one.
-        self._outbox_reader.setblocking(False)
+        self._outbox_reader, self._outbox_writer = _reports.pipe()
+        self._reports = _reports.Reports(self._outbox_reader)
 
     def get_process_queues(self) -> tuple[Any, Any, None]:
         """Return the ends for children: inbox, outbox, and no third channel."""
@@ -439,58 +429,59 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     # -- Reports out
 
-    def read_reports(self, limit: int | None = None) -> None:
-        """Handle the reports that have arrived, at most *limit* of them."""
-        receive, unpack, children = (
-            self._outbox_reader.recv_into,
-            REPORT.unpack_from,
-            self._children,
-        )
-        buffer, jobs, head = self._buffer, self._cache, REPORT.size
-        left = NEVER if limit is None else limit
-        while left:
-            left -= 1
-            try:
-                size = receive(buffer)
-            except BlockingIOError:
-                return
-            number, flags, ended, accepted, when = unpack(buffer)
-            child = children.get(number)
-            if child is None:
-                continue
-            job = child.job if ended else None
-            if job is not None:
-                child.job = None
-                child.soft_at = child.hard_at = NEVER
-                success, value = self._outcome(flags, buffer, head, size)
-            else:
-                success, value = False, None
-            # In the books before any callback runs: both were true when the report was sent.
-            following = jobs.get(accepted) if accepted else None
-            if following is not None:
-                if flags & RETURNED:
-                    self._inbox.put_first([following])
-                    continue
-                self._accept(child, following, when)
-            if job is not None:
-                self._end(job, success, value)
-            if following is not None:
-                if following.accept_callback is not None:
-                    self._call(following, following.accept_callback, child.pid, when)
-                if following._terminated is not None:
-                    self._signal_job(child, following, following._terminated)
-            if flags & UP:
-                self._on_up(child)
-            if self._suspects:
-                self._witnesses.discard(number)
-                self._close_inquest()
-
-    def _outcome(self, flags: int, buffer: bytearray, start: int, size: int) -> tuple[bool, Any]:
-        payload: Any = memoryview(buffer)[start:size]
+    def read_reports(self, once: bool = False) -> None:
+        """Handle the reports that have arrived, or *once* as many as one read brings."""
+        reports, has_read = self._reports, False
         try:
-            if flags & IN_FILE:
-                payload = Spill.take(bytes(payload).decode())
-            return bool(flags & SUCCEEDED), pickle.loads(payload)
+            while True:
+                # First what is left: a callback may have got us here while it is gone through.
+                while (report := reports.next()) is not None:
+                    self._handle(*report)
+                if (once and has_read) or not reports.read():
+                    return
+                has_read = True
+        except BaseException:
+            # A callback that propagates; nothing else would tell of the reports behind it.
+            if self._loop is not None:
+                self._loop.call_later(0, self.read_reports)
+            raise
+
+    def _handle(
+        self, number: int, flags: int, ended: int, accepted: int, when: float, payload: bytes
+    ) -> None:
+        child = self._children.get(number)
+        if child is None:
+            return
+        job = child.job if ended else None
+        if job is not None:
+            child.job = None
+            child.soft_at = child.hard_at = NEVER
+            success, value = self._outcome(flags, payload)
+        else:
+            success, value = False, None
+        # In the books before any callback runs: both were true when the report was sent.
+        following = self._cache.get(accepted) if accepted else None
+        if following is not None:
+            if flags & RETURNED:
+                self._inbox.put_first([following])
+                return
+            self._accept(child, following, when)
+        if job is not None:
+            self._end(job, success, value)
+        if following is not None:
+            if following.accept_callback is not None:
+                self._call(following, following.accept_callback, child.pid, when)
+            if following._terminated is not None:
+                self._signal_job(child, following, following._terminated)
+        if flags & UP:
+            self._on_up(child)
+        if self._suspects:
+            self._witnesses.discard(number)
+            self._close_inquest()
+
+    def _outcome(self, flags: int, payload: bytes) -> tuple[bool, Any]:
+        try:
+            return bool(flags & SUCCEEDED), _reports.decode(flags, payload)
         except Exception as exc:  # noqa: BLE001 - classes of users are built here
             return False, describe(
                 billiard_pool.MaybeEncodingError(exc, "a result that can't be read back")
@@ -643,6 +634,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if exitcode is None and _children.is_alive(child.pid):
             return
         del self._children[child.number]
+        self._reports.forget(child.number)
         if self._loop is not None:
             self._loop.remove(child.watched)
         os.close(child.watched)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from celery import signals
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.collections import DictAttribute, force_mapping
-from celery.utils.functional import maybe_list
+from celery.utils.functional import idle_hook, maybe_list
 from celery.utils.imports import NotAPackage, find_module, import_from_cwd, symbol_by_name
 
 if TYPE_CHECKING:
@@ -76,9 +76,11 @@ class BaseLoader:
         """Give the current time, aware in UTC, or naive local time if *utc* is false."""
         return datetime.now(UTC) if utc else datetime.now()  # noqa: DTZ005  (asked for)
 
+    @idle_hook
     def on_task_init(self, task_id: str, task: Any) -> None:
         """Run before each task."""
 
+    @idle_hook
     def on_process_cleanup(self) -> None:
         """Run after each task."""
 

@@ -81,6 +81,17 @@ def noop(*args: Any, **kwargs: Any) -> None:
     """Take anything, do nothing."""
 
 
+def idle_hook(function: T) -> T:
+    """Mark a method that does nothing until it is overridden, see `unless_idle`."""
+    function.is_idle = True  # type: ignore[attr-defined]  # any function takes attributes
+    return function
+
+
+def unless_idle(hook: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return *hook*, or None when calling it would do nothing."""
+    return None if getattr(hook, "is_idle", False) else hook
+
+
 def pass1(arg: T, *args: Any, **kwargs: Any) -> T:
     """Return the first argument."""
     return arg

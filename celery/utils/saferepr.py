@@ -46,6 +46,10 @@ def saferepr(
         seen: Ids of containers that must not be opened, because they are open already.
     """
     kind = type(o)
+    if kind in _ATOMS or (kind is int and -_SMALL < o < _SMALL):
+        text = repr(o)
+        if maxlen is None or len(text) <= maxlen:
+            return text
     if ((kind is tuple or kind is list) and len(o) <= _FEW and maxlevels > 0 and _are_atoms(o)) or (
         kind is dict
         and len(o) <= _FEW

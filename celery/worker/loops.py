@@ -61,6 +61,14 @@ def asynloop(
     if not obj.restart_count and not obj.pool.did_start_ok():
         raise WorkerLostError("Could not start worker processes")
     consumer.consume()
+
+    def follow_prefetch() -> None:
+        # Messages that come while the broker is told may change it once more, and the broker
+        # may send nothing else until it knows.
+        while qos.prev != qos.value:
+            qos.update()
+
+    hub.on_tick.add(follow_prefetch)
     for begin in tuple(hub.on_tick):
         # Some transports subscribe in their first tick only, and whoever hears that we are
         # ready may send us a command at once.
@@ -77,8 +85,7 @@ def asynloop(
         ):
             while blueprint.state == bootsteps.RUN and obj.connection:
                 state.maybe_shutdown()
-                if qos.prev != qos.value:
-                    qos.update()
+                follow_prefetch()
                 with tolerance:
                     turn(None)
                 obj.recall_revoked()
@@ -86,6 +93,7 @@ def asynloop(
                     obj.restore_prefetch()
                 check()
     finally:
+        hub.on_tick.discard(follow_prefetch)
         try:
             hub.reset()
         except Exception:

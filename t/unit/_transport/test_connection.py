@@ -8,6 +8,7 @@ from kombu.pools import connections
 from kombu.transport import redis as kombu_redis
 
 from celery import Celery
+from celery._transport import amqp
 from celery._transport.connection import BrokerConnection
 from celery._transport.redis import SentinelTransport, Transport
 
@@ -19,9 +20,12 @@ from celery._transport.redis import SentinelTransport, Transport
         ("rediss://", Transport),
         ("redis+socket:///tmp/redis.sock", Transport),
         ("sentinel://a:1;sentinel://b:2", SentinelTransport),
+        ("amqp://", amqp.Transport),
+        ("pyamqp://", amqp.Transport),
+        ("amqps://", amqp.SSLTransport),
     ],
 )
-def test_redis_urls_of_an_app_use_our_transport(url: str, transport: type) -> None:
+def test_redis_and_amqp_urls_of_an_app_use_our_transport(url: str, transport: type) -> None:
     app = Celery(broker=url, set_as_current=False)
     for connection in (app.connection_for_write(), app.connection_for_read(), app.pool.acquire()):
         assert connection.get_transport_cls() is transport
