@@ -22,7 +22,7 @@ READ_AT_ONCE = 200
 
 
 class _Confirmed:
-    """Ready once the server has confirmed channels."""
+    """Ready once the server has confirmed those of the channels that are still asked for."""
 
     def __init__(self, channels: Channels, names: Iterable[bytes]) -> None:
         self._channels = channels
@@ -30,7 +30,8 @@ class _Confirmed:
 
     @property
     def ready(self) -> bool:
-        return self._names <= self._channels.confirmed
+        # A document that came meanwhile has closed its channel.
+        return self._names & self._channels.wanted <= self._channels.confirmed
 
 
 class ResultConsumer(BaseResultConsumer):
@@ -41,6 +42,7 @@ class ResultConsumer(BaseResultConsumer):
         self._channels: Channels | None = None
         self._writing = threading.Lock()
         self._cancelled: set[str] = set()
+        self._puts_off = False
         self._broken = False
         self._failures = 0
         self._pid = os.getpid()
@@ -95,6 +97,10 @@ class ResultConsumer(BaseResultConsumer):
     def cancel_for(self, task_id: str) -> None:
         """Receive nothing more about *task_id*."""
         self._cancelled.add(task_id)
+        if not self._puts_off:
+            self._cancel_unless_busy()
+
+    def _cancel_unless_busy(self) -> None:
         # Results also end here from their __del__, which runs wherever they die: possibly in this
         # thread, in the middle of a command. Whoever writes next does it then.
         if self._writing.acquire(blocking=False):
@@ -135,25 +141,19 @@ class ResultConsumer(BaseResultConsumer):
             time.sleep(timeout or 0)
             return
         received = 0
-        # Cancelling is put off, so that many ends make one command.
-        with self._writing_later(), self.reconnect_on_error():
-            announced = channels.read(timeout)
-            while announced is not None and received < READ_AT_ONCE:
-                received += 1
-                self.on_state_change(self.backend.decode(announced[1]), announced)
-                announced = channels.read(0)
-
-    @contextmanager
-    def _writing_later(self) -> Iterator[None]:
-        if not self._writing.acquire(blocking=False):
-            # Another thread subscribes; reading does not disturb it.
-            yield
-            return
+        # Cancelling is put off, so that many ends make one command. Other threads may subscribe
+        # meanwhile, so the lock is not held.
+        self._puts_off = True
         try:
-            yield
-            self._cancel()
+            with self.reconnect_on_error():
+                announced = channels.read(timeout)
+                while announced is not None and received < READ_AT_ONCE:
+                    received += 1
+                    self.on_state_change(self.backend.decode(announced[1]), announced)
+                    announced = channels.read(0)
         finally:
-            self._writing.release()
+            self._puts_off = False
+        self._cancel_unless_busy()
 
     def on_unexpected(self, task_id: str, document: dict[str, Any]) -> None:
         """Drop the document: it can be read again."""
