@@ -216,6 +216,11 @@ class PromiseProxy(Proxy):
         target = self.__target
         return self.__evaluate__() if target is _UNKNOWN else target
 
+    def __getattr__(self, name: str) -> Any:
+        # As inherited, but one call less for each ``task.delay``.
+        target = self.__target
+        return getattr(self.__evaluate__() if target is _UNKNOWN else target, name)
+
     def __then__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call *fun* once there is a target: now if there is one."""
         if self.__evaluated__():

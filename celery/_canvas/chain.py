@@ -131,15 +131,22 @@ class _chain(Signature):
 
     def _steps(self, tasks: Iterable[Any], app: Any) -> list[Any]:
         """Return the steps to take, copied, in a form that can be passed on one by one."""
-        expanded: list[Any] = []
+        steps: list[Any] = []
+        simple = True
         for task in tasks:
             sig = maybe_signature(task, app)
+            if type(sig) is Signature and sig["subtask_type"] is None:
+                steps.append(sig)
+                continue
+            simple = False
             if sig["subtask_type"] == "chain":
-                expanded.extend(sig.unchain_tasks())
+                steps.extend(sig.unchain_tasks())
                 continue
             expand = getattr(sig, "group", None)
-            expanded.append(sig if expand is None else expand())
-        steps = algebra.folded(expanded, lambda steps: self._of(steps, app))
+            steps.append(sig if expand is None else expand())
+        if simple:
+            return [step._copy() for step in steps]
+        steps = algebra.folded(steps, lambda steps: self._of(steps, app))
         return [maybe_signature(step, app)._copy() for step in steps]
 
     def prepare_steps(
@@ -188,20 +195,24 @@ class _chain(Signature):
         for errback in as_list(link_error):
             for step in steps:
                 step.link_error(errback)
+        place: dict[str, Any] = {
+            "_id": last_task_id,
+            "group_id": group_id,
+            "chord": chord_body,
+            "group_index": group_index,
+        }
+        ids: dict[str, Any] = {"root_id": root_id, "parent_id": parent_id}
         results: list[Any] = []
         last = len(steps) - 1
+        before = None
         for index, step in enumerate(steps):
-            ids: dict[str, Any] = {}
-            if index == 0:
-                ids.update(root_id=root_id, parent_id=parent_id)
             if index == last:
-                ids.update(
-                    _id=last_task_id, group_id=group_id, chord=chord_body, group_index=group_index
-                )
+                ids.update(place)
             result = step.freeze(**ids)
-            if results:
-                oldest(result).parent = results[-1]
+            if before is not None:
+                oldest(result).parent = before
             results.append(result)
+            before, ids = result, {}
         return steps[::-1], results[::-1]
 
     def freeze(

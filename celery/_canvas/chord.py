@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from kombu.utils.uuid import uuid
-
 from celery._canvas import stamping
 from celery._canvas.group import group
 from celery._canvas.signature import Signature, as_list, maybe_signature, plain
+from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -263,7 +262,7 @@ class _chord(Signature):
         options = self["options"]
         body = self._own_body()
         header = self._header_to_run()
-        own_id = options["task_id"] = options.get("task_id") or header.id or uuid()
+        own_id = options["task_id"] = options.get("task_id") or header.id or new_id()
         header.id = own_id
         header_result = header.freeze(own_id, root_id=root_id, parent_id=parent_id)
         result = body.freeze(_id, group_id=group_id, chord=chord, group_index=group_index)

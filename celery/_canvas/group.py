@@ -11,17 +11,17 @@ from itertools import chain as concatenated
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
-from kombu.utils.uuid import uuid
-
 from celery._canvas import stamping
 from celery._canvas.signature import Signature, as_list, copied_options, maybe_signature, signature
 from celery.utils.functional import regen
+from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from celery._canvas.stamping import StampingVisitor
     from celery.app.base import Celery
+    from celery.result import GroupResult
 
 #: Options that name the group itself, or its place in something larger, not its members.
 _OWN_OPTIONS = ("task_id", "group_id", "group_index", "chain")
@@ -238,7 +238,7 @@ class group(Signature):
     ) -> Any:
         """Give the group and its members ids and return the `GroupResult` they will have."""
         options = self["options"]
-        own_id = options.get("task_id") or _id or uuid()
+        own_id = options.get("task_id") or _id or new_id()
         options["task_id"] = own_id
         options["root_id"] = root_id
         options["parent_id"] = parent_id
@@ -254,6 +254,12 @@ class group(Signature):
         return self.app.GroupResult(own_id, results)
 
     # -- Applying ------------------------------------------------------------------------
+
+    if TYPE_CHECKING:
+
+        def delay(  # type: ignore[override]  # of several results
+            self, *partial_args: Any, **partial_kwargs: Any
+        ) -> GroupResult: ...
 
     def __call__(self, *partial_args: Any, **options: Any) -> Any:
         """Send all members; see `apply_async`."""
@@ -295,7 +301,7 @@ class group(Signature):
             return self._followed_by(rest).apply_async(
                 args, kwargs, producer=producer, link_error=link_error, **options
             )
-        group_id = merged.pop("task_id", None) or uuid()
+        group_id = merged.pop("task_id", None) or new_id()
         merged.pop("group_id", None)
         merged.pop("group_index", None)
         errbacks = [*as_list(link_error), *as_list(merged.pop("link_error", None))]
@@ -355,7 +361,7 @@ class group(Signature):
         """Run all members in this process, one after the other."""
         app = self.app
         partial_args, partial_kwargs, merged = self._call(args, kwargs, options)
-        group_id = merged.pop("task_id", None) or uuid()
+        group_id = merged.pop("task_id", None) or new_id()
         for name in ("group_id", "group_index", "chain", "producer", "add_to_parent"):
             merged.pop(name, None)
         errbacks = as_list(merged.pop("link_error", None))

@@ -13,19 +13,29 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from kombu.utils.functional import reprcall
-from kombu.utils.uuid import uuid
 
 from celery import _state
 from celery._canvas import stamping
 from celery._protocol.rest import Rest
+from celery._types import Generic
+from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from typing_extensions import TypeVar
+
+    from celery import result as results
     from celery._canvas.stamping import StampingVisitor
     from celery.app.base import Celery
     from celery.app.task import Task
-    from celery.result import AsyncResult
+
+    R = TypeVar("R", default=Any)
+    S = TypeVar("S", bound="Signature")
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
 
 #: Options that hold signatures; each a list, or one signature as given by the user.
 LINKS = ("link", "link_error")
@@ -76,13 +86,15 @@ def plain(value: Any) -> Any:
     do would read the length of a group as its number of entries.
     """
     if isinstance(value, Signature):
+        result = dict(value)
         options = value["options"]
-        if options:
-            options = {k: plain(v) if k in _SIGNATURE_OPTIONS else v for k, v in options.items()}
-        kwargs = value["kwargs"]
+        if not _SIGNATURE_OPTIONS.isdisjoint(options):
+            result["options"] = {
+                k: plain(v) if k in _SIGNATURE_OPTIONS else v for k, v in options.items()
+            }
         if type(value) is not Signature:
-            kwargs = {k: plain(v) for k, v in kwargs.items()}
-        return {**value, "kwargs": kwargs, "options": options}
+            result["kwargs"] = {k: plain(v) for k, v in value["kwargs"].items()}
+        return result
     if isinstance(value, (list, tuple, MutableSequence)):
         if type(value) is Rest:
             return value
@@ -91,8 +103,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-class Signature(dict[str, Any]):
+class Signature(dict[str, Any], Generic[R]):
     """The call of a task: name, arguments, options.
+
+    To type checkers it is generic in the value of its result.
 
     Args:
         task: Task, name of a task, or a signature's plain data.
@@ -113,10 +127,10 @@ class Signature(dict[str, Any]):
     _type: Task | None = None
 
     @classmethod
-    def register_type(cls, name: str | None = None) -> Callable[[type[Any]], Any]:
+    def register_type(cls, name: str | None = None) -> Callable[[type[S]], type[S]]:
         """Return a decorator that makes a class known as the kind *name*."""
 
-        def register(subclass: type[Any]) -> type[Any]:
+        def register(subclass: type[S]) -> type[S]:
             cls.TYPES[name or subclass.__name__] = subclass
             return subclass
 
@@ -137,7 +151,7 @@ class Signature(dict[str, Any]):
         if app is not None:
             self._app = app
         if isinstance(task, dict):
-            super().__init__(task)
+            self.update(task)
             return
         if isinstance(task, str):
             name = task
@@ -146,14 +160,12 @@ class Signature(dict[str, Any]):
         else:
             name = task_name_from(task)
             self._type = task
-        super().__init__(
-            task=name,
-            args=tuple(args or ()),
-            kwargs=dict(kwargs) if kwargs else {},
-            options={**options, **ex} if options else ex,
-            subtask_type=subtask_type,
-            immutable=immutable,
-        )
+        self["task"] = name
+        self["args"] = tuple(args) if args else ()
+        self["kwargs"] = dict(kwargs) if kwargs else {}
+        self["options"] = {**options, **ex} if options else ex
+        self["subtask_type"] = subtask_type
+        self["immutable"] = immutable
 
     # -- Plain data --------------------------------------------------------------
 
@@ -190,7 +202,8 @@ class Signature(dict[str, Any]):
         new = dict.__new__(type(self))
         new.update(self)
         new["kwargs"] = self._copy_kwargs()
-        new["options"] = copied_options(self["options"])
+        options = self["options"]
+        new["options"] = copied_options(options) if options else {}
         if self._app is not None:
             new._app = self._app
         if self._type is not None:
@@ -379,11 +392,12 @@ class Signature(dict[str, Any]):
         An id that it has already is kept.
         """
         options = self["options"]
+        app = self._app or self.app
         task_id = options.get("task_id")
         if task_id is None:
-            task_id = options["task_id"] = _id or uuid()
+            task_id = options["task_id"] = _id or new_id()
         if "reply_to" not in options:
-            options["reply_to"] = self.app.thread_oid
+            options["reply_to"] = app.thread_oid
         if root_id is not None:
             options["root_id"] = root_id
         if parent_id is not None:
@@ -395,14 +409,15 @@ class Signature(dict[str, Any]):
             options["group_index"] = group_index
         if chord is not None:
             options["chord"] = chord
-        return self.AsyncResult(task_id)
+        task = self._known_type()
+        return (app if task is None else task).AsyncResult(task_id)
 
     def awaited(self) -> Iterator[Signature]:
         """Yield the tasks whose results stand for that of the signature, once it is frozen."""
         yield self
 
     @property
-    def AsyncResult(self) -> Callable[..., AsyncResult[Any]]:
+    def AsyncResult(self) -> Callable[..., results.AsyncResult[Any]]:
         """What makes a result of an id."""
         task = self._known_type()
         return self.app.AsyncResult if task is None else task.AsyncResult
@@ -416,15 +431,15 @@ class Signature(dict[str, Any]):
             task = self.app.tasks.get(self["task"])
         return task
 
-    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
         """Run the task in this process."""
         args, kwargs, _ = self._merge(partial_args, partial_kwargs)
-        return self.type(*args, **kwargs)
+        return cast("R", self.type(*args, **kwargs))
 
     def __invert__(self) -> Any:
         return self.apply_async().get()
 
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> results.AsyncResult[R]:
         """Send the task with these arguments in front; see `apply_async`."""
         return self.apply_async(partial_args, partial_kwargs)
 
@@ -433,10 +448,12 @@ class Signature(dict[str, Any]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
-        """Run the task in this process and return an `EagerResult`."""
+    ) -> results.EagerResult[R]:
+        """Run the task in this process."""
         merged_args, merged_kwargs, merged = self._merge(args, kwargs, options)
-        return self.type.apply(merged_args, merged_kwargs, **merged)
+        return self.type.apply(  # type: ignore[no-any-return]
+            merged_args, merged_kwargs, **merged
+        )
 
     def apply_async(
         self,
@@ -444,7 +461,7 @@ class Signature(dict[str, Any]):
         kwargs: Mapping[str, Any] | None = None,
         route_name: str | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> results.AsyncResult[R]:
         """Send the task.
 
         Args:
@@ -458,13 +475,16 @@ class Signature(dict[str, Any]):
             merged["route_name"] = route_name
         task = self._known_type()
         if task is None:
-            return self.app.send_task(self["task"], merged_args, merged_kwargs, **merged)
+            sent: results.AsyncResult[R] = self.app.send_task(
+                self["task"], merged_args, merged_kwargs, **merged
+            )
+            return sent
         return task.apply_async(merged_args, merged_kwargs, **merged)
 
     def election(self) -> Any:
         """Have the workers elect one of them to run the task; return its result."""
         app = self.app
-        task_id = self["options"].get("task_id") or uuid()
+        task_id = self["options"].get("task_id") or new_id()
         with app.producer_or_acquire(None) as producer:
             extra = app.backend.on_task_call(producer, task_id) or {}
             app.control.election(

@@ -76,7 +76,8 @@ class AsyncResult(ResultBase, Generic[T]):
     ) -> None:
         if id is None:
             raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
-        self.app = _state.app_or_default(app or self.app)
+        known: Celery | None = app or self.app
+        self.app = _state.app_or_default() if known is None else known
         self.id = id
         self._backend = backend
         if parent is not None:
