@@ -11,6 +11,7 @@ store.  All but the service lives in `celery._beat`.
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -47,6 +48,9 @@ __all__ = (
 logger = get_logger(__name__)
 
 NODENAME_DEFAULT = "celerybeat"
+
+#: Seconds that a tick may still take after a signal to end.
+LAST_TICK_S = 3.0
 
 
 def beat_nodename(hostname: str | None = None) -> str:
@@ -90,6 +94,8 @@ class Service:
         self.last_tick_at = time.monotonic()
         self._is_shutdown = threading.Event()
         self._is_stopped = threading.Event()
+        self._is_ticking = False
+        self._has_alarm = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (
@@ -130,10 +136,14 @@ class Service:
             if pidbox is not None:
                 pidbox.stop()
             self.sync()
+            if self._has_alarm:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _loop(self, scheduler: Any) -> None:
         while not self._is_shutdown.is_set():
+            self._is_ticking = True
             interval = scheduler.tick()
+            self._is_ticking = False
             self.last_tick_at = time.monotonic()
             if interval and interval > 0.0:
                 logger.debug(
@@ -162,6 +172,23 @@ class Service:
         self._is_shutdown.set()
         if wait:
             self._is_stopped.wait()
+
+    def end(self, signum: int = 0, frame: Any = None) -> None:
+        """
+        Handle a signal to end.
+
+        A tick that has begun is ended first, so that it is known what was sent; but not for long.
+
+        Raises:
+            SystemExit: Nothing has begun, or it has taken too long.
+        """
+        if self._is_ticking and not self._is_shutdown.is_set() and hasattr(signal, "setitimer"):
+            self._is_shutdown.set()
+            self._has_alarm = True
+            signal.signal(signal.SIGALRM, self.end)
+            signal.setitimer(signal.ITIMER_REAL, LAST_TICK_S)
+            return
+        raise SystemExit
 
     def get_scheduler(
         self, lazy: bool = False, extension_namespace: str = "celery.beat_schedulers"
@@ -213,7 +240,7 @@ class _EmbeddedProcess(Process):  # type: ignore[misc]  # billiard is untyped
 
     def run(self) -> None:
         # The worker tells us to end by SIGTERM; what ran last has to be saved then.
-        platforms.signals.update(TERM=_exit_process, INT=_exit_process)
+        platforms.signals.update(TERM=self.service.end, INT=self.service.end)
         platforms.reset_signal("HUP", "QUIT", "USR1", "USR2")
         streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
         platforms.close_open_fds(
@@ -228,10 +255,6 @@ class _EmbeddedProcess(Process):  # type: ignore[misc]  # billiard is untyped
         if self.pid is not None:
             self.terminate()
             self.join(self.exit_timeout)
-
-
-def _exit_process(signum: int, frame: Any) -> None:
-    raise SystemExit
 
 
 def EmbeddedService(app: Celery, max_interval: float | None = None, **kwargs: Any) -> Any:

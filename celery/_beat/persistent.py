@@ -412,8 +412,26 @@ class PersistentScheduler(Scheduler):
         except (Fenced, StoreError) as exc:
             self.logger.warning("beat: The schedule is not saved: %s", exc)
 
+    def _finish(self) -> None:
+        """Send what is claimed, unless that would take long; then it is left to the next one."""
+        if self._leader is None or not self._leader.leads or not self._has_connection:
+            return
+        for name, (following, tick) in self._claims.items():
+            self.schedule[name] = following
+            self._unsent.append((name, tick, 0))
+        self._claims.clear()
+        try:
+            self._send_unsent()
+        except (Fenced, StoreError, OperationalError, OSError) as exc:
+            self.logger.warning("beat: Messages are left to the next beat: %s", exc)
+
+    @property
+    def _has_connection(self) -> bool:
+        return "producer" in self.__dict__ and bool(self.connection.connected)
+
     def close(self) -> None:
-        """Write for the last time, and let another one send; harmless twice."""
+        """Send what is claimed, write for the last time, let another one send; harmless twice."""
+        self._finish()
         self.sync()
         leader, self._leader = self._leader, None
         self._store = None

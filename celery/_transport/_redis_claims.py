@@ -28,10 +28,11 @@ from typing import Any
 from redis import exceptions
 
 from celery._transport._kombu import KombuQoS
+from celery._transport._redis_delayed import Delayed, tail_of
 from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args
 from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
-from celery._transport._redis_scripts import CLAIM, PUT_BACK
+from celery._transport._redis_scripts import CLAIM, LEAVE, PUT_BACK
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
@@ -61,6 +62,8 @@ LOOK_S = 0.5
 
 CLAIM_BY_SHA = pack_args(["EVALSHA", CLAIM.sha])
 CLAIM_BY_TEXT = pack_args(["EVAL", CLAIM.text])
+LEAVE_BY_SHA = pack_args(["EVALSHA", LEAVE.sha])
+LEAVE_BY_TEXT = pack_args(["EVAL", LEAVE.text])
 
 
 class Wait:
@@ -149,6 +152,8 @@ class Claims:
         self.ready: deque[ClaimedMessage] = deque()
         self.owner = secrets.token_hex(8)
         self.tags = f"celery:{self.owner}:"
+        #: Messages that are left on the server until their time.
+        self.delayed = Delayed(self)
         self.lease = Lease(self)
         self.link: Link = channel.new_link()
         #: Consumers by queue: callback, and whether a message is done when it is delivered.
@@ -271,7 +276,7 @@ class Claims:
         """
         keys = self.channel.keys_of(queue)
         number, self._number = self._number, self._number + 1
-        tails = [_tail(queue)] * len(keys)
+        tails = [tail_of(queue)] * len(keys)
         reply = self.channel.desk.run(
             CLAIM,
             [*self.channel.claim_keys, *keys],
@@ -283,6 +288,8 @@ class Claims:
 
     def pump(self) -> None:
         """Do what is due: claim, acknowledge, wait. Never blocks for long."""
+        if self.delayed.is_leaving and not self.is_closed:
+            self._leave()
         if self._is_claiming or self.is_closed or not (self.sinks or self._acks):
             return
         self.lease.check()
@@ -468,6 +475,14 @@ class Claims:
                 self.ready.append(message)
         self._send(claimed.command(CLAIM_BY_SHA, plan), claimed)
 
+    def _leave(self) -> None:
+        """Send what is to wait on the server until its time."""
+        self._sent_at = monotonic()
+        for keys, args in self.delayed.commands():
+            rest = pack_args([len(keys), *keys, *args])
+            left = _Left(self, 3 + len(keys) + len(args), rest)
+            self._send(left.command(LEAVE_BY_SHA), left)
+
     def _take_acks(self) -> list[str]:
         # Other threads may add to them, and in the absence of a loop also send them.
         acks: list[str] = []
@@ -647,6 +662,7 @@ class Claims:
             logger.debug("while waiting for the last claim: %r", exc)
         self._acks.extendleft(self._unconfirmed)
         self.settle_now()
+        self.delayed.settle(self.channel.desk)
         self._disarm(list(self._waits.values()))
 
     def _finish_claim(self) -> None:
@@ -697,7 +713,7 @@ class Plan:
         self.before = pack_args(
             [len(lists), *lists, owner, claims.tags, max(len(queues), 1), len(fired)]
         )
-        self.after = pack_args(_tail(name) for name in self.names)
+        self.after = pack_args(tail_of(name) for name in self.names)
         self.size = 2 + 1 + len(lists) + 6 + len(self.names)
 
 
@@ -737,6 +753,27 @@ class _Claimed:
             self.claims.on_claimed(reply, self)
 
 
+class _Left:
+    """One script that leaves messages on the server, and what is to be done with its reply."""
+
+    __slots__ = ("claims", "rest", "size")
+
+    def __init__(self, claims: Claims, size: int, rest: bytes) -> None:
+        self.claims = claims
+        self.size = size
+        self.rest = rest
+
+    def command(self, how: bytes) -> bytes:
+        """Return the packed command, with *how* for its beginning."""
+        return b"*%d\r\n%b%b" % (self.size, how, self.rest)
+
+    def __call__(self, reply: Any) -> None:
+        if isinstance(reply, exceptions.NoScriptError):
+            self.claims._send(self.command(LEAVE_BY_TEXT), self)
+        elif isinstance(reply, Exception):
+            raise _lost(reply, self.claims.link.broker)
+
+
 class _Bound:
     """A call with its argument; as cheap as a partial, and comparable."""
 
@@ -748,11 +785,6 @@ class _Bound:
 
     def __call__(self) -> None:
         self.call(self.arg)
-
-
-def _tail(queue: str) -> str:
-    """Return the end of the record of a message that goes back to *queue* and nowhere else."""
-    return f',"",{encode_envelope(queue)}]'
 
 
 def _lost(error: Exception, broker: str) -> Exception:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import loads
 from redis import exceptions
 
+from celery._transport._redis_delayed import LOOK_S
 from celery._transport._redis_link import pack
 from celery._transport._redis_scripts import BEAT, PUT_BACK, RENEW
 from celery.utils.log import get_logger
@@ -63,6 +64,10 @@ class Lease:
         self._lasts_until = 0.0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        #: Set to have the thread look around before its time.
+        self._alarm = threading.Event()
+        #: When messages that wait for their time are looked at.
+        self._look_at = 0.0
         self._renewed_at = 0.0
         self._restored_at = 0.0
         self._lock = threading.Lock()
@@ -94,6 +99,7 @@ class Lease:
     def end(self) -> None:
         """Stop the thread; the lease runs out by itself unless `leave` is called."""
         self._stop.set()
+        self._alarm.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread() and thread.is_alive():
             thread.join(self.beat_s)
@@ -129,12 +135,29 @@ class Lease:
         """Let others know of an inbox before it is used."""
         self.channel.desk.ask("HSET", self.channel.owner_key(self.claims.owner), inbox, key)
 
+    def look_within(self, delay_s: float) -> None:
+        """Have messages that wait for their time looked at after *delay_s* at the latest."""
+        at = monotonic() + delay_s
+        if at < self._look_at:
+            self._look_at = at
+            self._alarm.set()
+
     # -- the thread
 
     def _run(self) -> None:
-        while not self._stop.wait(self.beat_s):
+        beat_at = monotonic() + self.beat_s
+        while True:
+            self._alarm.wait(max(min(beat_at, self._look_at) - monotonic(), 0.0))
+            if self._stop.is_set():
+                return
+            self._alarm.clear()
             try:
-                self._turn()
+                if monotonic() >= beat_at:
+                    beat_at = monotonic() + self.beat_s
+                    self._turn()
+                if monotonic() >= self._look_at and not self.has_ended:
+                    self._look_at = monotonic() + LOOK_S
+                    self.look_within(self.claims.delayed.look(self._link))
             except (exceptions.RedisError, OSError) as exc:
                 # The connection of the consumer will notice too, and say more.
                 logger.debug("while renewing the lease: %r", exc)

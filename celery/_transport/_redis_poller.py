@@ -6,7 +6,9 @@ waited for together: those of claims, and those on which kombu's code listens or
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -55,7 +57,18 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
         self.claims.append(claims)
         hub = self.hub
         if hub is not None:
-            claims.call_later = lambda delay_s: hub.call_later(delay_s, claims.on_woken)
+            self.use_loop(claims, hub)
+
+    def use_loop(self, claims: Claims, hub: Any) -> None:
+        """Let *claims* be called again by *hub* when they want to."""
+
+        def call_later(delay_s: float) -> None:
+            hub.call_later(delay_s, claims.on_woken)
+            if self.tick is not None and self.tick.is_running:
+                self.tick.wakes_loop = True
+
+        claims.watches_changed = True
+        claims.call_later = call_later
 
     def discard(self, channel: Any) -> None:
         """Forget a channel."""
@@ -68,6 +81,7 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
         """Forget everything."""
         if self.hub is not None:
             self.hub.on_tick.discard(self.tick)
+            self.tick.close()
         for name in TIMERS:
             entry = getattr(self, name, None)
             if entry is not None:
@@ -189,18 +203,47 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
 
 
 class Tick:
-    """What is done in every turn of an event loop, for one transport."""
+    """What is done in every turn of an event loop, for one transport.
+
+    The loop has settled by then how long it will wait, so a timer that is set in a tick would
+    come too late. A byte in a pipe ends the wait.
+    """
 
     def __init__(self, cycle: Poller, hub: Any, on_readable: Callable[[int], None]) -> None:
         self.cycle = cycle
         self.hub = hub
         self.on_readable = on_readable
+        self.is_running = False
+        #: Whether this turn has set a timer.
+        self.wakes_loop = False
         self._known: dict[int, Any] = {}
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_out, False)
+        hub.add_reader(self._wake_out, self._on_woken)
 
     def __call__(self) -> None:
         cycle = self.cycle
-        cycle.on_poll_start()
+        self.is_running = True
+        try:
+            cycle.on_poll_start()
+        finally:
+            self.is_running = False
+        if self.wakes_loop:
+            self.wakes_loop = False
+            os.write(self._wake_in, b"!")
         if cycle._fd_to_chan != self._known:
             self._known = dict(cycle._fd_to_chan)
             for fd in cycle.fds:
                 self.hub.add_reader(fd, self.on_readable, fd)
+
+    def _on_woken(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._wake_out, 64)
+
+    def close(self) -> None:
+        """Close the pipe; harmless twice."""
+        fds, self._wake_out, self._wake_in = (self._wake_out, self._wake_in), -1, -1
+        if fds[0] >= 0:
+            self.hub.remove_reader(fds[0])
+            for fd in fds:
+                os.close(fd)

@@ -13,6 +13,10 @@ Keys, all with the global key prefix in front:
                                 ``~`` marks one whose messages are being given back
 ``unacked.owner:OWNER``         hash: inbox of the owner to the queue that it belongs to
 ``unacked.inbox:OWNER:QUEUE``   list: what a blocking move took from the queue for the owner
+``unacked.delayed:QUEUE``       sorted set: name of a message, as a rule the id of its task, by
+                                the server's time at which it is due
+``unacked.delayed:QUEUE:text``  hash: name to the key of a list, a line feed and the envelope
+``unacked.delayed:QUEUE:turn``  the owner who releases what is due; expires
 ==============================  ================================================================
 """
 
@@ -20,7 +24,17 @@ from __future__ import annotations
 
 from hashlib import sha1
 
-__all__ = ("BEAT", "CLAIM", "GIVE_BACK", "PUT_BACK", "RENEW", "Script")
+__all__ = (
+    "BEAT",
+    "CLAIM",
+    "GIVE_BACK",
+    "LEAVE",
+    "PUT_BACK",
+    "RECALL",
+    "RELEASE",
+    "RENEW",
+    "Script",
+)
 
 
 class Script:
@@ -188,4 +202,101 @@ for i = 1, #ARGV do
 end
 redis.call('ZADD', KEYS[1], 'XX', unpack(scores))
 return #ARGV
+""")
+
+#: Let claimed messages wait for their time; one that is no longer filed stays away.
+#:
+#: KEYS: unacked, unacked_index, then for each queue: delayed, its texts.
+#: ARGV for each message: tag; name; seconds to wait; number of the last key before those of
+#: its queue; key of the list that it goes to; how long the end of its record is.
+#: Result: how many messages wait now.
+#:
+#: A name that is taken, by another message of the same task, gets the tag behind it.
+LEAVE = Script("""
+local unacked, index, count = KEYS[1], KEYS[2], 0
+redis.call('ZREM', index, '')
+local clock = redis.call('TIME')
+local now = tonumber(clock[1] .. '.' .. string.format('%06d', clock[2]))
+for i = 1, #ARGV, 6 do
+  local tag, name, queue = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3])
+  local delayed, texts = KEYS[queue + 1], KEYS[queue + 2]
+  local record = redis.call('HGET', unacked, tag)
+  if record then
+    if redis.call('HEXISTS', texts, name) == 1 then name = name .. ' ' .. tag end
+    local text = string.sub(record, 2, -(1 + tonumber(ARGV[i + 5])))
+    redis.call('HSET', texts, name, ARGV[i + 4] .. '\\n' .. text)
+    redis.call('ZADD', delayed, string.format('%.6f', now + tonumber(ARGV[i + 2])), name)
+    redis.call('HDEL', unacked, tag)
+    count = count + 1
+  end
+  redis.call('ZREM', index, tag)
+end
+return count
+""")
+
+#: Give messages whose time has come back to their queues, the first due to be delivered first.
+#:
+#: KEYS for each queue: delayed, its texts, its turn.
+#: ARGV: owner; how many messages at most; milliseconds for which the turn lasts; 1 if the time
+#: of every message has come.
+#: Result: how many messages were given back; seconds until the next is due, of the queues whose
+#: turn the owner has, or nothing.
+RELEASE = Script("""
+local owner, room, turn_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+redis.call('ZREM', KEYS[1], '')
+local clock = redis.call('TIME')
+local now = tonumber(clock[1] .. '.' .. string.format('%06d', clock[2]))
+local until_when = ARGV[4] == '1' and '+inf' or string.format('%.6f', now)
+local count, soonest = 0, false
+for at = 1, #KEYS, 3 do
+  local delayed, texts, turn = KEYS[at], KEYS[at + 1], KEYS[at + 2]
+  if room > count then
+    local names = redis.call(
+      'ZRANGEBYSCORE', delayed, '-inf', until_when, 'LIMIT', 0, room - count)
+    for i = #names, 1, -1 do
+      local record = redis.call('HGET', texts, names[i])
+      if record then
+        local feed = string.find(record, '\\n', 1, true)
+        redis.call('RPUSH', string.sub(record, 1, feed - 1), string.sub(record, feed + 1))
+        redis.call('HDEL', texts, names[i])
+      end
+    end
+    if #names > 0 then redis.call('ZREM', delayed, unpack(names)) end
+    count = count + #names
+  end
+  local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  if #first > 0 then
+    local holder = redis.call('GET', turn)
+    if not holder or holder == owner then
+      redis.call('SET', turn, owner, 'PX', turn_ms)
+      local wait = tonumber(first[2]) - now
+      if not soonest or wait < soonest then soonest = wait end
+    end
+  end
+end
+return {count, soonest and string.format('%.6f', soonest)}
+""")
+
+#: Give messages back to their queues before their time.
+#:
+#: KEYS for each queue: delayed, its texts.
+#: ARGV: names.
+#: Result: how many messages were given back.
+RECALL = Script("""
+redis.call('ZREM', KEYS[1], '')
+local count = 0
+for at = 1, #KEYS, 2 do
+  local delayed, texts = KEYS[at], KEYS[at + 1]
+  for i = 1, #ARGV do
+    local record = redis.call('HGET', texts, ARGV[i])
+    if record then
+      local feed = string.find(record, '\\n', 1, true)
+      redis.call('RPUSH', string.sub(record, 1, feed - 1), string.sub(record, feed + 1))
+      redis.call('HDEL', texts, ARGV[i])
+      redis.call('ZREM', delayed, ARGV[i])
+      count = count + 1
+    end
+  end
+end
+return count
 """)

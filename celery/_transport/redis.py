@@ -15,15 +15,16 @@ Options of ``broker_transport_options`` beyond kombu's, and other defaults:
 ``claim_lease``
     Seconds after which a worker that does not say that it lives counts as dead, 12 unless
     stated. Others then give its messages back, within a quarter of that.
+``eta_window``
+    Seconds before its ETA that a worker takes a task into its memory, 2 unless stated; until
+    then it waits on the server. With None it waits in a worker from the moment it is received,
+    and what waits on the server already is delivered.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from threading import Lock
 from typing import Any
 
@@ -37,9 +38,11 @@ from celery._transport._kombu import (
 )
 from celery._transport._redis_batch import PublishBatch
 from celery._transport._redis_claims import Claims, QoS
+from celery._transport._redis_delayed import ETA_WINDOW_S, peek, purge, recall
 from celery._transport._redis_lease import LEASE_S
 from celery._transport._redis_link import Link, pack
-from celery._transport._redis_message import encode_envelope
+from celery._transport._redis_message import ClaimedMessage, encode_envelope, next_tag
+from celery._transport._redis_outlet import RedisOutlet
 from celery._transport._redis_poller import HEALTH_S, Poller, Tick
 from celery._transport._redis_scripts import GIVE_BACK
 from celery.utils.log import get_logger
@@ -52,6 +55,9 @@ logger = get_logger(__name__)
 SOCKET_TIMEOUT_S = 10.0
 #: Messages given back with one command.
 GIVE_BACK_AT_ONCE = 100
+
+#: Options that kombu's channels don't know.
+OWN_OPTIONS = ("claim_lease", "eta_window")
 
 #: Acknowledgements that a closed channel could not send, by server and key, for the next one.
 _left_acks: dict[tuple[str, str], list[str]] = {}
@@ -66,13 +72,9 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     socket_timeout: float | None = SOCKET_TIMEOUT_S
     socket_connect_timeout: float | None = None
     claim_lease = LEASE_S
+    eta_window: float | None = ETA_WINDOW_S
 
-    from_transport_options = (*KombuChannel.from_transport_options, "claim_lease")
-
-    #: Gives unique tags to messages that are published, see `_next_delivery_tag`.
-    _tag_counter = count(1)
-    _tag_prefix = ""
-    _tag_pid = 0
+    from_transport_options = (*KombuChannel.from_transport_options, *OWN_OPTIONS)
 
     #: Takes what is published, while there is one; see `celery._transport._redis_once`.
     collector: Any = None
@@ -105,6 +107,11 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     def owner_key(self, owner: str) -> str:
         """Key of the inboxes of an owner."""
         return self.full_key(f"{self.unacked_key}.owner:{owner}")
+
+    def delayed_keys(self, queue: str) -> tuple[str, str, str]:
+        """Keys of what waits for its time: index, texts, and whose turn it is to look."""
+        key = self.full_key(f"{self.unacked_key}.delayed:{queue}")
+        return key, f"{key}:text", f"{key}:turn"
 
     @property
     def claim_keys(self) -> tuple[str, str, str]:
@@ -162,11 +169,11 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
 
     # -- publishing
 
-    def _next_delivery_tag(self) -> str:
-        pid = os.getpid()
-        if pid != Channel._tag_pid:
-            Channel._tag_pid, Channel._tag_prefix = pid, secrets.token_hex(8)
-        return f"{Channel._tag_prefix}-{next(Channel._tag_counter)}"
+    _next_delivery_tag = staticmethod(next_tag)
+
+    def new_outlet(self) -> RedisOutlet:
+        """Return the shortest way of messages through this channel."""
+        return RedisOutlet(self)
 
     def _put(self, queue: str, message: Any, _publish_batch: Any = None, **kwargs: Any) -> None:
         text = encode_envelope(message).encode()
@@ -174,7 +181,7 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         try:
             head = self._key_heads[known]
         except (KeyError, TypeError):
-            head = self._key_head(queue, message)
+            head = self.key_head(queue, message)
             if isinstance(known[1], int | None):
                 self._key_heads[known] = head
         if _publish_batch is None:
@@ -191,7 +198,8 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
             command, replies = command + expiry, replies + more
         self.desk.call(command, replies)
 
-    def _key_head(self, queue: str, message: Any) -> bytes:
+    def key_head(self, queue: str, message: Any) -> bytes:
+        """Return the packed key of the list that *message* goes to."""
         priority = self._get_message_priority(message, reverse=False)
         key = self.full_key(self._q_for_pri(queue, priority)).encode()
         return b"$%d\r\n%b\r\n" % (len(key), key)
@@ -266,6 +274,33 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         if message is not None and no_ack:
             self.claims.ack(message.delivery_tag)
         return message
+
+    def _purge(self, queue: str) -> int:
+        return int(super()._purge(queue)) + purge(self, queue)
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        super()._delete(queue, *args, **kwargs)
+        purge(self, queue)
+
+    # -- messages that wait for their time
+
+    def delayed_messages(
+        self, queues: Iterable[str], most: int, names: Sequence[str] | None = None
+    ) -> list[Any]:
+        """Return messages that wait on the server, to be read and not to be settled.
+
+        Args:
+            most: How many of each queue, soonest first.
+            names: Ids of tasks to look for instead.
+        """
+        return [
+            ClaimedMessage(payload, self, "", "", None)
+            for payload in peek(self, queues, most, names)
+        ]
+
+    def recall(self, queues: Iterable[str], names: Iterable[str]) -> int:
+        """Deliver messages before their time, by task id; returns how many there were."""
+        return recall(self, queues, names)
 
     def give_back(
         self,
@@ -351,7 +386,7 @@ class SentinelChannel(Channel, KombuSentinelChannel):  # type: ignore[misc]  # k
 
     from_transport_options = (
         *KombuSentinelChannel.from_transport_options,
-        "claim_lease",
+        *OWN_OPTIONS,
     )
 
 
@@ -402,11 +437,12 @@ class Transport(KombuTransport):  # type: ignore[misc]  # kombu's, untyped
         super().register_with_event_loop(connection, loop)
         cycle.hub = loop
         for claims in cycle.claims:
-            claims.watches_changed = True
-            claims.call_later = lambda delay_s, c=claims: loop.call_later(delay_s, c.on_woken)
+            cycle.use_loop(claims, loop)
         # kombu's function adds all its descriptors to the poller again in every turn.
         for call in [call for call in loop.on_tick if _is_of(call, KombuTransport)]:
             loop.on_tick.discard(call)
+        if cycle.tick is not None:
+            cycle.tick.close()
         cycle.tick = Tick(cycle, loop, self.on_readable)
         loop.on_tick.add(cycle.tick)
         health = getattr(cycle, "_claims_health_tref", None)

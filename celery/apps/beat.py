@@ -181,9 +181,5 @@ class Beat:
 
     def install_sync_handler(self, service: Any) -> None:
         """Have SIGTERM and SIGINT end the service, with its schedule saved and status 0."""
-
-        def end(signum: int, frame: Any) -> None:
-            raise SystemExit
-
-        handlers: dict[str, Callable[..., Any]] = {"TERM": end, "INT": end}
+        handlers: dict[str, Callable[..., Any]] = {"TERM": service.end, "INT": service.end}
         platforms.signals.update(handlers)

@@ -215,7 +215,11 @@ class BaseKeyValueStoreBackend(Backend):
                 return
             if on_interval is not None:
                 on_interval()
-            time.sleep(next(waits))
+            self._pause(next(waits))
+
+    def _pause(self, seconds: float) -> None:
+        """Wait until a look may be worth it, about so many seconds."""
+        time.sleep(seconds)
 
     def _read_ready(
         self, task_ids: Iterable[str], ready_states: Collection[str]

@@ -275,7 +275,12 @@ def _held(task_ids: Iterable[str]) -> Iterator[Request]:
 @inspect_command(variadic="ids", signature="[id1 [id2 [... [idN]]]]")
 def query_task(state: Any, ids: str | Sequence[str], **kwargs: Any) -> Reply:
     """Find tasks by id: state here and request of each one that is held."""
-    return {request.id: (_phase(request), request.info()) for request in _held(maybe_list(ids))}
+    wanted = list(maybe_list(ids) or ())
+    waiting = state.consumer.waiting_messages(wanted)
+    return {
+        **{request.id: ("scheduled", request.info()) for request in waiting},
+        **{request.id: (_phase(request), request.info()) for request in _held(wanted)},
+    }
 
 
 def _phase(request: Request) -> str:
@@ -301,10 +306,13 @@ def reserved(state: Any, **kwargs: Any) -> Reply:
 
 @inspect_command(alias="dump_schedule")
 def scheduled(state: Any, **kwargs: Any) -> Reply:
-    """Tasks that wait for their time (ETA or countdown)."""
+    """Tasks that wait for their time (ETA or countdown), here or in the broker.
+
+    Of those that the broker keeps, each worker of a queue lists up to 1000 that are due next.
+    """
     return [
         {"eta": _utc_text(request.eta), "priority": _ETA_PRIORITY, "request": request.info()}
-        for request in list(worker_state.scheduled_requests)
+        for request in [*worker_state.scheduled_requests, *state.consumer.waiting_messages()]
     ]
 
 
@@ -372,6 +380,7 @@ def revoke(
     signum = platforms.signals.signum(signal or "TERM") if terminate else None
     worker_state.revoked.update(task_ids)
     _mark_waiting(state.app, task_ids)
+    state.consumer.recall(task_ids)
     if signum is None:
         logger.info("Tasks flagged as revoked: %s", ", ".join(sorted(task_ids)))
         return ok(f"tasks {task_ids} flagged as revoked")

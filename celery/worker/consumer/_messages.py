@@ -153,6 +153,7 @@ class TaskMessages:
             except Exception as exc:  # noqa: BLE001 - no message may end the loop
                 on_refused(body, message, exc)
 
+        self.on_task_received = on_task_received
         return on_task_received
 
     def _calls_back_in_loop(self) -> bool:

@@ -51,8 +51,9 @@ from celery.worker.consumer._messages import (
     TaskMessages,
     dump_body,
 )
+from celery.worker.consumer._packed import Packed
 from celery.worker.consumer._prefetch import Prefetch
-from celery.worker.consumer._waiting import RateBucket, Waiting
+from celery.worker.consumer._waiting import NO_TIMER, RateBucket, Waiting
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
 if TYPE_CHECKING:
@@ -196,12 +197,17 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self._rate_lock = threading.RLock()
         #: Timer entries of requests that wait for their ETA.
         self._held: dict[Request, Any] = {}
+        #: Messages that do so, put away; and when the timer looks at them, with its entry.
+        self._packed = Packed()
+        self._packed_timer = NO_TIMER
         #: Requests that were running when the connection was lost.
         self.carried: set[Request] = set()
         #: Runs one turn of the loop, within some seconds; None outside of the loop.
         self.turn: Callable[[float], Any] | None = None
         #: Called now and then while connecting, when the loop does not turn.
         self.on_connecting: Callable[[], Any] = noop
+        #: Has the event loop begin its next turn now, where it waits or is about to.
+        self.wake: Callable[[], Any] = noop
         self._loop_thread: int | None = None
         self._was_ready = False
         #: Sizes of the registers of revoked ids and stamps when last looked at.
@@ -376,9 +382,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
 
     def on_close(self) -> None:
         """Forget what is not running: the broker delivers it again."""
-        for entry in list(self._held.values()):
-            entry.cancel()
-        self._held.clear()
+        self.forget_held()
         if self.controller is not None and getattr(self.controller, "semaphore", None):
             self.controller.semaphore.clear()
         with self._rate_lock:

@@ -58,6 +58,11 @@ def late_note(path: str, line: str) -> None:
     write(path, line)
 
 
+@app.task(name="timed")
+def timed(path: str, line: str) -> None:
+    write(path, f"{line} {time.time()}")
+
+
 @app.task(name="limited", rate_limit="2/s")
 def limited(path: str, line: str) -> None:
     write(path, f"{line} {time.time()}")

@@ -61,6 +61,7 @@ class Consumer:
         self.heart = None
         self.prefetch = 0
         self.rate_limits_reset = 0
+        self.waiting: list[Request] = []
         self.calls: list[Any] = []
         self.task_consumer: Any = None
         self.controller = SimpleNamespace(
@@ -75,6 +76,12 @@ class Consumer:
 
     def reset_rate_limits(self) -> None:
         self.rate_limits_reset += 1
+
+    def waiting_messages(self, task_ids: Any = None) -> list[Request]:
+        return [request for request in self.waiting if task_ids is None or request.id in task_ids]
+
+    def recall(self, task_ids: Any) -> None:
+        self.calls.append(("recall", task_ids))
 
     def call_soon(self, fun: Any, *args: Any, **kwargs: Any) -> None:
         fun(*args, **kwargs)
@@ -169,6 +176,23 @@ def test_tasks_are_listed_by_what_they_wait_for(app: Any, state: Any) -> None:
     }
     # B-EVT-028: an unknown id gives an empty reply.
     assert control.query_task(state, "unknown") == {}
+
+
+def test_tasks_that_wait_as_messages_are_listed_as_scheduled(app: Any, state: Any) -> None:
+    message = TaskMessage("proj.add", id="m", args=(1, 2), eta="2030-01-02T03:04:05+00:00")
+    request = Request(message, app=app, hostname="w1@h")
+    state.consumer.waiting = [request]
+
+    (scheduled,) = control.scheduled(state)
+    assert scheduled["request"]["id"] == "m"
+    assert scheduled["eta"] == "2030-01-02T03:04:05+00:00"
+    assert control.query_task(state, ["m", "x"]) == {"m": ("scheduled", request.info())}
+
+
+def test_a_revoked_task_that_waits_in_the_broker_is_delivered_now(state: Any) -> None:
+    """B-WORK-041: it is discarded at once, while its id is known to be revoked."""
+    control.revoke(state, ["a", "b"])
+    assert state.consumer.calls == [("recall", {"a", "b"})]
 
 
 def test_registered_tasks_are_listed_with_attributes(state: Any) -> None:

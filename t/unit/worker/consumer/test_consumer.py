@@ -15,6 +15,7 @@ from celery import signals
 from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown
 from celery.worker import state
 from celery.worker._slots import Slots
+from celery.worker.consumer import _waiting as waiting
 from celery.worker.consumer import consumer as module
 from celery.worker.consumer.consumer import Consumer, RateBucket, dump_body
 from t.unit.worker.conftest import Eventer
@@ -145,6 +146,59 @@ def test_a_held_task_makes_room_for_one_more(c, ran, make_request):
     assert request not in state.scheduled_requests
 
 
+class Stayer:
+    """A message that may stay in the broker."""
+
+    channel = None
+
+    def __init__(self, stays):
+        self.stays = stays
+        self.asked = []
+
+    def leave(self, delay_s, crowded):
+        self.asked.append((delay_s, crowded))
+        return self.stays
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_task_waits_in_the_broker_where_that_is_possible(c, make_request, stays):
+    request = make_request(eta="2101-01-01T00:00:00+00:00")
+    request._message = message = Stayer(stays)
+    c.hold(request, request.eta.timestamp())
+
+    ((delay_s, crowded),) = message.asked
+    assert delay_s > 1e9
+    assert not crowded
+    assert (request in state.scheduled_requests) is not stays
+    assert c.qos.value == (8 if stays else 9)
+    assert len(c.timer.entries) == (0 if stays else 1)
+
+
+def test_many_held_tasks_are_kept_as_their_messages(c, ran, make_request, monkeypatch):
+    """B-WORK-055: each raises the prefetch count, and each runs at its time, in their order."""
+    monkeypatch.setattr(waiting, "MOST_HELD", 1)
+    requests = [make_request(eta="2101-01-01T00:00:00+00:00") for _ in range(4)]
+    for number, request in enumerate(requests):
+        c.hold(request, 9e9 - number)
+    ids = [request.id for request in requests]
+
+    assert c.qos.value == 12
+    assert set(state.scheduled_requests) == {requests[0]}
+    assert [request.id for request in c.waiting_messages()] == [ids[3], ids[2], ids[1]]
+    assert [request.id for request in c.waiting_messages([ids[2], "x"])] == [ids[2]]
+
+    received = []
+    c.on_task_received = received.append
+    monkeypatch.setattr(waiting, "time", lambda: 9e9)
+    c.timer.fire()
+    c.perform_pending_operations()
+    assert [message.headers["id"] for message in received] == [ids[3], ids[2], ids[1]]
+    assert received[0].body == requests[3].message.body
+    assert received[0].channel is requests[3].message.channel
+    assert ran == requests[:1]
+    assert c.qos.value == 8
+
+
 def test_a_rate_limit_counts_after_the_eta(c, ran, make_request):
     """B-WORK-053."""
     bucket = c.task_buckets["add"] = RateBucket(1, capacity=1)
@@ -158,8 +212,10 @@ def test_a_rate_limit_counts_after_the_eta(c, ran, make_request):
 
 def test_what_waits_is_forgotten_with_the_connection(c, ran, make_request):
     """B-WORK-051: the broker delivers it again."""
-    held, limited, waiting, running = (make_request() for _ in range(4))
+    held, packed, limited, waiting, running = (make_request() for _ in range(5))
     c.hold(held, 9e9)
+    assert c._packed.add(9e9, packed.id, packed.message)
+    c._arm_packed()
     bucket = c.task_buckets["add"] = RateBucket(1, capacity=1)
     bucket.consume(1)
     for request in (limited, waiting, running):
@@ -176,6 +232,7 @@ def test_what_waits_is_forgotten_with_the_connection(c, ran, make_request):
     assert ran == []
     assert set(state.reserved_requests) == {running}
     assert not state.scheduled_requests
+    assert not c._packed
     assert set(state.requests) == {running.id}
     assert c.pool.flushed == 1
 

@@ -1,0 +1,223 @@
+"""Several ``celery beat`` processes with one store: one sends, whatever becomes of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+import redis
+
+from celery._beat.store import open_store
+from t.harness.worker import eventually
+
+ROOT = Path(__file__).resolve().parents[3]
+IS_LONG = bool(os.environ.get("T_LONG"))
+
+#: Entries, and seconds between two runs of each.
+ENTRIES, EVERY = 100, 1.0
+
+
+class Beats:
+    """Processes with one store, and the books about them."""
+
+    def __init__(self, broker, store, folder, entries=(ENTRIES, EVERY)):
+        self.name = f"beat-{uuid.uuid4()}"
+        self.broker = redis.Redis.from_url(broker)
+        self.folder = folder
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "T_BEAT_BROKER": broker,
+            "T_BEAT_STORE": store,
+            "T_BEAT_NAME": self.name,
+            "T_BEAT_ENTRIES": json.dumps(entries),
+        }
+        self.store = open_store(store, self.name)
+        self.store.open()
+        self.processes = {}
+
+    def start(self, *options):
+        number = len(os.listdir(self.folder))
+        command = [sys.executable, "-m", "celery", "-A", "t.integration.beat.shared", "beat"]
+        with (self.folder / f"beat-{number}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "-l", "INFO", *options],
+                cwd=self.folder,
+                env=self.env,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes[process.pid] = process
+        return process
+
+    def stands_by(self, process):
+        """Wait until *process* has seen that another one sends, or sends."""
+        logs = sorted(self.folder.iterdir(), key=lambda path: int(path.stem.rpartition("-")[2]))
+        log = logs[list(self.processes).index(process.pid)]
+        eventually(
+            lambda: any(text in log.read_text() for text in ("Standing by", "This one sends"))
+        )
+
+    def sender(self):
+        """Return the process that sends; None if that is a dead one, or nobody."""
+        owner = self.store.lease().owner
+        process = self.processes.get(int(owner.partition("@")[0] or 0))
+        return process if process is not None and process.poll() is None else None
+
+    def kill_sender(self):
+        """Kill it; return the seconds until another one sends."""
+        process = eventually(self.sender)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed_at = time.monotonic()
+        eventually(self.sender)
+        return time.monotonic() - killed_at
+
+    def stop(self):
+        living = [process for process in self.processes.values() if process.poll() is None]
+        for process in living:
+            process.terminate()
+        return [process.wait(30) for process in living]
+
+    def close(self):
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self.store.close()
+        self.broker.delete(self.name)
+        self.broker.close()
+        for path in sorted(self.folder.iterdir()):
+            print(f"--- {path.name}\n{path.read_text()[-3000:]}")
+
+    def messages(self):
+        """Return (task id, number of the entry) of all messages, in order."""
+        found = []
+        for text in reversed(self.broker.lrange(self.name, 0, -1)):
+            message = json.loads(text)
+            args, _, _ = json.loads(base64.b64decode(message["body"]))
+            found.append((message["headers"]["id"], args[0]))
+        return found
+
+    def verdict(self):
+        """Compare the messages with what the store says has run: (ticks, lost, doubled)."""
+        sent = self.messages()
+        ids = Counter(task_id for task_id, _ in sent)
+        by_entry = Counter(number for _, number in sent)
+        runs = self.store.load().runs
+        expected = {int(name.partition("-")[2]): run.count for name, run in runs.items()}
+        doubled = {task_id: count for task_id, count in ids.items() if count > 1}
+        lost = {n: (by_entry[n], count) for n, count in expected.items() if by_entry[n] < count}
+        return sum(expected.values()), lost, doubled
+
+
+@pytest.fixture
+def beats(tmp_path, redis_url):
+    opened = []
+
+    def make(store, **kwargs):
+        made = Beats(redis_url, store, tmp_path, **kwargs)
+        opened.append(made)
+        return made
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def store_url(request, kind, tmp_path_factory):
+    match kind:
+        case "redis":
+            return request.getfixturevalue("redis_url")
+        case "postgresql":
+            return request.getfixturevalue("postgresql_url")
+        case _:
+            return f"sqlite:///{tmp_path_factory.mktemp('store') / 'store.db'}"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["redis", "postgresql", "sqlite"])
+def test_no_tick_is_lost_or_doubled_however_often_the_sender_is_killed(
+    beats, request, kind, tmp_path_factory
+):
+    """Each interval has its one message, those during a hand-over as well."""
+    kills = 20 if IS_LONG else 2
+    made = beats(store_url(request, kind, tmp_path_factory))
+    for _ in range(2):
+        made.stands_by(made.start())
+    began = made.store.load().runs
+    handed_over = []
+    for _ in range(kills):
+        sent = len(made.messages())
+        eventually(lambda sent=sent: len(made.messages()) >= sent + ENTRIES)
+        # Anywhere within a second, so also between a claim and its message.
+        time.sleep(random.random() * EVERY)
+        handed_over.append(made.kill_sender())
+        made.stands_by(made.start())
+    sent = len(made.messages())
+    eventually(lambda: len(made.messages()) >= sent + ENTRIES)
+    codes = made.stop()
+
+    ticks, lost, doubled = made.verdict()
+    print(
+        f"{kind}: {kills} kills, {ticks} ticks, {len(lost)} lost, {len(doubled)} doubled,"
+        f" handed over within {max(handed_over):.2f} s"
+    )
+    assert codes == [0, 0]
+    assert (lost, doubled) == ({}, {})
+    assert len(made.messages()) == ticks
+    assert max(handed_over) < 5.0
+    # Every interval since the first counts: none was left out while nobody sent.
+    for name, run in made.store.load().runs.items():
+        assert (run.at - began[name].at).total_seconds() == pytest.approx(
+            (run.count - began[name].count) * EVERY, abs=1e-3
+        ), name
+
+
+def test_a_paused_sender_does_not_send_what_its_successor_has_sent(beats, redis_url):
+    """It wakes up in the middle of its work, and finds itself replaced."""
+    made = beats(redis_url)
+    for _ in range(2):
+        made.stands_by(made.start())
+    for _ in range(2):
+        sent = len(made.messages())
+        eventually(lambda sent=sent: len(made.messages()) >= sent + ENTRIES)
+        paused = eventually(made.sender)
+        paused.send_signal(signal.SIGSTOP)
+        fence = made.store.lease().fence
+        eventually(lambda fence=fence: made.store.lease().fence > fence)
+        paused.send_signal(signal.SIGCONT)
+        sent = len(made.messages())
+        eventually(lambda sent=sent: len(made.messages()) >= sent + 2 * ENTRIES)
+    assert made.stop() == [0, 0]
+
+    ticks, lost, doubled = made.verdict()
+    assert (lost, doubled) == ({}, {})
+    assert len(made.messages()) == ticks
+
+
+def test_entries_change_while_beats_run(beats, redis_url):
+    """Added, changed and removed entries are kept in the store."""
+    made = beats(redis_url, entries=(1, 3600))
+    made.stands_by(made.start())
+    definition = {"task": "t.tick", "schedule": {"every": 0.2}, "args": [7]}
+    made.store.put("added", definition)
+    eventually(lambda: (defaultdict(int, Counter(n for _, n in made.messages())))[7] >= 3)
+
+    made.store.put("added", {**definition, "args": [8]})
+    eventually(lambda: Counter(n for _, n in made.messages())[8] >= 3)
+    made.store.remove("added")
+    eventually(lambda: "added" not in made.store.load().runs)
+    count = len(made.messages())
+    assert made.stop() == [0]
+    assert len(made.messages()) <= count + 1
