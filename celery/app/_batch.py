@@ -41,10 +41,10 @@ class Waiting(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A message as the bytes to send."""
+    """A message as an outlet sends it."""
 
     call: Call
-    data: bytes
+    data: Any
 
     @property
     def task_id(self) -> str:
