@@ -188,7 +188,7 @@ class Express:
             return None
         return Form(ready)
 
-    def write(self, producer: Any, form: Form, call: Call) -> tuple[Outlet, bytes] | None:
+    def write(self, producer: Any, form: Form, call: Call) -> tuple[Outlet, Any] | None:
         """Return the message of a call, and what sends it; None where the general way is needed."""
         connection = producer.__connection__ or producer.connection
         channel = producer._channel
