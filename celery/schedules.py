@@ -77,6 +77,8 @@ SOLAR_EPHEM_NOT_INSTALLED = (
 
 #: How late an interval may end without the next one starting later.
 LITTLE_LATE = timedelta(seconds=10)
+#: The same where runs that were missed are made up for.
+CATCH_UP = timedelta(seconds=60)
 
 _MINUTE = timedelta(minutes=1)
 _DAY = timedelta(days=1)
@@ -214,19 +216,19 @@ class schedule(BaseSchedule):
         """
         Return the moment from which the interval after a run at *now* counts.
 
-        A run that is a little late does not put the following ones off: it counts as having come
-        when it was due.  After a longer pause the interval starts afresh.
+        A run that is less than an interval late, and a few seconds, does not put the following
+        ones off: it counts as having come when it was due.  After a longer pause the interval
+        starts afresh.
 
         Args:
             last_run_at: The run before.
             now: When it is run.
-            catch_up: A pause of several intervals may count as a little, so the runs that were
-                missed come one after the other.
+            catch_up: Runs that were missed within the last minute come one after the other.
         """
         end = self.maybe_make_aware(now)
         late = subtract_datetimes(end, self.maybe_make_aware(last_run_at)) - self.run_every
-        is_little = timedelta(0) <= late <= LITTLE_LATE and (catch_up or late < self.run_every)
-        if self.relative or self.run_every <= timedelta(0) or not is_little:
+        limit = CATCH_UP if catch_up else min(LITTLE_LATE, self.run_every)
+        if self.relative or not timedelta(0) <= late < limit:
             return now
         return add_seconds_to_datetime(end, -late.total_seconds())
 

@@ -7,6 +7,7 @@ decoder alone. Everything else, and a ``json`` serializer that was replaced, goe
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError
@@ -16,12 +17,35 @@ from kombu.serialization import registry
 from kombu.utils import json as kombu_json
 
 from celery._protocol import rest
-from celery._protocol.jsontext import decode
+from celery._protocol.jsontext import chunks, decode, encode
 
 JSON_TYPE = "application/json"
 JSON_ENCODING = "utf-8"
 
-_encode = kombu_json.JSONEncoder().encode
+#: What a body says about a call without callbacks, chain or chord.
+_NOTHING_EMBEDDED = encode(dict.fromkeys(("callbacks", "errbacks", "chain", "chord")))
+
+
+def is_standard(serializer: str) -> bool:
+    """Say whether *serializer* is JSON as kombu writes it."""
+    return serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps
+
+
+def dumps_call(args: Sequence[Any], kwargs: Mapping[str, Any], embed: dict[str, Any] | None) -> str:
+    """Return the JSON body of a version 2 message: the text that `dumps` gives.
+
+    Args:
+        embed: What the body carries beside the arguments; None for nothing.
+
+    Raises:
+        Exception: It can't be encoded; `dumps` says why.
+    """
+    if embed is not None:
+        body: str = dumps((args, kwargs, embed), "json")[2]
+        return body
+    text = "".join(chunks(args, 0))
+    named = "".join(chunks(kwargs, 0)) if kwargs else "{}"
+    return f"[{text}, {named}, {_NOTHING_EMBEDDED}]"
 
 
 def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
@@ -32,11 +56,11 @@ def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:
         kombu.exceptions.SerializerNotInstalled: There is no such serializer.
     """
     undecoded = rest.carried(value)
-    if serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps:
+    if is_standard(serializer):
         try:
             if undecoded is not None:
-                return JSON_TYPE, JSON_ENCODING, rest.spliced(value, undecoded, _encode)
-            return JSON_TYPE, JSON_ENCODING, _encode(value)
+                return JSON_TYPE, JSON_ENCODING, rest.spliced(value, undecoded, encode)
+            return JSON_TYPE, JSON_ENCODING, encode(value)
         except Exception as exc:
             raise EncodeError(exc) from exc
     if undecoded is not None:

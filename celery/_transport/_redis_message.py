@@ -6,19 +6,35 @@ properties. It is read and written here by the shortest way that gives the same 
 
 from __future__ import annotations
 
+import os
+import secrets
 from binascii import a2b_base64
+from itertools import count
 from typing import Any
 
-from kombu.utils.json import JSONEncoder
 from kombu.utils.json import loads as kombu_loads
 
-from celery._protocol.jsontext import decode_plain
+from celery._protocol.jsontext import decode_plain, encode
 from celery._transport._kombu import KombuMessage
 
-__all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope")
+__all__ = ("ClaimedMessage", "decode_envelope", "encode_envelope", "next_tag")
 
-#: kombu's encoder, made once: `kombu.utils.json.dumps` makes one for each call.
-_encode = JSONEncoder().encode
+_tag_prefix = secrets.token_hex(8)
+_tag_counter = count(1)
+
+
+def next_tag() -> str:
+    """Return a tag that no other message has."""
+    return f"{_tag_prefix}-{next(_tag_counter)}"
+
+
+def _new_tag_prefix() -> None:
+    global _tag_prefix  # noqa: PLW0603 - one per process, by design
+    _tag_prefix = secrets.token_hex(8)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_tag_prefix)
 
 #: Characters of a body from which on it is worth not to look for what has to be escaped.
 LONG = 4096
@@ -37,8 +53,8 @@ def encode_envelope(value: Any) -> str:
             and value["properties"].get("body_encoding") == "base64"
         ):
             others = {name: field for name, field in value.items() if name != "body"}
-            return f'{{"body": "{body}", {_encode(others)[1:]}'
-    return _encode(value)
+            return f'{{"body": "{body}", {encode(others)[1:]}'
+    return encode(value)
 
 
 #: Part of a text that holds values that plain JSON has no words for.

@@ -19,6 +19,7 @@ from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
 from amqp.method_framing import frame_handler
 
 from celery._transport._amqp_deliveries import Deliveries
+from celery._transport._amqp_outlet import AMQPOutlet
 from celery._transport._amqp_reader import Reader
 from celery._transport._pyamqp import (
     KombuChannel,
@@ -140,6 +141,10 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     def _setup_listeners(self) -> None:
         super()._setup_listeners()
         self._callbacks[spec.Basic.GetOk] = self._on_got
+
+    def new_outlet(self) -> AMQPOutlet | None:
+        """Return the shortest way of messages through this channel."""
+        return None if self.connection.confirm_publish else AMQPOutlet(self)
 
     # -- receiving
 

@@ -6,9 +6,12 @@ in the same process. Naming kombu's class as ``broker_transport`` goes around it
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from kombu.connection import Connection, ConnectionPool, PooledConnection
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.imports import symbol_by_name
 
 __all__ = (
@@ -26,7 +29,12 @@ TRANSPORTS: dict[str, str] = {
     "redis": "celery._transport.redis:Transport",
     "rediss": "celery._transport.redis:Transport",
     "sentinel": "celery._transport.redis:SentinelTransport",
+    "sqlite": "celery._transport.sqlite:Transport",
 }
+
+
+# kombu looks the scheme of a URL up before it asks a connection for its transport.
+TRANSPORT_ALIASES.setdefault("sqlite", TRANSPORTS["sqlite"])
 
 
 class _WithOwnTransports:
@@ -52,7 +60,7 @@ class BrokerConnection(_WithOwnTransports, Connection):
 
     def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:
         """Return a pool of such connections."""
-        return BrokerConnectionPool(self, limit, **kwargs)  # type: ignore[no-untyped-call]
+        return BrokerConnectionPool(self, limit, **kwargs)
 
     def __eqhash__(self) -> Any:
         # Pools are kept by this value; one of kombu's own connections must not find ours.
@@ -68,10 +76,43 @@ class BrokerConnectionPool(ConnectionPool):
 
     connection: Any
 
+    def __init__(self, connection: Any, limit: int | None = None, **kwargs: Any) -> None:
+        super().__init__(connection, limit, **kwargs)  # type: ignore[no-untyped-call]
+        #: One entry for each thread that waits for a connection.
+        self.waiting: deque[None] = deque()
+        #: Called when there is none: gives back those that are kept for later.
+        self.reclaim: Callable[[], None] = _nothing_to_reclaim
+
+    def acquire(self, block: bool = False, timeout: float | None = None) -> Any:
+        """Return a free connection; it has a method ``release``.
+
+        Args:
+            block: Wait until one is free.
+            timeout: Seconds to wait; None waits for ever.
+
+        Raises:
+            kombu.exceptions.ConnectionLimitExceeded: None is free, or became so in time.
+        """
+        acquire: Any = super().acquire
+        try:
+            return acquire(block=False)
+        except self.LimitExceeded:
+            # First the entry, then the look: who keeps a connection does it the other way round.
+            self.waiting.append(None)
+            try:
+                self.reclaim()
+                return acquire(block=block, timeout=timeout)
+            finally:
+                self.waiting.pop()
+
     def new(self) -> PooledBrokerConnection:
         """Return one more connection."""
         parameters = dict(self.connection._info(resolve=False))
         return PooledBrokerConnection(self, **parameters)  # type: ignore[no-untyped-call]
+
+
+def _nothing_to_reclaim() -> None:
+    """Do nothing: nobody keeps connections."""
 
 
 class _Keyed(list[Any]):

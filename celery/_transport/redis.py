@@ -23,11 +23,8 @@ Options of ``broker_transport_options`` beyond kombu's, and other defaults:
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from threading import Lock
 from typing import Any
 
@@ -44,7 +41,8 @@ from celery._transport._redis_claims import Claims, QoS
 from celery._transport._redis_delayed import ETA_WINDOW_S, peek, purge, recall
 from celery._transport._redis_lease import LEASE_S
 from celery._transport._redis_link import Link, pack
-from celery._transport._redis_message import ClaimedMessage, encode_envelope
+from celery._transport._redis_message import ClaimedMessage, encode_envelope, next_tag
+from celery._transport._redis_outlet import RedisOutlet
 from celery._transport._redis_poller import HEALTH_S, Poller, Tick
 from celery._transport._redis_scripts import GIVE_BACK
 from celery.utils.log import get_logger
@@ -77,11 +75,6 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     eta_window: float | None = ETA_WINDOW_S
 
     from_transport_options = (*KombuChannel.from_transport_options, *OWN_OPTIONS)
-
-    #: Gives unique tags to messages that are published, see `_next_delivery_tag`.
-    _tag_counter = count(1)
-    _tag_prefix = ""
-    _tag_pid = 0
 
     #: Takes what is published, while there is one; see `celery._transport._redis_once`.
     collector: Any = None
@@ -176,11 +169,11 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
 
     # -- publishing
 
-    def _next_delivery_tag(self) -> str:
-        pid = os.getpid()
-        if pid != Channel._tag_pid:
-            Channel._tag_pid, Channel._tag_prefix = pid, secrets.token_hex(8)
-        return f"{Channel._tag_prefix}-{next(Channel._tag_counter)}"
+    _next_delivery_tag = staticmethod(next_tag)
+
+    def new_outlet(self) -> RedisOutlet:
+        """Return the shortest way of messages through this channel."""
+        return RedisOutlet(self)
 
     def _put(self, queue: str, message: Any, _publish_batch: Any = None, **kwargs: Any) -> None:
         text = encode_envelope(message).encode()
@@ -188,7 +181,7 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         try:
             head = self._key_heads[known]
         except (KeyError, TypeError):
-            head = self._key_head(queue, message)
+            head = self.key_head(queue, message)
             if isinstance(known[1], int | None):
                 self._key_heads[known] = head
         if _publish_batch is None:
@@ -205,7 +198,8 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
             command, replies = command + expiry, replies + more
         self.desk.call(command, replies)
 
-    def _key_head(self, queue: str, message: Any) -> bytes:
+    def key_head(self, queue: str, message: Any) -> bytes:
+        """Return the packed key of the list that *message* goes to."""
         priority = self._get_message_priority(message, reverse=False)
         key = self.full_key(self._q_for_pri(queue, priority)).encode()
         return b"$%d\r\n%b\r\n" % (len(key), key)

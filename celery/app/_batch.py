@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from kombu.exceptions import BatchPublishError, OperationalError
 
+from celery.app._express import Call
+from celery.app._publishing import declared_by, worth_a_retry
 from celery.exceptions import TasksNotSent
 
 #: Messages that wait at most. A lost connection may mean that so many are sent twice.
@@ -38,36 +40,70 @@ class Waiting(NamedTuple):
     announce: Callable[[], Any] | None
 
 
+class Finished(NamedTuple):
+    """A message as an outlet sends it."""
+
+    call: Call
+    data: Any
+
+    @property
+    def task_id(self) -> str:
+        """Id of the task."""
+        return self.call.task_id
+
+    @property
+    def policy(self) -> Mapping[str, Any] | None:
+        """How a failed attempt is repeated; None for not at all."""
+        return self.call.policy
+
+
 class Batch:
     """Collects the task messages of one thread, and sends them a few hundred at a time.
+
+    Messages of the two kinds don't wait together, so all are sent in the order of the calls.
 
     Args:
         producer: kombu producer to send with; all else that is asked of the batch, it answers.
         publish: Sends one message with this producer: ``(producer, body, options, declare,
             policy)``.
-        declared_by: Returns the names that the connection of a producer has declared.
+        send_generally: Sends a call with this producer: ``(producer, call)``.
     """
 
     def __init__(
-        self,
-        producer: Any,
-        publish: Callable[..., Any],
-        declared_by: Callable[[Any], set[Any] | None],
+        self, producer: Any, publish: Callable[..., Any], send_generally: Callable[..., Any]
     ) -> None:
-        self._producer = producer
+        self.producer = producer
         self._publish = publish
-        self._declared_by = declared_by
+        self._send_generally = send_generally
+        self._outlet: Any = None
         self._waiting: list[Waiting] = []
+        self._finished: list[Finished] = []
         self._bytes = 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._producer, name)
+        return getattr(self.producer, name)
 
     def add(self, message: Waiting) -> None:
         """Take a message, and send all that wait when they are enough."""
+        if self._finished:
+            self.flush()
         self._waiting.append(message)
         self._bytes += len(message.body)
-        if len(self._waiting) >= BATCH_SIZE or self._bytes >= BATCH_BYTES:
+        if (
+            len(self._waiting) >= BATCH_SIZE
+            or self._bytes >= BATCH_BYTES
+            or not self.producer.supports_batch_publish
+        ):
+            self.flush()
+
+    def add_finished(self, message: Finished, outlet: Any) -> None:
+        """Take a message that *outlet* is to send."""
+        if self._waiting or outlet is not self._outlet:
+            self.flush()
+            self._outlet = outlet
+        self._finished.append(message)
+        self._bytes += len(message.data)
+        if len(self._finished) >= BATCH_SIZE or self._bytes >= BATCH_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -76,8 +112,12 @@ class Batch:
         Raises:
             celery.exceptions.TasksNotSent: The broker can't be reached, and no retry helped.
         """
-        waiting, self._waiting, self._bytes = self._waiting, [], 0
-        if waiting and self._declared_by(self._producer) is None:
+        self._bytes = 0
+        finished, self._finished = self._finished, []
+        if finished:
+            self._send_finished(finished)
+        waiting, self._waiting = self._waiting, []
+        if waiting and declared_by(self.producer) is None:
             # Whatever it takes to connect, the first message does.
             self._send_one_by_one(waiting, 1)
             del waiting[:1]
@@ -95,9 +135,22 @@ class Batch:
                 if message.announce is not None:
                     message.announce()
 
+    def _send_finished(self, finished: list[Finished]) -> None:
+        try:
+            self._outlet.send([message.data for message in finished])
+        except self._worth_a_retry(finished) as exc:
+            if any(message.policy is None for message in finished):
+                raise _not_sent(finished) from exc
+            # Some may have arrived: as after any lost connection, they are sent again.
+            for position, message in enumerate(finished):
+                try:
+                    self._send_generally(self.producer, message.call.as_unusual())
+                except self._worth_a_retry(finished) as again:
+                    raise _not_sent(finished[position:]) from again
+
     def _send_together(self, waiting: list[Waiting]) -> None:
-        producer = self._producer
-        declared = self._declared_by(producer) or set()
+        producer = self.producer
+        declared = declared_by(producer) or set()
         publish = producer.publish
         with producer.batch(len(waiting) * COMMANDS_PER_MESSAGE):
             for message in waiting:
@@ -119,24 +172,19 @@ class Batch:
         for position, message in enumerate(waiting[:count]):
             try:
                 self._publish(
-                    self._producer, message.body, message.options, message.declare, message.policy
+                    self.producer, message.body, message.options, message.declare, message.policy
                 )
             except self._worth_a_retry(waiting) as exc:
                 raise _not_sent(waiting[position:]) from exc
             if message.announce is not None:
                 message.announce()
 
-    def _worth_a_retry(self, waiting: list[Waiting]) -> tuple[type[BaseException], ...]:
-        connection = self._producer.connection
-        own = next((m.policy.get("retry_errors") for m in waiting if m.policy), None)
-        return (
-            BatchPublishError,
-            OperationalError,
-            *connection.recoverable_connection_errors,
-            *connection.recoverable_channel_errors,
-            *(own or ()),
-        )
+    def _worth_a_retry(
+        self, waiting: Sequence[Waiting | Finished]
+    ) -> tuple[type[BaseException], ...]:
+        policy = next((message.policy for message in waiting if message.policy), {})
+        return (BatchPublishError, OperationalError, *worth_a_retry(self.producer, policy))
 
 
-def _not_sent(waiting: list[Waiting]) -> TasksNotSent:
+def _not_sent(waiting: Sequence[Waiting | Finished]) -> TasksNotSent:
     return TasksNotSent([message.task_id for message in waiting])

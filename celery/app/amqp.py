@@ -9,7 +9,7 @@ once into a `PublishPlan` and read again only after a setting changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from functools import cached_property, partial
@@ -29,8 +29,12 @@ from celery._canvas import signature as signatures
 from celery._protocol import body as wire_body
 from celery._protocol import legacy, options
 from celery._protocol import message as wire
+from celery._transport.connection import BrokerConnectionPool
 from celery.app import routes as task_routes
 from celery.app._batch import Batch, Waiting
+from celery.app._express import Express
+from celery.app._lanes import Lanes
+from celery.app._publishing import Ready, declared_by, worth_a_retry
 from celery.utils.functional import maybe_list
 from celery.utils.nodenames import anon_nodename
 from celery.utils.quorum_queues import detect_quorum_queues
@@ -54,8 +58,6 @@ QUEUE_FORMAT = """
 
 #: Retries of publishing a callback whose policy sets no limit.
 FOLLOW_UP_RETRIES = 3
-
-NOTHING_EMBEDDED = wire.Embedded(None, None, None, None)
 
 
 def utf8dict(d: Mapping[Any, Any], encoding: str = "utf-8") -> dict[Any, Any]:
@@ -91,6 +93,8 @@ class Queues(dict[str, Queue]):
         default_routing_key: str | None = None,
     ) -> None:
         super().__init__()
+        #: Moves with every queue that is added.
+        self.revision: object = None
         self.aliases: dict[str, Queue] = {}
         self.max_priority = max_priority
         self.create_missing_queue_exchange_type = create_missing_queue_exchange_type
@@ -125,6 +129,7 @@ class Queues(dict[str, Queue]):
         if self.default_exchange is not None and not entity.exchange:
             entity.exchange = self.default_exchange
         super().__setitem__(name, queue)
+        self.revision = object()
         if entity.alias:
             self.aliases[entity.alias] = queue
 
@@ -235,6 +240,9 @@ class PublishPlan:
     send_sent_event: bool
     repr_levels: int
     utc: bool
+    inherit_priority: bool
+    #: Whether nothing here keeps a call from the straight way, see `celery.app._express`.
+    is_plain: bool
 
 
 class AMQP:
@@ -265,6 +273,7 @@ class AMQP:
         self._routes: tuple[Any, ...] | None = None
         self._routed_for: Any = None
         self._producer_pool: Any = None
+        self._lanes: Lanes | None = None
         self._default_exchange: Exchange | None = None
         self._accept_content: Any = None
         self._plan: PublishPlan | None = None
@@ -285,12 +294,19 @@ class AMQP:
             send_sent_event=conf.task_send_sent_event,
             repr_levels=conf.task_repr_maxlevels,
             utc=conf.enable_utc,
+            inherit_priority=conf.task_inherit_parent_priority,
+            is_plain=not conf.task_send_sent_event and conf.task_protocol == 2,
         )
         self._create_task_message = self.task_protocols[conf.task_protocol]
         self._accept_content = None
         if self._routes is not None and self._routed_for is not conf.task_routes:
             self.flush_routes()
         return plan
+
+    @property
+    def makes_standard_messages(self) -> bool:
+        """Whether nobody has replaced a part of how task messages are made and published."""
+        return type(self) is AMQP and self.create_task_message == self.as_task_v2
 
     @property
     def plan(self) -> PublishPlan:
@@ -439,6 +455,49 @@ class AMQP:
 
     publisher_pool = producer_pool
 
+    @cached_property
+    def express(self) -> Express:
+        """Sends ordinary calls."""
+        return Express(self)
+
+    @property
+    def lanes(self) -> Lanes | None:
+        """Producers for sending tasks, None for an app without a pool of its own kind."""
+        pool = self.app.pool
+        lanes = self._lanes
+        if lanes is None or lanes.pool is not pool:
+            if type(pool) is not BrokerConnectionPool or not pool.limit:
+                return None
+            lanes = self._lanes = Lanes(self.app, pool)
+        return lanes
+
+    def sender(self, connection: Any = None) -> AbstractContextManager[Any]:
+        """Context manager: a producer to send a call with.
+
+        Args:
+            connection: Where to; by default one of the pool.
+
+        Raises:
+            kombu.exceptions.LimitExceeded: None of the pool became free within
+                ``broker_pool_acquire_timeout`` seconds.
+        """
+        if connection is not None:
+            make_producer: Any = self.Producer
+            return nullcontext(make_producer(connection, auto_declare=False))
+        lanes = self.lanes
+        chosen: AbstractContextManager[Any] = (
+            self.producer_pool.acquire(
+                block=True, timeout=self.app.conf.broker_pool_acquire_timeout
+            )
+            if lanes is None
+            else lanes.take()
+        )
+        return chosen
+
+    def forget_connections(self) -> None:
+        """Let go of producers, without closing anything."""
+        self._producer_pool = self._lanes = None
+
     def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **kw: Any) -> Any:
         """Return a consumer of task messages, by default from all selected queues."""
         if accept is None:
@@ -505,7 +564,7 @@ class AMQP:
         ttl = None
         eta_text = expires_text = None
         if countdown is not None or eta is not None:
-            eta_text = options.header_eta(countdown, eta, lambda: now or self._now(timezone))
+            eta_text = self.header_eta(countdown, eta, now, timezone)
         if expires is not None:
             expires_text, ttl = options.header_expires(
                 expires, lambda: now or self._now(timezone), timezone or self.app.timezone
@@ -515,11 +574,9 @@ class AMQP:
                 ttl = None
         if root_id is None:
             root_id = task_id
-        embedded = (
-            wire.Embedded(*map(signatures.plain, (callbacks, errbacks, chain, chord)))
-            if callbacks or errbacks or chain is not None or chord
-            else NOTHING_EMBEDDED
-        )
+        embedded = wire.NOTHING_EMBEDDED
+        if callbacks or errbacks or chain is not None or chord:
+            embedded = self.embedded(callbacks, errbacks, chain, chord)
         return wire.encode(
             task_id,
             name,
@@ -589,7 +646,7 @@ class AMQP:
             name,
             args,
             kwargs,
-            eta=options.header_eta(countdown, eta, lambda: now or self._now(timezone)),
+            eta=self.header_eta(countdown, eta, now, timezone),
             expires=expires_text,
             ttl=ttl,
             utc=utc,
@@ -606,6 +663,21 @@ class AMQP:
             kwargsrepr=saferepr(kwargs, self.kwargsrepr_maxsize),
             create_sent_event=create_sent_event,
         )
+
+    def header_eta(
+        self,
+        countdown: float | None,
+        eta: datetime | str | None,
+        now: datetime | None = None,
+        timezone: tzinfo | None = None,
+    ) -> str | None:
+        """Return the moment before which a task must not start, as its header has it."""
+        return options.header_eta(countdown, eta, lambda: now or self._now(timezone))
+
+    @staticmethod
+    def embedded(callbacks: Any, errbacks: Any, chain: Any, chord: Any) -> wire.Embedded:
+        """Return what a body carries beside the arguments, as plain data."""
+        return wire.Embedded(*map(signatures.plain, (callbacks, errbacks, chain, chord)))
 
     def _now(self, timezone: tzinfo | None) -> datetime:
         if timezone is not None:
@@ -652,12 +724,70 @@ class AMQP:
             kombu.exceptions.OperationalError: The broker can't be reached; retries are used up.
             kombu.exceptions.EncodeError: The arguments can't be serialized.
         """
+        ready = self.ready(
+            message,
+            exchange,
+            routing_key,
+            queue,
+            retry,
+            retry_policy,
+            serializer,
+            delivery_mode,
+            compression,
+            declare,
+            headers,
+            exchange_type,
+            **kwargs,
+        )
+        before, after = signals.before_task_publish, signals.after_task_publish
+        if before.receivers:
+            before.send(
+                sender=name,
+                body=message.body,
+                exchange=ready.exchange,
+                routing_key=ready.routing_key,
+                declare=ready.declare,
+                headers=message.headers,
+                properties=message.properties,
+                retry_policy=ready.retry_policy,
+            )
+        content_type, content_encoding, payload = wire_body.dumps(message.body, ready.serializer)
+        publish_options = ready.publish_options(content_type, content_encoding)
+        announce = None
+        if after.receivers or message.sent_event or signals.task_sent.receivers:
+            announce = partial(self._announce, event_dispatcher, producer, name, ready)
+        needed: Sequence[Any] = ready.declare or ()
+        if type(producer) is Batch:
+            task_id = message.properties["correlation_id"]
+            producer.add(Waiting(task_id, payload, publish_options, needed, ready.policy, announce))
+            return None
+        published = self._publish(producer, payload, publish_options, needed, ready.policy)
+        if announce is not None:
+            announce()
+        return published
+
+    def ready(
+        self,
+        message: wire.Outgoing,
+        exchange: Any = None,
+        routing_key: str | None = None,
+        queue: Any = None,
+        retry: bool | None = None,
+        retry_policy: Mapping[str, Any] | None = None,
+        serializer: str | None = None,
+        delivery_mode: Any = None,
+        compression: str | None = None,
+        declare: list[Any] | None = None,
+        headers: Mapping[str, Any] | None = None,
+        exchange_type: str | None = None,
+        **kwargs: Any,
+    ) -> Ready:
+        """Complete *message* and its destination; see `publish_task` for the arguments."""
         plan = self.plan
-        headers2, properties, body, sent_event = message
         if headers:
-            headers2.update(headers)
+            message.headers.update(headers)
         if kwargs:
-            properties.update(kwargs)
+            message.properties.update(kwargs)
         if queue is None and exchange is None:
             queue = self.default_queue
         elif isinstance(queue, str):
@@ -670,108 +800,48 @@ class AMQP:
                 declare = [queue]
         elif routing_key is None:
             routing_key = self.app.conf.task_default_routing_key
-        if delivery_mode is None:
-            delivery_mode = plan.delivery_mode
-        retry = plan.retry if retry is None else retry
-        policy = {**plan.retry_policy, **retry_policy} if retry_policy else plan.retry_policy
-        before, after = signals.before_task_publish, signals.after_task_publish
-        if before.receivers:
-            before.send(
-                sender=name,
-                body=body,
-                exchange=exchange,
-                routing_key=routing_key,
-                declare=declare,
-                headers=headers2,
-                properties=properties,
-                retry_policy=policy,
-            )
-        content_type, content_encoding, payload = wire_body.dumps(
-            body, serializer or plan.serializer
+        return Ready(
+            message,
+            queue,
+            exchange,
+            routing_key,
+            plan.delivery_mode if delivery_mode is None else delivery_mode,
+            serializer or plan.serializer,
+            compression or plan.compression,
+            declare,
+            plan.retry if retry is None else retry,
+            {**plan.retry_policy, **retry_policy} if retry_policy else plan.retry_policy,
         )
-        publish_options = {
-            **properties,
-            "exchange": exchange,
-            "routing_key": routing_key,
-            "content_type": content_type,
-            "content_encoding": content_encoding,
-            "compression": compression or plan.compression,
-            "delivery_mode": delivery_mode,
-            "headers": headers2,
-        }
 
-        announce = None
-        if after.receivers or sent_event or signals.task_sent.receivers:
-            announce = partial(
-                self._announce,
-                event_dispatcher,
-                producer,
-                name,
-                message,
-                queue,
-                exchange,
-                routing_key,
-                retry,
-                policy,
-            )
-        needed: Sequence[Any] = declare or ()
-        if type(producer) is Batch:
-            task_id = properties["correlation_id"]
-            producer.add(
-                Waiting(
-                    task_id, payload, publish_options, needed, policy if retry else None, announce
-                )
-            )
-            return None
-        published = self._publish(
-            producer, payload, publish_options, needed, policy if retry else None
-        )
-        if announce is not None:
-            announce()
-        return published
-
-    def _announce(
-        self,
-        event_dispatcher: Any,
-        producer: Any,
-        name: str,
-        message: wire.Outgoing,
-        queue: Queue | None,
-        exchange: Any,
-        routing_key: str | None,
-        retry: bool,
-        policy: Mapping[str, Any],
-    ) -> None:
-        """Tell everybody that *message* was published."""
-        headers, _, body, sent_event = message
+    def _announce(self, event_dispatcher: Any, producer: Any, name: str, ready: Ready) -> None:
+        """Tell everybody that the message was published."""
+        headers, _, body, sent_event = ready.message
         after = signals.after_task_publish
         if after.receivers:
             after.send(
                 sender=name,
                 body=body,
                 headers=headers,
-                exchange=exchange,
-                routing_key=routing_key,
+                exchange=ready.exchange,
+                routing_key=ready.routing_key,
             )
         if signals.task_sent.receivers:
-            self._send_old_signal(name, message)
+            self._send_old_signal(name, ready.message)
         if sent_event:
-            self._publish_sent_event(
-                event_dispatcher, producer, sent_event, queue, exchange, routing_key, retry, policy
-            )
+            self._publish_sent_event(event_dispatcher, producer, sent_event, ready)
 
     @contextmanager
     def batch(self, producer: Any) -> Iterator[Any]:
         """Context manager: a stand-in for *producer* that sends task messages together.
 
         They are sent when they are some hundreds, and at the end, but not when the block fails.
-        Where the transport can do no better, that is *producer* itself, which sends at once.
+        Where the transport can do no better, they are sent at once.
         """
-        if type(producer) is Batch or not producer.supports_batch_publish:
+        if type(producer) is Batch:
             # In a batch within a batch, the outer one sends.
             yield producer
             return
-        batch = Batch(producer, self._publish, _declared_by)
+        batch = Batch(producer, self._publish, self.app._send_generally)
         yield batch
         batch.flush()
 
@@ -789,7 +859,7 @@ class AMQP:
         producer tries without either, where its connection has declared the queues before;
         only when that fails is the policy applied, from its beginning.
         """
-        declared = _declared_by(producer)
+        declared = declared_by(producer)
         if declared is not None:
             needed = [entity for entity in declare if entity.name not in declared]
             if policy is None:
@@ -799,20 +869,14 @@ class AMQP:
             if not needed:
                 # The headers tell the compression, which is applied once to each body.
                 headers = dict(options["headers"])
-                connection = producer.connection
-                worth_a_retry = (
-                    *connection.recoverable_connection_errors,
-                    *connection.recoverable_channel_errors,
-                    *(policy.get("retry_errors") or ()),
-                )
                 try:
                     return producer.publish(body, retry=False, **options)
-                except worth_a_retry:
+                except worth_a_retry(producer, policy):
                     options["headers"] = headers
         published = producer.publish(
             body, declare=list(declare), retry=policy is not None, retry_policy=policy, **options
         )
-        declared = _declared_by(producer)
+        declared = declared_by(producer)
         if declared is not None:
             declared.update(entity.name for entity in declare if entity.can_cache_declaration)
         return published
@@ -869,23 +933,18 @@ class AMQP:
         )
 
     def _publish_sent_event(
-        self,
-        dispatcher: Any,
-        producer: Any,
-        fields: dict[str, Any],
-        queue: Queue | None,
-        exchange: Any,
-        routing_key: str | None,
-        retry: bool,
-        policy: Mapping[str, Any],
+        self, dispatcher: Any, producer: Any, fields: dict[str, Any], ready: Ready
     ) -> None:
         dispatcher = dispatcher or self.app.events.default_dispatcher_for_publish()
+        exchange = ready.exchange
         fields.update(
-            queue=None if queue is None else queue.name,
+            queue=None if ready.queue is None else ready.queue.name,
             exchange=exchange.name if isinstance(exchange, Exchange) else exchange,
-            routing_key=routing_key,
+            routing_key=ready.routing_key,
         )
-        dispatcher.publish("task-sent", fields, producer, retry=retry, retry_policy=policy)
+        dispatcher.publish(
+            "task-sent", fields, producer, retry=ready.retry, retry_policy=ready.retry_policy
+        )
 
     # -- messages that the broker itself holds back until they are due
 
@@ -925,19 +984,6 @@ class AMQP:
         prefix = self.app.conf.get("broker_native_delayed_delivery_prefix") or None
         key = routing_key or queue.routing_key
         return level_name(MAX_LEVEL, prefix), calculate_routing_key(seconds, key)
-
-
-def _declared_by(producer: Any) -> set[Any] | None:
-    """Return what the connection of *producer* has declared, or None where it has none yet.
-
-    kombu keeps the set for as long as the connection lives; names of queues join its hashes.
-    """
-    connection = producer.__connection__ or producer.connection
-    # A channel exists already: asking for it does not connect.
-    if connection is None or connection._default_channel is None or not connection.connected:
-        return None
-    declared: set[Any] = connection.declared_entities
-    return declared
 
 
 def _checked_arguments(args: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:

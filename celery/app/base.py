@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from kombu.clocks import LamportClock
 from kombu.common import oid_from
 from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
-from kombu.utils.uuid import uuid
 
-from celery import _state, canvas, signals
+from celery import _state, signals
 from celery.app import _upward, backends
 from celery.app import annotations as task_annotations
 from celery.app import builtins as _builtins  # noqa: F401 - its tasks are added to every app
 from celery.app._connections import BrokerConnections
+from celery.app._decorators import factory_method
+from celery.app._sending import Sending
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.app.registry import TaskRegistry
 from celery.app.utils import (
@@ -39,7 +40,6 @@ from celery.app.utils import (
     detect_settings,
 )
 from celery.exceptions import (
-    AlwaysEagerIgnored,
     DuplicateTaskNameWarning,
     ImproperlyConfigured,
 )
@@ -48,7 +48,7 @@ from celery.local import PromiseProxy, maybe_evaluate
 from celery.utils import abstract
 from celery.utils.collections import AttributeDictMixin
 from celery.utils.dispatch import Signal
-from celery.utils.functional import first, head_from_fun, maybe_list
+from celery.utils.functional import first, head_from_fun
 from celery.utils.imports import gen_task_name, instantiate, symbol_by_name
 from celery.utils.log import get_logger
 from celery.utils.objects import lasting_property, mro_lookup
@@ -62,9 +62,7 @@ if TYPE_CHECKING:
     from celery.app.events import Events
     from celery.app.log import Logging
     from celery.app.task import Task
-    from celery.canvas import Signature
     from celery.loaders.base import BaseLoader
-    from celery.result import AsyncResult
 
 __all__ = ("Celery",)
 
@@ -202,7 +200,7 @@ def pydantic_wrapper(
     return _pydantic.wrap(app, task_fun, task_name, strict, context, dump_kwargs)
 
 
-class Celery(BrokerConnections):
+class Celery(Sending, BrokerConnections):
     """A Celery application.
 
     Args:
@@ -382,14 +380,14 @@ class Celery(BrokerConnections):
             pool.force_close_all()
         amqp = self.__dict__.get("amqp")
         if amqp is not None:
-            amqp._producer_pool = None
+            amqp.forget_connections()
         _state._deregister_app(self)
 
     def _after_fork(self) -> None:
         self._pool = None
         amqp = self.__dict__.get("amqp")
         if amqp is not None:
-            amqp._producer_pool = None
+            amqp.forget_connections()
         events = self.__dict__.get("events")
         if events is not None:
             events.__dict__.pop("_default_dispatcher", None)
@@ -435,6 +433,7 @@ class Celery(BrokerConnections):
 
     # -- tasks
 
+    @factory_method
     def task(self, *args: Any, **opts: Any) -> Any:
         """Make a task of a function; a decorator, with or without options.
 
@@ -842,180 +841,6 @@ class Celery(BrokerConnections):
 
     def _add_periodic_task(self, key: str, entry: dict[str, Any]) -> None:
         self.conf.beat_schedule[key] = entry
-
-    # -- sending
-
-    def send_task(
-        self,
-        name: str,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        countdown: float | None = None,
-        eta: datetime | str | None = None,
-        task_id: str | None = None,
-        producer: Any = None,
-        connection: Any = None,
-        router: Any = None,
-        result_cls: Any = None,
-        expires: Any = None,
-        publisher: Any = None,
-        link: Any = None,
-        link_error: Any = None,
-        add_to_parent: bool = True,
-        group_id: str | None = None,
-        group_index: int | None = None,
-        retries: int = 0,
-        chord: Any = None,
-        reply_to: str | None = None,
-        time_limit: float | None = None,
-        soft_time_limit: float | None = None,
-        root_id: str | None = None,
-        parent_id: str | None = None,
-        route_name: str | None = None,
-        shadow: str | None = None,
-        chain: Any = None,
-        task_type: Any = None,
-        replaced_task_nesting: int = 0,
-        **options: Any,
-    ) -> AsyncResult[Any]:
-        """Send a call of the task called *name*, which need not be registered here.
-
-        Takes the arguments of `Task.apply_async`, and checks none of them against a
-        signature. *route_name* is routed instead of *name*.
-
-        Returns:
-            The result of the call; nothing has been waited for.
-        """
-        amqp = self.amqp
-        if task_type is None and self.conf.task_always_eager:
-            warnings.warn(
-                AlwaysEagerIgnored("task_always_eager has no effect on send_task"),
-                stacklevel=2,
-            )
-        task_id = task_id or uuid()
-        producer = producer or publisher
-        replaced: Any = None
-        stamped_headers = options.pop("stamped_headers", None)
-        stamps = (
-            {key: options.pop(key) for key in stamped_headers if key in options}
-            if stamped_headers
-            else {}
-        )
-        router = router or amqp.router
-        options = router.route(options, route_name or name, args, kwargs, task_type)
-        parent = _state.get_current_worker_task()
-        if parent is not None:
-            request = parent.request
-            if request.id == task_id:
-                # A retry or a replacement: it takes the place of the running call.
-                parent, replaced = None, request
-            if root_id is None:
-                root_id = request.root_id or request.id
-            if parent_id is None and parent is not None:
-                parent_id = request.id
-            if (
-                options.get("priority") is None
-                and self.conf.task_inherit_parent_priority
-                and request.delivery_info
-            ):
-                options["priority"] = request.delivery_info.get("priority")
-            if request.stamps:
-                # Stamps pass on to whatever a stamped task calls.
-                stamps = {**request.stamps, **stamps}
-                stamped_headers = list(
-                    dict.fromkeys([*(stamped_headers or ()), *(request.stamped_headers or ())])
-                )
-        if options.get("priority") is None:
-            options.pop("priority", None)
-        ignore_result = options.pop("ignore_result", None)
-        message_options = {
-            key: options.pop(key) for key in ("argsrepr", "kwargsrepr", "origin") if key in options
-        }
-        if connection is not None:
-            producer = amqp.Producer(connection, auto_declare=False)
-        plan = amqp.plan
-        message = amqp.create_task_message(
-            task_id,
-            name,
-            args,
-            kwargs,
-            countdown=countdown,
-            eta=eta,
-            group_id=group_id,
-            group_index=group_index,
-            expires=expires,
-            retries=retries,
-            chord=chord,
-            callbacks=maybe_list(link),
-            errbacks=maybe_list(link_error),
-            reply_to=reply_to or self.thread_oid,
-            time_limit=time_limit,
-            soft_time_limit=soft_time_limit,
-            create_sent_event=plan.send_sent_event,
-            root_id=root_id,
-            parent_id=parent_id,
-            shadow=shadow,
-            chain=chain,
-            ignore_result=ignore_result,
-            stamped_headers=stamped_headers,
-            replaced_task_nesting=replaced_task_nesting,
-            **message_options,
-            **stamps,
-        )
-        result_backend = None if ignore_result else self.backend
-        with self.producer_or_acquire(producer) as chosen:
-            if countdown is not None or eta is not None:
-                delayed = amqp.delay_in_broker(
-                    chosen.connection,
-                    options.get("queue"),
-                    countdown,
-                    eta,
-                    options.get("routing_key"),
-                )
-                if delayed is not None:
-                    options["exchange"], options["routing_key"] = delayed
-                    options["declare"] = []
-            if result_backend is not None:
-                result_backend.on_task_call(chosen, task_id)
-            amqp.send_task_message(chosen, name, message, **options)
-        if replaced is not None:
-            replaced._replaced = True
-        result = (result_cls or self.AsyncResult)(task_id)
-        # The caller knows whether there will be anything to wait for.
-        result.ignored = bool(ignore_result)
-        if add_to_parent and parent is not None:
-            parent.add_trail(result)
-        return result  # type: ignore[no-any-return]
-
-    def send_tasks(
-        self, signatures: Iterable[Signature], producer: Any = None, **options: Any
-    ) -> list[Any]:
-        """Send many calls at once, with few round trips where the broker can.
-
-        This is for calls that have nothing to do with each other; a `group` has a result of its
-        own beside.
-
-        Args:
-            signatures: Calls or workflows, read as they are sent.
-            producer: kombu producer; by default one from the app's pool.
-            options: Options for all of them, as of `Task.apply_async`.
-
-        Returns:
-            Their results, in order.
-
-        Raises:
-            celery.exceptions.TasksNotSent: Some did not reach the broker, or not for sure.
-        """
-        with self.producer_or_acquire(producer) as chosen, self.amqp.batch(chosen) as batch:
-            return [
-                canvas.maybe_signature(sig, app=self).apply_async(producer=batch, **options)
-                for sig in signatures
-            ]
-
-    def signature(self, *args: Any, **kwargs: Any) -> Signature:
-        """Return a signature bound to this app; see `celery.signature`."""
-        kwargs["app"] = self
-        return canvas.signature(*args, **kwargs)  # type: ignore[no-any-return]  # or a subclass
 
     # -- time
 

@@ -510,3 +510,35 @@ def test_solars_compare_by_their_arguments():
     assert one != 5
     assert pickle.loads(pickle.dumps(one)) == one
     assert repr(one) == "<solar: sunset at latitude 1, longitude: 2>"
+
+
+# -- where the next interval begins ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("late", "catch_up", "counts_as_due"),
+    [
+        *((0, False, True), (0.4, False, True), (9.9, False, True), (10, False, False)),
+        *((9.9, True, True), (59.9, True, True), (60, True, False), (-1, True, False)),
+    ],
+)
+def test_a_run_that_is_a_little_late_does_not_put_the_next_ones_off(
+    app, late, catch_up, counts_as_due
+):
+    """Otherwise an entry that is due each second would lose some runs in an hour."""
+    due = at(0, 0, 20)
+    now = due + timedelta(seconds=late)
+    found = schedule(20, app=app).due_at(at(0), now, catch_up)
+    assert found == (due if counts_as_due else now)
+
+
+def test_runs_missed_just_now_come_one_by_one_where_asked(app):
+    now = at(0, 0, 5)
+    every_second = schedule(1, app=app)
+    assert every_second.due_at(at(0), now) == now
+    assert every_second.due_at(at(0), now, catch_up=True) == at(0, 0, 1)
+
+
+def test_an_interval_that_is_rounded_or_empty_counts_from_now(app):
+    assert schedule(20, relative=True, app=app).due_at(at(0), at(0, 0, 21)) == at(0, 0, 21)
+    assert schedule(0, app=app).due_at(at(0), at(0, 0, 1)) == at(0, 0, 1)

@@ -206,6 +206,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self.turn: Callable[[float], Any] | None = None
         #: Called now and then while connecting, when the loop does not turn.
         self.on_connecting: Callable[[], Any] = noop
+        #: Has the event loop begin its next turn now, where it waits or is about to.
+        self.wake: Callable[[], Any] = noop
         self._loop_thread: int | None = None
         self._was_ready = False
         #: Sizes of the registers of revoked ids and stamps when last looked at.

@@ -117,7 +117,7 @@ def test_many_calls_that_form_no_group_are_sent_together(app, t):
 
 
 def test_the_first_message_of_a_new_connection_declares_its_queue(app, t):
-    with app.producer_pool.acquire() as producer:
+    with app.producer_or_acquire() as producer:
         producer.connection.close()
     result = group(t.ident.s(n) for n in range(3)).apply_async()
     assert BatchingTransport.flushed == [2]

@@ -1,0 +1,72 @@
+"""Parts of publishing that its general way and its shortcuts have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kombu.entity import Queue
+
+    from celery._protocol.message import Outgoing
+
+__all__ = ("Ready", "declared_by", "worth_a_retry")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A message, and where and how it is published."""
+
+    message: Outgoing
+    queue: Queue | None
+    exchange: Any
+    routing_key: str | None
+    delivery_mode: Any
+    serializer: str
+    compression: str | None
+    #: Queues that have to be there.
+    declare: list[Any] | None
+    retry: bool
+    retry_policy: Mapping[str, Any]
+
+    @property
+    def policy(self) -> Mapping[str, Any] | None:
+        """How a failed attempt is repeated; None for not at all."""
+        return self.retry_policy if self.retry else None
+
+    def publish_options(self, content_type: str, content_encoding: str) -> dict[str, Any]:
+        """Return options of `kombu.Producer.publish`."""
+        return {
+            **self.message.properties,
+            "exchange": self.exchange,
+            "routing_key": self.routing_key,
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "compression": self.compression,
+            "delivery_mode": self.delivery_mode,
+            "headers": self.message.headers,
+        }
+
+
+def declared_by(producer: Any) -> set[Any] | None:
+    """Return what the connection of *producer* has declared, or None where it has none yet.
+
+    kombu keeps the set for as long as the connection lives; names of queues join its hashes.
+    """
+    connection = producer.__connection__ or producer.connection
+    # A channel exists already: asking for it does not connect.
+    if connection is None or connection._default_channel is None or not connection.connected:
+        return None
+    declared: set[Any] = connection.declared_entities
+    return declared
+
+
+def worth_a_retry(producer: Any, policy: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
+    """Return the errors of publishing with *producer* after which *policy* is applied."""
+    connection = producer.connection
+    return (
+        *connection.recoverable_connection_errors,
+        *connection.recoverable_channel_errors,
+        *(policy.get("retry_errors") or ()),
+    )
