@@ -468,7 +468,7 @@ class Claims:
         self._number += room
         self._looked_at = self._sent_at = now
         self._is_claiming = True
-        claimed = _Claimed(self, plan, number, room, acks, early)
+        claimed = _Claimed(self, plan, number, room, acks, early, fired)
         if early is not None:
             message = self._open(early, number, plan.names[0])
             if message is not None:
@@ -508,6 +508,12 @@ class Claims:
         if not room:
             return
         self._is_dry = len(reply) < 2 * room
+        if claimed.fired and not self._is_dry:
+            # There may have been less room than inboxes, each of which holds one message.
+            taken = set(reply[::2])
+            self._fired += [
+                wait for at, wait in enumerate(claimed.fired, 1) if at not in taken
+            ]  # fmt: skip
         start = 0
         if claimed.early is not None and reply and reply[1] == claimed.early:
             start = 2
@@ -720,7 +726,7 @@ class Plan:
 class _Claimed:
     """One claim, and what is to be done with its reply."""
 
-    __slots__ = ("acks", "claims", "early", "number", "plan", "room")
+    __slots__ = ("acks", "claims", "early", "fired", "number", "plan", "room")
 
     def __init__(
         self,
@@ -730,6 +736,7 @@ class _Claimed:
         room: int,
         acks: Sequence[str],
         early: bytes | None,
+        fired: Sequence[Wait],
     ) -> None:
         self.claims = claims
         self.plan = plan
@@ -737,6 +744,7 @@ class _Claimed:
         self.room = room
         self.acks = acks
         self.early = early
+        self.fired = fired
 
     def command(self, how: bytes, plan: Plan) -> bytes:
         """Return the packed command, with *how* for its beginning."""

@@ -24,14 +24,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from kombu.exceptions import BatchPublishError
 from kombu.transport.base import to_rabbitmq_queue_arguments
-from kombu.utils.json import JSONEncoder
 
 from celery._embedded.bell import Bell
 from celery._embedded.location import SCHEME, path_of_url
@@ -39,6 +37,7 @@ from celery._embedded.store import BUSY_TIMEOUT_S, Store, StoreError
 from celery._transport import _sqlite_queues as queues
 from celery._transport._kombu_virtual import KombuVirtualChannel, KombuVirtualTransport
 from celery._transport._sqlite_claims import Claims, QoS
+from celery._transport._sqlite_outlet import SqliteOutlet
 from celery._transport._sqlite_owners import (
     LEASE_S,
     Keeper,
@@ -53,9 +52,6 @@ from celery.utils.log import get_logger
 __all__ = ("Channel", "Transport")
 
 logger = get_logger(__name__)
-
-#: kombu's encoder, made once.
-encode = JSONEncoder().encode
 
 #: Seconds between looks where a bell is heard, in case it was not; and where none can be.
 LOOK_S = 1.0
@@ -203,7 +199,7 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
 
     def _put_all(self, names: list[str], message: Any, batch: Batch | None) -> None:
         now = time.time()
-        content = _content(message, -self._get_message_priority(message), now)
+        content = _content(message, self.rank_of(message), now)
         if batch is not None:
             batch.contents += [(name, content) for name in names]
             return
@@ -211,6 +207,15 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
             for name in names:
                 queues.put(db, name, content, now)
         self.ring()
+
+    def rank_of(self, message: Any) -> int:
+        """Return the place of a message in its queue, by its priority."""
+        rank: int = -self._get_message_priority(message)
+        return rank
+
+    def new_outlet(self) -> SqliteOutlet:
+        """Return what stores finished messages."""
+        return SqliteOutlet(self)
 
     def create_publish_batch(self, max_size: int) -> Batch:
         """Return what `kombu.Producer.batch` collects messages in."""
@@ -299,30 +304,11 @@ def _seconds(milliseconds: Any) -> float | None:
 
 def _content(message: dict[str, Any], rank: int, now: float) -> queues.Content:
     """Return what is stored of a message in kombu's form."""
-    body = message["body"]
-    properties = message["properties"]
-    head = {
-        "content-type": message.get("content-type"),
-        "content-encoding": message.get("content-encoding"),
-        "headers": message["headers"],
-        "properties": properties,
-    }
     expires = None
     with suppress(KeyError, TypeError, ValueError):
-        expires = now + float(properties["expiration"]) / 1000
-    eta = message["headers"].get("eta")
-    return queues.Content(rank, encode(head), body, expires, _timestamp(eta))
-
-
-def _timestamp(eta: Any) -> float | None:
-    """Return the time that the header ``eta`` of a task message names, None for none."""
-    if not isinstance(eta, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(eta)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        expires = now + float(message["properties"]["expiration"]) / 1000
+    due = queues.timestamp(message["headers"].get("eta"))
+    return queues.Content(rank, queues.head_of(message), message["body"], expires, due)
 
 
 class Batch:

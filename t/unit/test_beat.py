@@ -108,6 +108,16 @@ def test_the_entry_after_a_run_has_counted_it(app):
     assert dict(entry)["task"] == "p.t"
 
 
+def test_the_entry_after_a_run_keeps_its_app_and_so_its_time_zone(app):
+    app.conf.timezone = "Asia/Kathmandu"
+    entry = ScheduleEntry("a", "p.t", schedule=crontab(0, 4), app=app)
+    following = next(entry)
+
+    assert following.app is entry.app is app
+    assert following.schedule.app is app
+    assert str(following.schedule.tz) == "Asia/Kathmandu"
+
+
 def test_updating_an_entry_keeps_its_runs(app):
     """B-BEAT-048: takes task, schedule, args, kwargs, options but keeps run data."""
     old = datetime(2020, 1, 1, tzinfo=UTC)

@@ -126,17 +126,19 @@ def expected(cell: Cell) -> tuple[int, int, str]:
     return 0, 1, "FAILURE"
 
 
-@pytest.fixture(scope="module", params=["redis", "sqlite", "files", "memcached"])
+@pytest.fixture(scope="module", params=["redis", "sqlite", "files", "memcached", "embedded"])
 def run(request, redis_server, tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("canvas")
     store = {
         "redis": lambda: f"redis://127.0.0.1:{redis_server.port}/9",
         "sqlite": lambda: f"db+sqlite:///{folder}/results.db",
         "files": lambda: f"file://{folder}",
+        "embedded": lambda: f"sqlite:///{folder}/embedded.db",
         "memcached": lambda: request.getfixturevalue("memcached_server").url,
     }[request.param]()
+    broker = f"redis://127.0.0.1:{redis_server.port}/8"
     conf = {
-        "broker_url": f"redis://127.0.0.1:{redis_server.port}/8",
+        "broker_url": store if request.param == "embedded" else broker,
         "result_backend": store,
         "result_chord_retry_interval": 0.2,
         "task_default_queue": f"canvas-{request.param}",

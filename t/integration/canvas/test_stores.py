@@ -10,7 +10,7 @@ from celery.result import AsyncResult
 from t.harness.inline import InlineWorker, declare_tasks, memory_app
 
 
-@pytest.fixture(params=["redis", "database", "filesystem", "memory"])
+@pytest.fixture(params=["redis", "database", "filesystem", "memory", "embedded"])
 def lab(request, tmp_path):
     """An app with tasks on one kind of store, and a worker."""
     url = {
@@ -18,6 +18,7 @@ def lab(request, tmp_path):
         "database": lambda: f"db+sqlite:///{tmp_path}/results.db",
         "filesystem": lambda: f"file://{tmp_path}",
         "memory": lambda: "cache+memory://",
+        "embedded": lambda: f"sqlite:///{tmp_path}/embedded.db",
     }[request.param]()
     app = memory_app(result_backend=url, result_chord_retry_interval=0.0)
     tasks = declare_tasks(app)
