@@ -82,6 +82,10 @@ CONNECTION_RETRY = (
 )
 CONNECTION_RETRY_STEP = "Trying again {when}... ({retries}/{max_retries})"
 CONNECTION_ERROR = "consumer: Cannot connect to %s: %s.\n%s\n"
+NO_BROKER_SET = (
+    "No broker is set (broker_url), so the worker looks for RabbitMQ on this machine. To start at"
+    ' once without a server, set one in a file: broker_url = "sqlite:///celery.db"'
+)
 CONNECTION_FAILOVER = "Will retry using next failover."
 
 TERMINATING_TASK_ON_RESTART_AFTER_A_CONNECTION_LOSS = """\
@@ -465,6 +469,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
                 max_retries=conf.broker_connection_max_retries,
             )
             logger.error(CONNECTION_ERROR, maybe_sanitize_url(conn.as_uri()), exc, step)
+            if attempts[0] == 1 and not (conf.broker_url or conf.broker_read_url):
+                logger.error(NO_BROKER_SET)
 
         if not self._retries_connecting():
             self.first_connection_attempt = False
