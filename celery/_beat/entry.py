@@ -6,7 +6,6 @@ Entries are pickled into the schedule file under their public path in `celery.be
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -140,7 +139,9 @@ class ScheduleEntry:
         return now
 
     def _next_instance(self, last_run_at: datetime | None = None) -> ScheduleEntry:
-        following = copy.copy(self)
+        # Not `copy.copy`: what is pickled is without the app, and so would be its schedule.
+        following = object.__new__(type(self))
+        following.__dict__.update(self.__dict__)
         following.last_run_at = last_run_at or self.due_at()
         following.total_run_count = self.total_run_count + 1
         return following
