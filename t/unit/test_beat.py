@@ -392,7 +392,7 @@ def test_the_settings_are_merged_into_what_there_is(app):
 
 
 def test_stores_that_do_not_clean_themselves_are_cleaned(app, monkeypatch):
-    """B-BEAT-006: crontab 0 4 * * * when the backend needs it and `result_expires` is set."""
+    """B-BEAT-006, B-RES-016: crontab 0 4 * * *, when the back-end needs it and results expire."""
     app.conf.beat_schedule = {}
     assert "celery.backend_cleanup" not in _lazy_scheduler(app)
     monkeypatch.setattr(type(app.backend), "supports_autoexpire", False)
