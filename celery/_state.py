@@ -166,10 +166,8 @@ def get_current_task() -> Task | None:
 
 def get_current_worker_task() -> Task | None:
     """Return the innermost task that a worker started, skipping direct calls made by it."""
-    for task in reversed(_task_stack.stack):
-        if not task.request.called_directly:
-            return task
-    return None
+    started = (task for task in reversed(_task_stack.stack) if not task.request.called_directly)
+    return next(started, None)
 
 
 def push_current_task(task: Task) -> Any:

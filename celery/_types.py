@@ -10,7 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from typing import Generic as Generic
+else:
+
+    class Generic:
+        """What ``typing.Generic`` is to type checkers, leaving no trace among the bases."""
+
+        def __class_getitem__(cls, params: Any) -> Any:
+            return cls()
+
+        def __mro_entries__(self, bases: Any) -> tuple[()]:
+            return ()
+
 
 TaskArgs: TypeAlias = Sequence[Any]
 TaskKwargs: TypeAlias = Mapping[str, Any]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from celery._canvas.stamping import StampingVisitor
     from celery.app.base import Celery
+    from celery.result import GroupResult
 
 #: Options that name the group itself, or its place in something larger, not its members.
 _OWN_OPTIONS = ("task_id", "group_id", "group_index", "chain")
@@ -253,6 +254,12 @@ class group(Signature):
         return self.app.GroupResult(own_id, results)
 
     # -- Applying ------------------------------------------------------------------------
+
+    if TYPE_CHECKING:
+
+        def delay(  # type: ignore[override]  # of several results
+            self, *partial_args: Any, **partial_kwargs: Any
+        ) -> GroupResult: ...
 
     def __call__(self, *partial_args: Any, **options: Any) -> Any:
         """Send all members; see `apply_async`."""

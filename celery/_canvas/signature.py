@@ -17,15 +17,25 @@ from kombu.utils.functional import reprcall
 from celery import _state
 from celery._canvas import stamping
 from celery._protocol.rest import Rest
+from celery._types import Generic
 from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from typing_extensions import TypeVar
+
+    from celery import result as results
     from celery._canvas.stamping import StampingVisitor
     from celery.app.base import Celery
     from celery.app.task import Task
-    from celery.result import AsyncResult
+
+    R = TypeVar("R", default=Any)
+    S = TypeVar("S", bound="Signature")
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
 
 #: Options that hold signatures; each a list, or one signature as given by the user.
 LINKS = ("link", "link_error")
@@ -93,8 +103,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-class Signature(dict[str, Any]):
+class Signature(dict[str, Any], Generic[R]):
     """The call of a task: name, arguments, options.
+
+    To type checkers it is generic in the value of its result.
 
     Args:
         task: Task, name of a task, or a signature's plain data.
@@ -115,10 +127,10 @@ class Signature(dict[str, Any]):
     _type: Task | None = None
 
     @classmethod
-    def register_type(cls, name: str | None = None) -> Callable[[type[Any]], Any]:
+    def register_type(cls, name: str | None = None) -> Callable[[type[S]], type[S]]:
         """Return a decorator that makes a class known as the kind *name*."""
 
-        def register(subclass: type[Any]) -> type[Any]:
+        def register(subclass: type[S]) -> type[S]:
             cls.TYPES[name or subclass.__name__] = subclass
             return subclass
 
@@ -405,7 +417,7 @@ class Signature(dict[str, Any]):
         yield self
 
     @property
-    def AsyncResult(self) -> Callable[..., AsyncResult[Any]]:
+    def AsyncResult(self) -> Callable[..., results.AsyncResult[Any]]:
         """What makes a result of an id."""
         task = self._known_type()
         return self.app.AsyncResult if task is None else task.AsyncResult
@@ -419,15 +431,15 @@ class Signature(dict[str, Any]):
             task = self.app.tasks.get(self["task"])
         return task
 
-    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
         """Run the task in this process."""
         args, kwargs, _ = self._merge(partial_args, partial_kwargs)
-        return self.type(*args, **kwargs)
+        return cast("R", self.type(*args, **kwargs))
 
     def __invert__(self) -> Any:
         return self.apply_async().get()
 
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> results.AsyncResult[R]:
         """Send the task with these arguments in front; see `apply_async`."""
         return self.apply_async(partial_args, partial_kwargs)
 
@@ -436,10 +448,12 @@ class Signature(dict[str, Any]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
-        """Run the task in this process and return an `EagerResult`."""
+    ) -> results.EagerResult[R]:
+        """Run the task in this process."""
         merged_args, merged_kwargs, merged = self._merge(args, kwargs, options)
-        return self.type.apply(merged_args, merged_kwargs, **merged)
+        return self.type.apply(  # type: ignore[no-any-return]
+            merged_args, merged_kwargs, **merged
+        )
 
     def apply_async(
         self,
@@ -447,7 +461,7 @@ class Signature(dict[str, Any]):
         kwargs: Mapping[str, Any] | None = None,
         route_name: str | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> results.AsyncResult[R]:
         """Send the task.
 
         Args:
@@ -461,7 +475,10 @@ class Signature(dict[str, Any]):
             merged["route_name"] = route_name
         task = self._known_type()
         if task is None:
-            return self.app.send_task(self["task"], merged_args, merged_kwargs, **merged)
+            sent: results.AsyncResult[R] = self.app.send_task(
+                self["task"], merged_args, merged_kwargs, **merged
+            )
+            return sent
         return task.apply_async(merged_args, merged_kwargs, **merged)
 
     def election(self) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kombu.connection import Connection, ConnectionPool, PooledConnection
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.imports import symbol_by_name
 
 __all__ = (
@@ -28,7 +29,12 @@ TRANSPORTS: dict[str, str] = {
     "redis": "celery._transport.redis:Transport",
     "rediss": "celery._transport.redis:Transport",
     "sentinel": "celery._transport.redis:SentinelTransport",
+    "sqlite": "celery._transport.sqlite:Transport",
 }
+
+
+# kombu looks the scheme of a URL up before it asks a connection for its transport.
+TRANSPORT_ALIASES.setdefault("sqlite", TRANSPORTS["sqlite"])
 
 
 class _WithOwnTransports:

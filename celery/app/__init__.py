@@ -9,6 +9,7 @@ from celery import _state
 from celery._state import app_or_default, disable_trace, enable_trace
 from celery._state import pop_current_task as _pop_current_task
 from celery._state import push_current_task as _push_current_task
+from celery.app._decorators import factory
 from celery.local import Proxy
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def bugreport(app: "Celery | None" = None) -> str:
     return app_or_default(app).bugreport()
 
 
+@factory
 def shared_task(*args: Any, **kwargs: Any) -> Any:
     """Make a task of a function for every app, also those made later; a decorator.
 

@@ -13,6 +13,7 @@ from celery.utils.imports import symbol_by_name
 WORKER = "celery.apps.worker:Worker"
 WORK_CONTROLLER = "celery.worker:WorkController"
 BEAT = "celery.apps.beat:Beat"
+SCHEDULE = "celery._beat.runtime:Schedule"
 COMMAND_LINE = "celery.bin.celery:celery"
 SECURITY = "celery.security:setup_security"
 

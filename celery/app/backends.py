@@ -35,6 +35,7 @@ BACKEND_ALIASES: Final[dict[str, str]] = {
     "rpc": "celery.backends.rpc.RPCBackend",
     "s3": "celery.backends.s3:S3Backend",
     "sentinel": "celery.backends.redis:SentinelBackend",
+    "sqlite": "celery.backends.sqlite:SqliteBackend",
 }
 
 

@@ -29,6 +29,7 @@ from celery.app import _upward, backends
 from celery.app import annotations as task_annotations
 from celery.app import builtins as _builtins  # noqa: F401 - its tasks are added to every app
 from celery.app._connections import BrokerConnections
+from celery.app._decorators import factory_method
 from celery.app._sending import Sending
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.app.registry import TaskRegistry
@@ -432,6 +433,7 @@ class Celery(Sending, BrokerConnections):
 
     # -- tasks
 
+    @factory_method
     def task(self, *args: Any, **opts: Any) -> Any:
         """Make a task of a function; a decorator, with or without options.
 
@@ -535,7 +537,7 @@ class Celery(Sending, BrokerConnections):
             "__module__": fun.__module__,
             "__annotations__": getattr(fun, "__annotations__", {}),
             "__header__": self.type_checker(fun, bound=bind),
-            "__wrapped__": fun,
+            "__wrapped__": fun if bind else staticmethod(fun),
             "__signature__": _public_signature(fun, bound=bind),
             "__models__": getattr(body, "__models__", None),
             **options,

@@ -18,6 +18,7 @@ from kombu.matcher import match
 from kombu.utils.functional import lazy
 
 from celery import _state
+from celery.app import _upward
 from celery.exceptions import DuplicateNodenameWarning, ImproperlyConfigured
 from celery.utils.text import pluralize
 
@@ -239,6 +240,11 @@ class Control:
         """The class :class:`Inspect`, bound to the app."""
         bound: type[Inspect] = self.app.subclass_with_self(Inspect, reverse="control.inspect")
         return bound
+
+    @cached_property
+    def schedule(self) -> Any:
+        """The entries of beat: show and change them, also while it runs."""
+        return _upward.load(_upward.SCHEDULE)(self.app)
 
     def purge(self, connection: Connection | None = None) -> int:
         """Delete all messages that wait in the configured queues; return their number."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from types import CoroutineType
+from types import CoroutineType, GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from billiard.einfo import ExceptionInfo
@@ -19,6 +19,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
 from celery import _state, canvas, states
+from celery._types import Generic
 from celery.app import annotations as task_annotations
 from celery.app import trace
 from celery.app._context import Context
@@ -39,9 +40,21 @@ from celery.utils.serialization import raise_with_context
 from celery.utils.threads import LocalStack
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from typing_extensions import ParamSpec, TypeVar
+
     from celery.app.base import Celery
     from celery.app.trace import Tracer
     from celery.canvas import Signature
+
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 __all__ = ("Context", "Task")
 
@@ -107,13 +120,19 @@ def _restore_task(name: str, module: str | None = None) -> Task:
     return app.tasks[name]
 
 
-class Task:
+class Task(Generic[P, R]):
     """One kind of work, and the ways to call it.
 
     Subclass it for common behaviour (``base=``, ``app.Task``), or let the decorator
     make the class. An instance is shared by all executions in a process; what belongs
     to one execution is in `request`.
+
+    To type checkers it is generic in the parameters of a call and in the value of a result.
     """
+
+    if not TYPE_CHECKING:
+        # Also takes what typing refuses, such as Task[Any, Any]; annotations are never checked.
+        __class_getitem__ = classmethod(GenericAlias)
 
     MaxRetriesExceededError = MaxRetriesExceededError
     OperationalError = OperationalError
@@ -261,7 +280,7 @@ class Task:
                 stacklevel=3,
             )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the body here and now, without a message or a state."""
         _state._task_stack.push(self)
         self.push_request(args=args, kwargs=kwargs)
@@ -270,7 +289,9 @@ class Task:
         finally:
             self.pop_request()
             _state._task_stack.pop()
-        return self._awaited(value, args, kwargs) if type(value) is CoroutineType else value
+        if type(value) is CoroutineType:
+            return self._awaited(value, args, kwargs)  # type: ignore[return-value]  # as a coroutine
+        return value
 
     async def _awaited(self, coro: Any, args: Any, kwargs: Any) -> Any:
         """Run the coroutine of a direct call, with the task as the current one."""
@@ -287,7 +308,7 @@ class Task:
         module = type(self).__module__
         return _restore_task, (self.name, None if module == "__main__" else module)
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The body of the task."""
         raise NotImplementedError("Tasks must define the run method.")
 
@@ -297,7 +318,7 @@ class Task:
 
     # -- calling
 
-    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[Any]:
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Send a call with these arguments and no options; short for `apply_async`."""
         return self.apply_async(args, kwargs)
 
@@ -311,7 +332,7 @@ class Task:
         link_error: Any = None,
         shadow: str | None = None,
         **options: Any,
-    ) -> AsyncResult[Any]:
+    ) -> AsyncResult[R]:
         """Send a call of this task.
 
         Args:
@@ -348,7 +369,7 @@ class Task:
         if options.get("priority") is None and "priority" in options:
             del options["priority"]
         if app.conf.task_always_eager:
-            eager: EagerResult[Any] = self._apply_eagerly(
+            eager: EagerResult[R] = self._apply_eagerly(
                 app, args, kwargs, task_id, link, link_error, shadow, options
             )
             return eager
@@ -539,7 +560,7 @@ class Task:
         loglevel: int | None = None,
         headers: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> EagerResult[Any]:
+    ) -> EagerResult[R]:
         """Run a call in this process and wait for its end.
 
         Args:
@@ -608,14 +629,14 @@ class Task:
             state = end.info.state if end.info is not None else states.FAILURE
             return EagerResult(task_id, exc, state, retval.traceback, name=self.name)
 
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[Any]:
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[R]:
         """Return the result of the call *task_id* of this task."""
-        cls: type[AsyncResult[Any]] = (self._app or self._get_app()).AsyncResult
+        cls: type[AsyncResult[R]] = (self._app or self._get_app()).AsyncResult
         return cls(task_id, backend=self.backend, task_name=self.name, **kwargs)
 
     # -- signatures
 
-    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature:
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[R]:
         """Return a signature of this task: the call as data."""
         if "app" not in starkwargs:
             starkwargs["app"] = self._app or self._get_app()
@@ -623,11 +644,11 @@ class Task:
 
     subtask = signature
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """Return a signature with these arguments; a callback gets its parent's result first."""
         return self.signature(args, kwargs)
 
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Return an immutable signature: it takes no result of a parent."""
         return self.signature(args, kwargs, immutable=True)
 
@@ -842,6 +863,16 @@ class Task:
 
     def __repr__(self) -> str:
         return _reprtask(self, R_INSTANCE)
+
+
+if TYPE_CHECKING:
+
+    class CoroutineTask(Task[P, R]):
+        """What the decorator makes of an ``async def``: a direct call has to be awaited."""
+
+        def __call__(  # type: ignore[override]  # that is the difference
+            self, *args: P.args, **kwargs: P.kwargs
+        ) -> Coroutine[Any, Any, R]: ...
 
 
 CallableTask.register(Task)

@@ -30,7 +30,7 @@ from celery import _state, canvas, signals
 from celery._protocol.body import loads as loads_message
 from celery._protocol.rest import Rest
 from celery.app import _coroutines, _outcome
-from celery.app._context import Context
+from celery.app._context import Context, LongChainContext
 from celery.app._handover import handover
 from celery.app._outcome import (
     LOG_FAILURE as LOG_FAILURE,
@@ -588,7 +588,8 @@ def build_tracer(
 
     def enter(uuid: str, args: Any, kwargs: Any, request: Any) -> Context | None:
         """Make the request current; None if the task has run already."""
-        ctx = Context(request or (), args=args, called_directly=False, kwargs=kwargs)
+        make = LongChainContext if request and type(request.get("chain")) is Rest else Context
+        ctx = make(request or (), args=args, called_directly=False, kwargs=kwargs)
         ctx.id = uuid
         if deduplicate and already_succeeded(uuid, ctx):
             logger.info("Task %s[%s] already succeeded: not run again", name, uuid)

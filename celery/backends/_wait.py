@@ -141,7 +141,11 @@ class SyncBackendMixin:
                 return document
             if on_interval is not None:
                 on_interval()
-            time.sleep(next(waits))
+            self._pause(next(waits))
+
+    def _pause(self, seconds: float) -> None:
+        """Wait until a look may be worth it, about so many seconds."""
+        time.sleep(seconds)
 
     def add_pending_result(self, result: Any, weak: bool = False) -> Any:
         """Return *result*; nothing has to be watched for it."""

@@ -33,6 +33,12 @@ from celery.bin.base import (
     help="File that keeps the times of the last runs; '.db' may be added.",
 )
 @click.option(
+    "--store",
+    cls=CeleryOption,
+    help_group="Beat Options",
+    help="URL of what several beats share in place of a file; one of them sends.",
+)
+@click.option(
     "-S",
     "--scheduler",
     cls=CeleryOption,
@@ -83,12 +89,15 @@ def beat(
     gid: str | None,
     umask: str | None,
     executable: str | None,
+    store: str | None,
     **options: Any,
 ) -> None:
-    """Start the scheduler of periodic tasks; there must be one only."""
+    """Start the scheduler of periodic tasks: one, or several with one store."""
     from celery import platforms
 
     context = ctx.obj
+    if store:
+        context.app.conf.beat_store_url = store
     start = partial(
         context.app.Beat,
         logfile=logfile,

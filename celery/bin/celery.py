@@ -74,6 +74,7 @@ _COMMANDS = {
     "purge": ("celery.bin.purge:purge", "Delete all waiting tasks."),
     "report": ("celery.bin.celery:report", "Show what a bug report should contain."),
     "result": ("celery.bin.result:result", "Print the return value of a task."),
+    "schedule": ("celery.bin.schedule:schedule", "Show and change the entries of beat."),
     "shell": ("celery.bin.shell:shell", "Start an interpreter with app and tasks at hand."),
     "status": ("celery.bin.control:status", "Show which workers are online."),
     "upgrade": ("celery.bin.upgrade:upgrade", "Rewrite settings of earlier versions."),

@@ -6,7 +6,6 @@ import atexit
 import os
 from typing import Any
 
-from kombu.asynchronous import Hub as KombuHub
 from kombu.asynchronous import get_event_loop, set_event_loop
 from kombu.asynchronous.timer import Timer as KombuTimer
 
@@ -15,6 +14,7 @@ from celery._state import _set_task_join_will_block
 from celery.exceptions import ImproperlyConfigured
 from celery.platforms import IS_WINDOWS
 from celery.utils.log import get_logger
+from celery.worker._hub import Hub as EventLoop
 from celery.worker._results import Results
 from celery.worker._slots import Slots
 
@@ -82,7 +82,7 @@ class Hub(bootsteps.StartStopStep):
         """Make the hub the current event loop of the process."""
         w.hub = get_event_loop()
         if w.hub is None:
-            wanted = getattr(w._conninfo, "requires_hub", None) or KombuHub
+            wanted = getattr(w._conninfo, "requires_hub", None) or EventLoop
             w.hub = set_event_loop(wanted(w.timer))
         elif w.hub.timer is not w.timer:
             w.timer = w.hub.timer

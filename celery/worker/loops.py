@@ -68,7 +68,6 @@ def asynloop(
         while qos.prev != qos.value:
             qos.update()
 
-    hub.on_tick.add(follow_prefetch)
     for begin in tuple(hub.on_tick):
         # Some transports subscribe in their first tick only, and whoever hears that we are
         # ready may send us a command at once.
@@ -79,7 +78,7 @@ def asynloop(
     tolerance = _Tolerance(hub.propagate_errors)
     try:
         with (
-            _woken_by_signals(hub),
+            _awake(obj, hub),
             _watched(obj, connection, heartbeat, hbrate) as check,
             _finishing(obj, consumer, lambda timeout: (turn(timeout), check())),
         ):
@@ -93,7 +92,6 @@ def asynloop(
                     obj.restore_prefetch()
                 check()
     finally:
-        hub.on_tick.discard(follow_prefetch)
         try:
             hub.reset()
         except Exception:
@@ -262,11 +260,8 @@ def _watched(
 
 
 @contextmanager
-def _woken_by_signals(hub: Any) -> Iterator[None]:
-    """Let a signal end the wait of *hub*, which would otherwise resume it (PEP 475)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _awake(obj: Any, hub: Any) -> Iterator[None]:
+    """Let *hub* be woken, by a signal (it would resume its wait, PEP 475) and by ``obj.wake``."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
@@ -278,12 +273,24 @@ def _woken_by_signals(hub: Any) -> Iterator[None]:
             # Another wake-up was drained with this one.
             return
 
-    previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    def wake() -> None:
+        try:
+            writer.send(b"!")
+        except BlockingIOError:
+            # So many wake-ups are there already.
+            return
+
+    previous = None
+    if threading.current_thread() is threading.main_thread():
+        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     hub.add_reader(reader, drain)
+    obj.wake = wake
     try:
         yield
     finally:
-        signal.set_wakeup_fd(previous)
+        obj.wake = noop
+        if previous is not None:
+            signal.set_wakeup_fd(previous)
         hub.remove_reader(reader)
         reader.close()
         writer.close()

@@ -72,6 +72,7 @@ BACKENDS = {
     "postgresql": Features(
         "db+{postgresql_url}", expiry="cleanup", is_key_value=False, server="postgresql_server"
     ),
+    "embedded": Features("sqlite:///{tmp}/embedded.db", counts_chords=True),
     "memcached": Features("{memcached_url}", counts_chords=True, server="memcached_server"),
 }
 

@@ -350,12 +350,19 @@ def test_a_time_that_is_left_out_happens_an_hour_later():
 
 
 def test_a_time_that_comes_twice_counts_once():
-    """B-BEAT-026: autumn: daily 01:30 runs once; hourly :30 goes 01:30 BST → 02:30 GMT."""
+    """B-BEAT-026: autumn: daily 01:30 runs once (first occurrence)."""
     last = datetime(2024, 10, 26, 1, 30, tzinfo=LONDON)
     first = next_run(crontab(30, 1), last)
     assert str(first) == "2024-10-27 01:30:00+01:00"
     assert str(next_run(crontab(30, 1), first)) == "2024-10-28 01:30:00+00:00"
-    assert str(next_run(crontab(30), first)) == "2024-10-27 02:30:00+00:00"
+
+
+def test_what_runs_hourly_does_not_pause_for_the_repeated_hour():
+    """Other than B-BEAT-026, where the repeated hour is skipped."""
+    first = datetime(2024, 10, 27, 1, 30, tzinfo=LONDON)
+    second = next_run(crontab(30), first)
+    assert str(second) == "2024-10-27 01:30:00+00:00"
+    assert str(next_run(crontab(30), second)) == "2024-10-27 02:30:00+00:00"
 
 
 def test_what_runs_several_times_an_hour_does_not_pause_for_the_repeated_one():
@@ -510,3 +517,35 @@ def test_solars_compare_by_their_arguments():
     assert one != 5
     assert pickle.loads(pickle.dumps(one)) == one
     assert repr(one) == "<solar: sunset at latitude 1, longitude: 2>"
+
+
+# -- where the next interval begins ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("late", "catch_up", "counts_as_due"),
+    [
+        *((0, False, True), (0.4, False, True), (9.9, False, True), (10, False, False)),
+        *((9.9, True, True), (59.9, True, True), (60, True, False), (-1, True, False)),
+    ],
+)
+def test_a_run_that_is_a_little_late_does_not_put_the_next_ones_off(
+    app, late, catch_up, counts_as_due
+):
+    """Otherwise an entry that is due each second would lose some runs in an hour."""
+    due = at(0, 0, 20)
+    now = due + timedelta(seconds=late)
+    found = schedule(20, app=app).due_at(at(0), now, catch_up)
+    assert found == (due if counts_as_due else now)
+
+
+def test_runs_missed_just_now_come_one_by_one_where_asked(app):
+    now = at(0, 0, 5)
+    every_second = schedule(1, app=app)
+    assert every_second.due_at(at(0), now) == now
+    assert every_second.due_at(at(0), now, catch_up=True) == at(0, 0, 1)
+
+
+def test_an_interval_that_is_rounded_or_empty_counts_from_now(app):
+    assert schedule(20, relative=True, app=app).due_at(at(0), at(0, 0, 21)) == at(0, 0, 21)
+    assert schedule(0, app=app).due_at(at(0), at(0, 0, 1)) == at(0, 0, 1)

@@ -89,6 +89,7 @@ class Waiting:
     _rate_lock: threading.RLock
     on_task_received: Callable[[Any], None]
     call_soon: Callable[..., Any]
+    wake: Callable[[], None]
     _held: dict[Request, Any]
     _packed: Packed
     _packed_timer: tuple[float, Any]
@@ -149,10 +150,10 @@ class Waiting:
         leave = getattr(message, "leave", None)
         if leave is not None and leave(delay_s, is_crowded):
             return
+        if self.qos.prev == self.qos.value:
+            # The loop tells the broker with its next turn, and may be about to wait.
+            self.wake()
         self.qos.increment_eventually()
-        if is_virtual:
-            # It counts by itself, and asks for more with this turn only if it knows.
-            self.qos.update()
         # A virtual channel keeps the message itself: nothing would be won.
         if is_crowded and not is_virtual and self._packed.add(until, request.id, message):
             self._arm_packed()
