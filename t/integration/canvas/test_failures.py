@@ -170,11 +170,16 @@ def deadline(condition: Any, shown: Any) -> None:
 
 @pytest.mark.parametrize("cell", CELLS, ids=name_of)
 def test_body_or_errback_is_called_once(run, cell):
-    """B-CANV-051, B-CANV-055, B-CANV-057: the errback once, the body never."""
+    """B-CANV-051, B-CANV-053, B-CANV-055, B-CANV-057: the errback once, the body never."""
     lines = run.journal.lines
     name = name_of(cell)
     called = (lines.count(f"body {name}"), lines.count(f"errback {name}"))
     assert (*called, run.results[cell].state) == expected(cell)
+    # Whoever is to blame is named, and once.
+    told = str(run.results[cell].result).count(f"Dependency {run.ids[cell]} ")
+    assert told <= 1
+    if cell[1] == "header":
+        assert told == 1
 
 
 def test_nothing_is_left_in_the_queue(run):
