@@ -4,9 +4,10 @@ When something is to run again: ``(last run, now) -> (due?, seconds to wait)``.
 A `schedule` counts elapsed time, a `crontab` looks at the wall clock in the app's time zone, and
 `solar` at the sun.  They hold no state; the scheduler remembers the last run.
 
-Around clock changes a `crontab` goes by the wall clock: a time that is left out happens an hour
-later, and a time that comes twice counts once.  Only entries that run several times an hour also
-do so in the repeated hour, as otherwise they would pause for an hour.
+Around clock changes a `crontab` goes by the wall clock.  A time that is left out comes later, by
+as much as the clock was put forward.  A time that comes twice counts once, at its first pass; but
+where the minute or the hour is a star, or begins with one, each pass counts, as otherwise what runs
+hourly would pause for an hour.
 """
 
 from __future__ import annotations
@@ -486,24 +487,49 @@ class crontab(BaseSchedule):
                 return _wall_clock(day, times[last - 1])
         return None
 
-    def _repeated_slot(self, start: datetime, slot: datetime) -> datetime | None:
-        """
-        Return a slot in the second pass of a repeated hour between *start* and *slot*.
+    @cached_property
+    def _counts_each_pass(self) -> bool:
+        """Whether a time that comes twice counts twice."""
+        given = (self._orig_minute, self.minute, 60), (self._orig_hour, self.hour, 24)
+        return any(
+            len(values) == size or (isinstance(text, str) and text.startswith("*"))
+            for text, values, size in given
+        )
 
-        Only for several runs an hour: they would otherwise pause for as long as the hour is put
-        back.  Others run once for each place on the wall clock.
-        """
-        end = slot.replace(tzinfo=start.tzinfo)
-        extra = subtract_datetimes(end, start) - (slot - start.replace(tzinfo=None))
-        if start.fold or extra <= timedelta(0) or len(self.minute) < 2:
-            return None
-        wall = start.replace(tzinfo=None) - extra - _MINUTE
-        while (wall := self._slot_after(wall)) < slot:
-            second_pass = wall.replace(tzinfo=start.tzinfo, fold=1)
-            is_repeated = second_pass.utcoffset() != second_pass.replace(fold=0).utcoffset()
-            if is_repeated and subtract_datetimes(second_pass, start) > timedelta(0):
-                return wall
-        return None
+    def _run_after(self, moment: datetime, zone: tzinfo) -> datetime:
+        """Return the first run later than the minute of *moment*, in UTC."""
+        here = moment.astimezone(zone)
+        begun = timedelta(seconds=here.second, microseconds=here.microsecond)
+        first = here.astimezone(timezone.utc) - begun + _MINUTE
+        wall = _wall(first, zone)
+        # Places on the wall clock come in another order than moments where it was changed.
+        slot = self._slot_after(wall - _spread(first, zone) - _MINUTE)
+        best: datetime | None = None
+        until = wall
+        while best is None or slot < until:
+            for found in _moments(slot, zone, self._counts_each_pass):
+                if found >= first and (best is None or found < best):
+                    best = found
+                    until = _wall(best, zone) + _spread(best, zone)
+            if best is None or slot < until:
+                slot = self._slot_after(slot)
+        return best
+
+    def _run_until(self, moment: datetime, zone: tzinfo) -> datetime | None:
+        """Return the last run not later than *moment*, in UTC; None if there is none."""
+        last = moment.astimezone(timezone.utc)
+        wall = _wall(last, zone)
+        slot = self._slot_before(wall + _spread(last, zone))
+        best: datetime | None = None
+        until = wall
+        while slot is not None and (best is None or slot > until):
+            for found in _moments(slot, zone, self._counts_each_pass):
+                if found <= last and (best is None or found > best):
+                    best = found
+                    until = _wall(best, zone) - _spread(best, zone)
+            if best is None or slot > until:
+                slot = self._slot_before(slot - _MINUTE)
+        return best
 
     def remaining_delta(
         self,
@@ -515,12 +541,7 @@ class crontab(BaseSchedule):
         zone = tz or self.tz
         start = localize(self.maybe_make_aware(last_run_at), zone)
         now = localize(self.maybe_make_aware(self.now()), zone)
-        wall = start.replace(tzinfo=None)
-        slot = self._slot_after(wall)
-        fold = start.fold if slot.date() == wall.date() else 0
-        repeated = self._repeated_slot(start, slot)
-        if repeated is not None:
-            slot, fold = repeated, 1
+        slot = self._run_after(start, zone).astimezone(zone)
         delta = ffwd(
             year=slot.year,
             month=slot.month,
@@ -530,7 +551,7 @@ class crontab(BaseSchedule):
             second=0,
             microsecond=0,
         )
-        return start.replace(fold=fold), delta, now
+        return start.replace(fold=slot.fold), delta, now
 
     def remaining_estimate(self, last_run_at: datetime, ffwd: type[ffwd] = ffwd) -> timedelta:
         """Return the time until the run after *last_run_at*."""
@@ -555,13 +576,9 @@ class crontab(BaseSchedule):
 
     def _seconds_late(self, now: datetime) -> float:
         """Return how long ago the latest slot was."""
-        here = localize(self.maybe_make_aware(now), self.tz)
-        slot = self._slot_before(here.replace(tzinfo=None))
-        if slot is None:
-            return float("inf")
-        fold = here.fold if slot.date() == here.date() else 0
-        latest = slot.replace(tzinfo=here.tzinfo, fold=fold)
-        return subtract_datetimes(here, latest).total_seconds()
+        here = self.maybe_make_aware(now)
+        latest = self._run_until(here, self.tz)
+        return float("inf") if latest is None else subtract_datetimes(here, latest).total_seconds()
 
     def __repr__(self) -> str:
         return CRON_REPR.format(self)
@@ -586,6 +603,30 @@ class crontab(BaseSchedule):
         return NotImplemented
 
     __hash__ = None
+
+
+def _wall(moment: datetime, zone: tzinfo) -> datetime:
+    """Return what a clock in *zone* shows."""
+    return moment.astimezone(zone).replace(tzinfo=None)
+
+
+def _spread(moment: datetime, zone: tzinfo) -> timedelta:
+    """Return by how much the clock is changed within a day of *moment*, in UTC."""
+    offsets = [
+        (moment + days).astimezone(zone).utcoffset() or timedelta(0)
+        for days in (-_DAY, timedelta(0), _DAY)
+    ]
+    return max(offsets) - min(offsets)
+
+
+def _moments(wall: datetime, zone: tzinfo, each_pass: bool) -> Iterator[datetime]:
+    """Yield when it is *wall* in *zone*, in UTC; what is left out counts from before the change."""
+    first = wall.replace(tzinfo=zone, fold=0).astimezone(timezone.utc)
+    yield first
+    if each_pass:
+        second = wall.replace(tzinfo=zone, fold=1).astimezone(timezone.utc)
+        if second > first:
+            yield second
 
 
 def _wall_clock(day: date, minutes: int) -> datetime:

@@ -102,21 +102,17 @@ def describe_schedule(given: Any) -> dict[str, Any]:
         described: dict[str, Any] = {"every": given.run_every.total_seconds()}
         return {**described, "relative": True} if given.relative else described
     if type(given) is crontab:
-        fields = (
-            (given.minute, 60),
-            (given.hour, 24),
-            (given.day_of_month, 31),
-            (given.month_of_year, 12),
-            (given.day_of_week, 7),
-        )
-        return {"crontab": " ".join(_field(values, size) for values, size in fields)}
+        names = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+        fields = (_field(getattr(given, f"_orig_{name}"), getattr(given, name)) for name in names)
+        return {"crontab": " ".join(fields)}
     if type(given) is solar:
         return {"solar": [given.event, given.lat, given.lon]}
     raise InvalidDefinition(f"can't keep {given!r}: it is neither an interval, a crontab nor solar")
 
 
-def _field(values: set[int], size: int) -> str:
-    return "*" if len(values) == size else ",".join(str(value) for value in sorted(values))
+def _field(given: Any, values: set[int]) -> str:
+    # A star has a meaning of its own around clock changes.
+    return given if isinstance(given, str) else ",".join(str(value) for value in sorted(values))
 
 
 def overlaid(fields: Mapping[str, Any], definition: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ Entries are pickled into the schedule file under their public path in `celery.be
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,7 +126,7 @@ class ScheduleEntry:
 
     _default_now = default_now
 
-    def due_at(self, catch_up: bool = False) -> datetime:
+    def _counts_from(self, catch_up: bool = False) -> datetime:
         """
         Return the moment to count the next interval from: when the run of now was due, or now.
 
@@ -140,8 +139,10 @@ class ScheduleEntry:
         return now
 
     def _next_instance(self, last_run_at: datetime | None = None) -> ScheduleEntry:
-        following = copy.copy(self)
-        following.last_run_at = last_run_at or self.due_at()
+        # Not `copy.copy`: what is pickled is without the app, and so would be its schedule.
+        following = object.__new__(type(self))
+        following.__dict__.update(self.__dict__)
+        following.last_run_at = last_run_at or self._counts_from()
         following.total_run_count = self.total_run_count + 1
         return following
 

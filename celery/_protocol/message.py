@@ -49,6 +49,9 @@ class Embedded(NamedTuple):
     chord: Any | None
 
 
+NOTHING_EMBEDDED = Embedded(None, None, None, None)
+
+
 def stamps_of(options: Mapping[str, Any], stamped_headers: Sequence[str] | None) -> dict[str, Any]:
     """Pick the stamps out of a call's options; keys not listed are no stamps."""
     if not stamped_headers:

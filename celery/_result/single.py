@@ -190,6 +190,9 @@ class AsyncResult(ResultBase, Generic[T]):
         watch_parents = follow_parents and propagate and self.parent is not None
         if self._cache is None:
             self._wait(timeout, interval, no_ack, on_message, on_interval, watch_parents)
+        if self._subscribed_to is not None and self._cache is not None:
+            # There is nothing more to be told, whether the back-end has noticed or not.
+            self._unsubscribe()
         if watch_parents and self.state != states.SUCCESS:
             self._raise_failed_parent()
         if propagate and PROPAGATE_STATES is not states.PROPAGATE_STATES:

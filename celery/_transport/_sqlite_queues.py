@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from sqlite3 import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from kombu.utils.json import JSONEncoder
 
 __all__ = (
     "Claimed",
@@ -19,13 +22,18 @@ __all__ = (
     "delete_queue",
     "drop_expired",
     "give_back",
+    "head_of",
     "next_due",
     "purge",
     "put",
     "put_last",
     "settle",
     "size",
+    "timestamp",
 )
+
+#: kombu's encoder, made once.
+_encode = JSONEncoder().encode
 
 
 class Content(NamedTuple):
@@ -50,6 +58,22 @@ class Claimed(NamedTuple):
     redelivered: bool
     head: str
     body: str | bytes
+
+
+def head_of(message: dict[str, Any]) -> str:
+    """Return the text in which everything but the body of a message is stored."""
+    return _encode({**message, "body": None})
+
+
+def timestamp(eta: Any) -> float | None:
+    """Return the time that the header ``eta`` of a task message names, None for none."""
+    if not isinstance(eta, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(eta)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def put(db: Connection, queue: str, content: Content, now: float) -> None:

@@ -36,7 +36,8 @@ __all__ = ("Channel", "Connection", "SSLTransport", "Transport")
 
 logger = get_logger(__name__)
 
-#: Bytes asked for with one read.
+#: Bytes asked for with one read. More than a record of TLS has (16 KiB): what is left of one is
+#: not seen by a poll.
 READ_SIZE = 1 << 18
 
 #: Errors of a read or write that mean "not now".
@@ -302,7 +303,6 @@ class Connection(KombuConnection):  # type: ignore[misc]  # kombu's, untyped
         self._buffer: memoryview | None = None
         #: Whether one read can be told not to wait, without further system calls.
         self._is_plain = False
-        self._is_tls = False
         kwargs["frame_handler"] = _new_frame_handler
         super().__init__(*args, **kwargs)
 
@@ -332,7 +332,6 @@ class Connection(KombuConnection):  # type: ignore[misc]  # kombu's, untyped
         self.reader = Reader(self._on_message, self._on_frame)
         # Those of gevent and eventlet wait in spite of it, those of TLS refuse it.
         self._is_plain = type(self.sock).__module__ == "socket"
-        self._is_tls = isinstance(self.sock, ssl.SSLSocket)
 
     # -- reading
 
@@ -394,13 +393,8 @@ class Connection(KombuConnection):  # type: ignore[misc]  # kombu's, untyped
         if not size:
             transport.connected = False
             raise OSError("Server unexpectedly closed connection")
-        feed = self.reader.feed
-        feed(bytes(buffer[:size]))
+        self.reader.feed(bytes(buffer[:size]))
         self.bytes_recv += 1
-        if self._is_tls:
-            # An encrypted connection may hold more than it was asked for, unseen by a poll.
-            while sock.pending():
-                feed(bytes(buffer[: sock.recv_into(buffer)]))
 
     # -- in an event loop
 

@@ -23,8 +23,8 @@ _UNUSUAL = ("mandatory", "immediate", "timeout", "confirm_timeout")
 class Template(Protocol):
     """How an outlet writes messages of one kind."""
 
-    def fill(self, values: Any, body: str) -> bytes:
-        """Return the bytes to send for a message.
+    def fill(self, values: Any, body: str) -> Any:
+        """Return what `Outlet.send` takes for a message: bytes, where there is a server.
 
         Args:
             values: `celery._protocol.template.Blanks`.
@@ -60,7 +60,7 @@ class Outlet(Protocol):
         """
         ...
 
-    def send(self, messages: Sequence[bytes]) -> None:
+    def send(self, messages: Sequence[Any]) -> None:
         """Send messages with one write.
 
         Raises:

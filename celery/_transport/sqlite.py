@@ -24,14 +24,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from kombu.exceptions import BatchPublishError
 from kombu.transport.base import to_rabbitmq_queue_arguments
-from kombu.utils.json import JSONEncoder
 
 from celery._embedded.bell import Bell
 from celery._embedded.location import SCHEME, path_of_url
@@ -39,6 +37,7 @@ from celery._embedded.store import BUSY_TIMEOUT_S, Store, StoreError
 from celery._transport import _sqlite_queues as queues
 from celery._transport._kombu_virtual import KombuVirtualChannel, KombuVirtualTransport
 from celery._transport._sqlite_claims import Claims, QoS
+from celery._transport._sqlite_outlet import SqliteOutlet
 from celery._transport._sqlite_owners import (
     LEASE_S,
     Keeper,
@@ -53,9 +52,6 @@ from celery.utils.log import get_logger
 __all__ = ("Channel", "Transport")
 
 logger = get_logger(__name__)
-
-#: kombu's encoder, made once.
-encode = JSONEncoder().encode
 
 #: Seconds between looks where a bell is heard, in case it was not; and where none can be.
 LOOK_S = 1.0
@@ -166,10 +162,34 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
                 (exchange or "amq.direct", queue, routing_key or ""),
             )
 
+    def exchange_declare(
+        self, exchange: str | None = None, type: str = "direct", **kwargs: Any
+    ) -> None:
+        """Declare an exchange, for all users of the store."""
+        name, kind = exchange or f"amq.{type or 'direct'}", type or "direct"
+        is_new = name not in self.state.exchanges
+        super().exchange_declare(name, kind, **kwargs)
+        if is_new and not kwargs.get("passive") and self._stored_type(name) != kind:
+            with self.store as db:
+                db.execute("INSERT OR REPLACE INTO exchanges VALUES (?, ?)", (name, kind))
+
+    def typeof(self, exchange: str, default: str = "direct") -> Any:
+        """Return how *exchange* routes; it may have been declared by another process."""
+        if exchange not in self.state.exchanges:
+            kind = self._stored_type(exchange)
+            if kind is not None:
+                self.exchange_declare(exchange, kind)
+        return super().typeof(exchange, default)
+
+    def _stored_type(self, exchange: str) -> str | None:
+        rows = self.store.read("SELECT type FROM exchanges WHERE name = ?", (exchange,))
+        return rows[0][0] if rows else None
+
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete *exchange* and its bindings; queues stay."""
         with self.store as db:
             db.execute("DELETE FROM bindings WHERE exchange = ?", (exchange,))
+            db.execute("DELETE FROM exchanges WHERE name = ?", (exchange,))
         self.state.exchanges.pop(exchange, None)
 
     def get_table(self, exchange: str) -> list[tuple[str, str | None, str]]:
@@ -203,7 +223,7 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
 
     def _put_all(self, names: list[str], message: Any, batch: Batch | None) -> None:
         now = time.time()
-        content = _content(message, -self._get_message_priority(message), now)
+        content = _content(message, self.rank_of(message), now)
         if batch is not None:
             batch.contents += [(name, content) for name in names]
             return
@@ -211,6 +231,15 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
             for name in names:
                 queues.put(db, name, content, now)
         self.ring()
+
+    def rank_of(self, message: Any) -> int:
+        """Return the place of a message in its queue, by its priority."""
+        rank: int = -self._get_message_priority(message)
+        return rank
+
+    def new_outlet(self) -> SqliteOutlet:
+        """Return what stores finished messages."""
+        return SqliteOutlet(self)
 
     def create_publish_batch(self, max_size: int) -> Batch:
         """Return what `kombu.Producer.batch` collects messages in."""
@@ -299,30 +328,11 @@ def _seconds(milliseconds: Any) -> float | None:
 
 def _content(message: dict[str, Any], rank: int, now: float) -> queues.Content:
     """Return what is stored of a message in kombu's form."""
-    body = message["body"]
-    properties = message["properties"]
-    head = {
-        "content-type": message.get("content-type"),
-        "content-encoding": message.get("content-encoding"),
-        "headers": message["headers"],
-        "properties": properties,
-    }
     expires = None
     with suppress(KeyError, TypeError, ValueError):
-        expires = now + float(properties["expiration"]) / 1000
-    eta = message["headers"].get("eta")
-    return queues.Content(rank, encode(head), body, expires, _timestamp(eta))
-
-
-def _timestamp(eta: Any) -> float | None:
-    """Return the time that the header ``eta`` of a task message names, None for none."""
-    if not isinstance(eta, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(eta)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        expires = now + float(message["properties"]["expiration"]) / 1000
+    due = queues.timestamp(message["headers"].get("eta"))
+    return queues.Content(rank, queues.head_of(message), message["body"], expires, due)
 
 
 class Batch:

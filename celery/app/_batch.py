@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from kombu.exceptions import BatchPublishError, OperationalError
 
+from celery.app._express import Call
 from celery.app._publishing import declared_by, worth_a_retry
 from celery.exceptions import TasksNotSent
 
@@ -40,13 +41,20 @@ class Waiting(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A message as the bytes to send."""
+    """A message as an outlet sends it."""
 
-    task_id: str
-    data: bytes
-    policy: Mapping[str, Any] | None
-    #: Sends it the general way, with the producer that it is given.
-    send: Callable[[Any], Any]
+    call: Call
+    data: Any
+
+    @property
+    def task_id(self) -> str:
+        """Id of the task."""
+        return self.call.task_id
+
+    @property
+    def policy(self) -> Mapping[str, Any] | None:
+        """How a failed attempt is repeated; None for not at all."""
+        return self.call.policy
 
 
 class Batch:
@@ -58,11 +66,15 @@ class Batch:
         producer: kombu producer to send with; all else that is asked of the batch, it answers.
         publish: Sends one message with this producer: ``(producer, body, options, declare,
             policy)``.
+        send_generally: Sends a call with this producer: ``(producer, call)``.
     """
 
-    def __init__(self, producer: Any, publish: Callable[..., Any]) -> None:
+    def __init__(
+        self, producer: Any, publish: Callable[..., Any], send_generally: Callable[..., Any]
+    ) -> None:
         self.producer = producer
         self._publish = publish
+        self._send_generally = send_generally
         self._outlet: Any = None
         self._waiting: list[Waiting] = []
         self._finished: list[Finished] = []
@@ -132,7 +144,7 @@ class Batch:
             # Some may have arrived: as after any lost connection, they are sent again.
             for position, message in enumerate(finished):
                 try:
-                    message.send(self.producer)
+                    self._send_generally(self.producer, message.call.as_unusual())
                 except self._worth_a_retry(finished) as again:
                     raise _not_sent(finished[position:]) from again
 

@@ -126,10 +126,7 @@ class BrokerConnections:
     default_producer = producer_or_acquire
 
     def _acquire_producer(self) -> Any:
-        lanes = self.amqp.lanes
-        if lanes is not None:
-            return lanes.take()
-        return self.producer_pool.acquire(block=True, timeout=self.conf.broker_pool_acquire_timeout)
+        return self.amqp.sender()
 
     @property
     def pool(self) -> Any:

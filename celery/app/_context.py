@@ -18,24 +18,6 @@ if TYPE_CHECKING:
 __all__ = ("Context",)
 
 
-class _Chain:
-    """Gives the rest of a chain as a list, decoding it when a task looks at it."""
-
-    def __get__(self, context: Any, owner: type[Context]) -> list[Any] | None:
-        if context is None:
-            return None
-        chain = context.__dict__.get("chain")
-        if type(chain) is Rest:
-            chain = context.__dict__["chain"] = chain.steps()
-        return chain  # type: ignore[no-any-return] # whatever was set
-
-    def __set__(self, context: Any, chain: list[Any] | None) -> None:
-        context.__dict__["chain"] = chain
-
-    def __delete__(self, context: Any) -> None:
-        del context.__dict__["chain"]
-
-
 class Context:
     """The fields of one call; unset ones read as the defaults below.
 
@@ -53,7 +35,7 @@ class Context:
     callbacks: list[Any] | None = None
     called_directly = True
     #: The steps to come, next one last.
-    chain = _Chain()
+    chain: list[Any] | None = None
     chord: Any = None
     correlation_id: str | None = None
     delivery_info: dict[str, Any] | None = None
@@ -149,6 +131,22 @@ class Context:
             request.update(fields)
             return request
         return cls(request or {}, **fields)
+
+
+class LongChainContext(Context):
+    """A context whose chain is a `Rest`, decoded when the task looks at it."""
+
+    @property
+    def chain(self) -> list[Any] | None:
+        """The steps to come, next one last."""
+        chain = self.__dict__.get("chain")
+        if type(chain) is Rest:
+            chain = self.__dict__["chain"] = chain.steps()
+        return chain
+
+    @chain.setter
+    def chain(self, chain: list[Any] | None) -> None:
+        self.__dict__["chain"] = chain
 
 
 Context.__module__ = "celery.app.task"

@@ -21,7 +21,7 @@ from kombu.utils.functional import ChannelPromise
 
 from celery import signals
 from celery._protocol import body as wire_body
-from celery._protocol.message import Embedded
+from celery._protocol.message import NOTHING_EMBEDDED, Embedded
 from celery._protocol.template import MARKS, Unfit
 from celery._transport.outlet import Outlet, Sample, Template, outlet_of
 from celery.app.routes import MapRoute, Router
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from celery.app._publishing import Ready
     from celery.app.amqp import AMQP
 
-__all__ = ("Call", "Express", "Form")
+__all__ = ("Call", "Express", "Form", "Unusual")
 
 #: Forms that are known at most; an app that makes up options for each call has no use for them.
 MOST_FORMS = 500
@@ -45,37 +45,92 @@ _ARGUMENTS = (tuple, list)
 _UNUSUAL = frozenset({"argsrepr", "kwargsrepr", "origin", "compression", "stamped_headers"})
 
 
-class Call(NamedTuple):
-    """What differs between the calls of a form."""
+class Unusual(NamedTuple):
+    """A call that goes the general way: all that `Celery.send_task` was given, and more."""
 
-    task_id: str
+    name: str
     args: Any
     kwargs: Any
+    #: Arguments of `AMQP.create_task_message`.
+    fields: dict[str, Any]
+    options: Mapping[str, Any]
+    route_name: str | None
+    router: Any
+    task_type: Any
+    #: Of the task that makes the call.
+    request: Any
+
+
+class Call(NamedTuple):
+    """An ordinary call: its form, and what differs between calls of a form."""
+
+    form: Form
+    task_id: str
     root_id: str | None
     parent_id: str | None
     group_id: str | None
     group_index: int | None
     eta: str | None
     reply_to: str
+    args: Any
+    kwargs: Any
     #: None for nothing.
     embedded: Embedded | None
+
+    @property
+    def policy(self) -> Mapping[str, Any] | None:
+        """How a failed attempt is repeated; None for not at all."""
+        return self.form.ready.policy
+
+    def as_unusual(self) -> Unusual:
+        """Return the same call for the general way."""
+        form = self.form
+        route_name, shadow, time_limit, soft_time_limit = form.named
+        embedded = self.embedded or NOTHING_EMBEDDED
+        fields = {
+            "task_id": self.task_id,
+            "root_id": self.root_id,
+            "parent_id": self.parent_id,
+            "group_id": self.group_id,
+            "group_index": self.group_index,
+            "countdown": None,
+            "eta": self.eta,
+            "reply_to": self.reply_to,
+            "shadow": shadow,
+            "time_limit": time_limit,
+            "soft_time_limit": soft_time_limit,
+            **embedded._asdict(),
+        }
+        return Unusual(
+            form.name, self.args, self.kwargs, fields, form.options, route_name, None, None, None
+        )
 
 
 class Form:
     """What the messages of ordinary calls with the same options have in common.
 
     Args:
+        name: Name of the task.
+        named: Name to route by, shadow, hard and soft time limit.
+        options: Further options, as they were given to `Celery.send_task`.
         ready: A message with marks, and where it goes.
     """
 
-    __slots__ = ("ignore_result", "is_direct", "ready", "templates")
+    __slots__ = (
+        "ignore_result", "may_be_held_back", "name", "named", "options", "ready", "templates",
+    )  # fmt: skip
 
-    def __init__(self, ready: Ready) -> None:
+    def __init__(
+        self, name: str, named: tuple[Any, ...], options: Mapping[str, Any], ready: Ready
+    ) -> None:
+        self.name = name
+        self.named = named
+        self.options = options
         self.ready = ready
         self.ignore_result: bool | None = ready.message.headers["ignore_result"]
         bound_to: Any = None if ready.queue is None else ready.queue.exchange
-        #: Whether no broker holds messages back until they are due.
-        self.is_direct = bound_to is None or bound_to.type == "direct"
+        #: Whether there are brokers that hold such a message back until it is due.
+        self.may_be_held_back = bound_to is not None and bound_to.type != "direct"
         #: By key of an outlet; None where it can't write such messages.
         self.templates: dict[Hashable, Template | None] = {}
 
@@ -136,6 +191,8 @@ class Express:
         for value in options.values():
             if type(value) not in _PLAIN:
                 return None
+        if not self.is_open():
+            return None
         amqp = self._amqp
         router = amqp.router
         queues = amqp.queues
@@ -164,7 +221,7 @@ class Express:
         if not _UNUSUAL.isdisjoint(options):
             return None
         route_name, shadow, time_limit, soft_time_limit = named
-        options = router.route(options, route_name or name)
+        given, options = options, router.route(options, route_name or name)
         if options.get("priority") is None:
             options.pop("priority", None)
         message = amqp.as_task_v2(
@@ -186,9 +243,9 @@ class Express:
         ready = amqp.ready(message, **options)
         if not wire_body.is_standard(ready.serializer) or ready.compression:
             return None
-        return Form(ready)
+        return Form(name, named, given, ready)
 
-    def write(self, producer: Any, form: Form, call: Call) -> tuple[Outlet, bytes] | None:
+    def write(self, producer: Any, call: Call) -> tuple[Outlet, Any] | None:
         """Return the message of a call, and what sends it; None where the general way is needed."""
         connection = producer.__connection__ or producer.connection
         channel = producer._channel
@@ -200,6 +257,7 @@ class Express:
         outlet = outlet_of(channel)
         if outlet is None or not outlet.is_open:
             return None
+        form = call.form
         declared = connection.declared_entities
         for queue in form.ready.declare or ():
             if queue.name not in declared:
@@ -208,6 +266,8 @@ class Express:
         if template is None:
             return None
         args, kwargs = call.args, call.kwargs
+        if args is None:
+            args = ()
         if kwargs is None:
             kwargs = {}
         if type(args) not in _ARGUMENTS or type(kwargs) is not dict:
@@ -221,12 +281,7 @@ class Express:
             )
             data = template.fill(
                 (
-                    call.task_id,
-                    call.root_id,
-                    call.parent_id,
-                    call.group_id,
-                    call.group_index,
-                    call.eta,
+                    *call[1:7],
                     saferepr(args, amqp.argsrepr_maxsize, levels),
                     saferepr(kwargs, amqp.kwargsrepr_maxsize, levels) if kwargs else "{}",
                     call.reply_to,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from kombu.messaging import Producer
 
 from celery import _state, canvas
 from celery.app._batch import Batch, Finished
-from celery.app._express import Call, Form
+from celery.app._express import Call, Unusual
 from celery.app._publishing import worth_a_retry
 from celery.exceptions import AlwaysEagerIgnored
 from celery.utils.functional import maybe_list
@@ -31,6 +31,7 @@ class Sending:
         conf: Any
         amqp: AMQP
         AsyncResult: Any
+        producer_or_acquire: Any
 
         @property
         def backend(self) -> Any: ...
@@ -99,17 +100,38 @@ class Sending:
             if root_id is None:
                 root_id = request.root_id or request.id
         callbacks, errbacks = maybe_list(link), maybe_list(link_error)
-
-        def send_generally(chosen: Any) -> bool | None:
-            return self._send_generally(
-                chosen,
+        has_time = countdown is not None or eta is not None
+        call: Call | Unusual | None = None
+        if (
+            not (retries or replaced_task_nesting)
+            and router is None
+            and connection is None
+            and expires is None
+            and (request is None or not (request.stamps or amqp.plan.inherit_priority))
+        ):
+            named = (route_name, shadow, time_limit, soft_time_limit)
+            form = amqp.express.form(name, named, options)
+            if form is not None and not (has_time and form.may_be_held_back):
+                call = Call(
+                    form,
+                    task_id,
+                    root_id or task_id,
+                    parent_id,
+                    group_id,
+                    group_index,
+                    amqp.header_eta(countdown, eta) if has_time else None,
+                    reply_to,
+                    args,
+                    kwargs,
+                    None
+                    if chord is None and chain is None and not callbacks and not errbacks
+                    else amqp.embedded(callbacks, errbacks, chain, chord),
+                )
+        if call is None:
+            call = Unusual(
                 name,
                 args,
                 kwargs,
-                route_name,
-                task_type,
-                router,
-                request,
                 {
                     "task_id": task_id,
                     "countdown": countdown,
@@ -130,46 +152,18 @@ class Sending:
                     "chain": chain,
                     "replaced_task_nesting": replaced_task_nesting,
                 },
-                dict(options),
+                options,
+                route_name,
+                router,
+                task_type,
+                request,
             )
-
-        express = amqp.express
-        form = None
-        if (
-            not (retries or replaced_task_nesting)
-            and router is None
-            and connection is None
-            and expires is None
-            and (request is None or not (request.stamps or amqp.plan.inherit_priority))
-            and express.is_open()
-        ):
-            named = (route_name, shadow, time_limit, soft_time_limit)
-            form = express.form(name, named, options)
-        call = None
-        if form is not None and (form.is_direct or (countdown is None and eta is None)):
-            call = Call(
-                task_id,
-                () if args is None else args,
-                kwargs,
-                root_id or task_id,
-                parent_id,
-                group_id,
-                group_index,
-                None if countdown is None and eta is None else amqp.header_eta(countdown, eta),
-                reply_to,
-                None
-                if chord is None and chain is None and not callbacks and not errbacks
-                else amqp.embedded(callbacks, errbacks, chain, chord),
-            )
-        with amqp.sender(producer or publisher, connection) as chosen:
-            if (
-                form is not None
-                and call is not None
-                and self._send_straight(chosen, form, call, send_generally)
-            ):
-                ignored = form.ignore_result
-            else:
-                ignored = send_generally(chosen)
+        producer = producer or publisher
+        if producer is not None and connection is None:
+            ignored = self._send(producer, call)
+        else:
+            with amqp.sender(connection) as chosen:
+                ignored = self._send(chosen, call)
         if request is not None and request.id == task_id:
             request._replaced = True
         result: results.AsyncResult[Any] = (result_cls or self.AsyncResult)(task_id)
@@ -179,45 +173,42 @@ class Sending:
             parent.add_trail(result)
         return result
 
-    def _send_straight(
-        self, producer: Any, form: Form, call: Call, send_generally: Callable[[Any], Any]
-    ) -> bool:
+    def _send(self, producer: Any, call: Call | Unusual) -> bool | None:
+        """Send a call; return its ``ignore_result``."""
+        if type(call) is Call:
+            if self._send_straight(producer, call):
+                return call.form.ignore_result
+            return self._send_generally(producer, call.as_unusual())
+        return self._send_generally(producer, cast("Unusual", call))
+
+    def _send_straight(self, producer: Any, call: Call) -> bool:
         """Send an ordinary call; false where it could not be sent this way."""
-        amqp = self.amqp
+        express = self.amqp.express
         batch = producer if type(producer) is Batch else None
         real = producer if batch is None else batch.producer
-        written = amqp.express.write(real, form, call) if type(real) is Producer else None
+        written = express.write(real, call) if type(real) is Producer else None
         if written is None:
             return False
         outlet, data = written
+        form = call.form
         if not form.ignore_result:
             self.backend.on_task_call(producer, call.task_id)
-        policy = form.ready.policy
         if batch is not None:
-            batch.add_finished(Finished(call.task_id, data, policy, send_generally), outlet)
+            batch.add_finished(Finished(call, data), outlet)
             return True
         try:
             outlet.send((data,))
         except Exception as exc:
+            policy = form.ready.policy
             if policy is None or not isinstance(exc, worth_a_retry(real, policy)):
                 raise
             return False
         return True
 
-    def _send_generally(
-        self,
-        producer: Any,
-        name: str,
-        args: Any,
-        kwargs: Any,
-        route_name: str | None,
-        task_type: Any,
-        router: Any,
-        request: Any,
-        fields: dict[str, Any],
-        options: dict[str, Any],
-    ) -> bool | None:
+    def _send_generally(self, producer: Any, call: Unusual) -> bool | None:
         """Make the message of any call and publish it; return its ``ignore_result``."""
+        name, args, kwargs, fields, options, route_name, router, task_type, request = call
+        options = dict(options)
         amqp = self.amqp
         stamped_headers = options.pop("stamped_headers", None)
         stamps = (
@@ -294,7 +285,7 @@ class Sending:
         Raises:
             celery.exceptions.TasksNotSent: Some did not reach the broker, or not for sure.
         """
-        with self.amqp.sender(producer) as chosen, self.amqp.batch(chosen) as batch:
+        with self.producer_or_acquire(producer) as chosen, self.amqp.batch(chosen) as batch:
             return [
                 canvas.maybe_signature(sig, app=self).apply_async(producer=batch, **options)
                 for sig in signatures

@@ -59,8 +59,6 @@ QUEUE_FORMAT = """
 #: Retries of publishing a callback whose policy sets no limit.
 FOLLOW_UP_RETRIES = 3
 
-NOTHING_EMBEDDED = wire.Embedded(None, None, None, None)
-
 
 def utf8dict(d: Mapping[Any, Any], encoding: str = "utf-8") -> dict[Any, Any]:
     """Return *d* with byte keys decoded."""
@@ -473,21 +471,28 @@ class AMQP:
             lanes = self._lanes = Lanes(self.app, pool)
         return lanes
 
-    def sender(self, producer: Any = None, connection: Any = None) -> AbstractContextManager[Any]:
-        """Context manager: the producer that a call is sent with.
+    def sender(self, connection: Any = None) -> AbstractContextManager[Any]:
+        """Context manager: a producer to send a call with.
 
         Args:
-            producer: Used as it is.
-            connection: A new producer on it; wins over *producer*.
+            connection: Where to; by default one of the pool.
 
         Raises:
-            kombu.exceptions.LimitExceeded: Neither was given, and no connection became free
-                within ``broker_pool_acquire_timeout`` seconds.
+            kombu.exceptions.LimitExceeded: None of the pool became free within
+                ``broker_pool_acquire_timeout`` seconds.
         """
         if connection is not None:
             make_producer: Any = self.Producer
             return nullcontext(make_producer(connection, auto_declare=False))
-        return self.app.producer_or_acquire(producer)
+        lanes = self.lanes
+        chosen: AbstractContextManager[Any] = (
+            self.producer_pool.acquire(
+                block=True, timeout=self.app.conf.broker_pool_acquire_timeout
+            )
+            if lanes is None
+            else lanes.take()
+        )
+        return chosen
 
     def forget_connections(self) -> None:
         """Let go of producers, without closing anything."""
@@ -569,7 +574,7 @@ class AMQP:
                 ttl = None
         if root_id is None:
             root_id = task_id
-        embedded = NOTHING_EMBEDDED
+        embedded = wire.NOTHING_EMBEDDED
         if callbacks or errbacks or chain is not None or chord:
             embedded = self.embedded(callbacks, errbacks, chain, chord)
         return wire.encode(
@@ -836,7 +841,7 @@ class AMQP:
             # In a batch within a batch, the outer one sends.
             yield producer
             return
-        batch = Batch(producer, self._publish)
+        batch = Batch(producer, self._publish, self.app._send_generally)
         yield batch
         batch.flush()
 

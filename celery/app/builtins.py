@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import canvas
 from celery._state import connect_on_app_finalize
+from celery.backends._chord import header_error
 from celery.exceptions import ChordError
 from celery.result import allow_join_result, result_from_tuple
 from celery.utils.log import get_logger
@@ -63,7 +64,7 @@ def add_unlock_chord_task(app: Celery) -> Any:
         header = app.GroupResult(group_id, [result_from_tuple(r, app=app) for r in result or ()])
         # Whatever goes wrong with one look is the body's error: it must not stay pending.
         try:
-            ready = header.ready()
+            header, ready = look_up(app, header)
         except Exception as exc:  # noqa: BLE001 - border: errors of any store, told to the body
             fail_chord(app, header, body, exc, "could not be looked up")
             return
@@ -80,9 +81,21 @@ def add_unlock_chord_task(app: Celery) -> Any:
         max_retries=None,
         default_retry_delay=app.conf.result_chord_retry_interval,
         ignore_result=True,
+        # It is all that is left of the chord: a lost process must not take it along.
+        acks_late=True,
+        reject_on_worker_lost=True,
         shared=False,
         lazy=False,
     )(unlock_chord)
+
+
+def look_up(app: Celery, header: GroupResult) -> tuple[GroupResult, bool]:
+    """Return the header of a chord as it is now, and whether it has ended."""
+    if not header.ready():
+        return header, False
+    # Tasks may have been added by those that have ended now.
+    larger = app.backend.grown_header(header)
+    return larger, len(larger) == len(header) or larger.ready()
 
 
 def finish_chord(app: Celery, header: GroupResult, body: Any) -> None:
@@ -105,10 +118,9 @@ def fail_chord(
     app: Celery, header: GroupResult, body: Any, exc: Exception, what: str = "raised"
 ) -> None:
     """Let the body of a chord fail, naming the header task that is to blame where known."""
-    culprit = next(header._failed_join_report(), None)
-    reason = repr(exc) if culprit is None else f"Dependency {culprit.id} {what} {exc!r}"
-    error = ChordError(reason)
-    error.__cause__ = exc
+    error = header_error(header, exc, what)
+    if error is not exc:
+        error.__cause__ = exc
     logger.error("Chord %r raised: %r", header.id, error, exc_info=exc)
     app.backend.chord_error_from_stack(body, error)
 

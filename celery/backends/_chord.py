@@ -8,8 +8,9 @@ comes last. Stores differ only in how they count: `BaseKeyValueStoreBackend` wit
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import NAMESPACE_OID, uuid5
 
 from celery.exceptions import ChordError
 from celery.states import EXCEPTION_STATES
@@ -47,9 +48,42 @@ def first_failure(parts: Iterable[Part]) -> Part | None:
 
 def dependency_error(part: Part, restore: Callable[[Any], Any]) -> ChordError:
     """Build the error with which the body fails because of *part*."""
-    return ChordError(f"Dependency {part.task_id} raised {restore(part.result)!r}")
+    return blame(part.task_id, restore(part.result))
+
+
+def blame(task_id: str, error: Any, what: str = "raised") -> ChordError:
+    """Return the error of a body for which the header task *task_id* is to blame."""
+    if isinstance(error, ChordError) and str(error).startswith(f"Dependency {task_id} "):
+        # It is about this task, which has ended without a value, and says so already.
+        return error
+    return ChordError(f"Dependency {task_id} {what} {error!r}")
+
+
+def header_error(header: Any, exc: BaseException, what: str = "raised") -> ChordError:
+    """Return the error of a body whose header could not be read because of *exc*."""
+    culprit = next(header._failed_join_report(), None)
+    return ChordError(repr(exc)) if culprit is None else blame(culprit.id, exc, what)
 
 
 def body_argument(parts: Sequence[Part]) -> list[Any]:
     """Return the list that the body is called with."""
     return [part.result for part in parts]
+
+
+# -- Headers that grow while they run, in stores that can't count additions. Each task notes its own
+# additions under an id that follows from its own, so that no two write to the same place.
+
+
+def growth_id(group_id: str, task_id: str = "") -> str:
+    """Return the id under which the additions of a header task are saved, as a group.
+
+    With no task: the id under which it is saved that the header has grown at all.
+    """
+    return str(uuid5(NAMESPACE_OID, f"{group_id}/{task_id}"))
+
+
+def grown(members: Iterable[Any], additions: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
+    """Yield the results of a header, those that each task has added behind its own."""
+    for member in members:
+        yield member
+        yield from grown(additions.get(member.id, ()), additions)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import states
 from celery.backends import _errbacks
+from celery.backends._chord import grown, growth_id
 from celery.exceptions import ChordError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class TellsDependents:
 
         counts_unstored_parts: ClassVar[bool]
         get_task_meta: Callable[..., dict[str, Any]]
+        restore_group: Callable[..., Any]
+        save_group: Callable[..., Any]
         mark_as_failure: Callable[..., None]
 
     # -- Failing what never runs
@@ -159,10 +162,42 @@ class TellsDependents:
         """Raise where chords can't work."""
 
     def add_to_chord(self, chord_id: str, result: Any) -> Any:
-        """Make the header of a chord one task larger."""
-        raise NotImplementedError(
-            f"{type(self).__name__} can't make the header of chord {chord_id} larger"
-        )
+        """Make the header of a chord one task larger.
+
+        Called while one of its tasks runs; the value of the new one comes behind that one's.
+        """
+        running = self.app.current_worker_task
+        place = growth_id(chord_id, chord_id if running is None else running.request.id)
+        before = self.restore_group(place, cache=False)
+        for group_id, members in (
+            (place, [*(before or ()), result]),
+            # Last, since whoever finds this one looks for the other.
+            (growth_id(chord_id), [result]),
+        ):
+            self.save_group(group_id, self.app.GroupResult(group_id, members))
+
+    def grown_header(self, header: Any) -> Any:
+        """Return the header of a chord with the tasks that were added to it since it was sent."""
+        try:
+            if self.restore_group(growth_id(header.id), cache=False) is None:
+                return header
+        except NotImplementedError:
+            # No group can be saved here, so none has been.
+            return header
+        additions: dict[str, list[Any]] = {}
+        unread = [header.id, *(member.id for member in header.results)]
+        while unread:
+            found = self._additions(header.id, unread)
+            additions.update(found)
+            unread = [added.id for results in found.values() for added in results]
+        members = [*grown(header.results, additions), *additions.get(header.id, ())]
+        return self.app.GroupResult(header.id, members)
+
+    def _additions(self, chord_id: str, task_ids: list[str]) -> dict[str, list[Any]]:
+        """Read what each of these header tasks has added, where it has added something."""
+        places = ((task_id, growth_id(chord_id, task_id)) for task_id in task_ids)
+        saved = ((task_id, self.restore_group(place, cache=False)) for task_id, place in places)
+        return {task_id: group.results for task_id, group in saved if group is not None}
 
     def set_chord_size(self, group_id: str, chord_size: int) -> Any:
         """Note how many header tasks a chord has, where the store counts them itself."""

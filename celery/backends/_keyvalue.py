@@ -17,7 +17,7 @@ from kombu.utils.functional import LRUCache
 from celery import states
 from celery._protocol import meta as documents
 from celery.backends._backend import Backend
-from celery.backends._chord import Count, judge_count
+from celery.backends._chord import Count, growth_id, header_error, judge_count
 from celery.backends._finality import stays
 from celery.backends._wait import SyncBackendMixin, pauses
 from celery.exceptions import ChordError
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 logger = logging.getLogger("celery.backends.base")
+
+#: Seconds that one worker has to start the body of a chord, before another one may.
+CLAIM_S = 20
+#: Seconds between two looks whether it has.
+CLAIM_LOOK_S = 0.5
 
 #: Sizes of chords that are remembered, so that a part need not read the group again.
 CHORD_SIZES_KEPT = 1000
@@ -89,6 +94,13 @@ class BaseKeyValueStoreBackend(Backend):
 
     def expire(self, key: Any, value: Any) -> Any:
         """Let a key live for *value* more seconds."""
+
+    def claim(self, name: str, seconds: int) -> bool:
+        """Become the only one, of those who ask for *name*, for so many seconds.
+
+        Where the store knows no such thing everybody is.
+        """
+        return True
 
     def _set_document(self, key: Any, payload: Any, state: str) -> Any:
         """Write the document of a task; *state* may decide how long it lives."""
@@ -256,6 +268,9 @@ class BaseKeyValueStoreBackend(Backend):
         self.ensure_chords_allowed()
         header = self.app.GroupResult(*header_result_args)
         header.save(backend=self)
+        if self.chord_expires:
+            # The group is part of the bookkeeping, which may have to live longer than results.
+            self.expire(self.get_key_for_group(header.id), self.chord_expires)
         return None
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
@@ -271,24 +286,43 @@ class BaseKeyValueStoreBackend(Backend):
         if self.chord_expires:
             self.expire(key, self.chord_expires)
         size = self._chord_size(group_id, request)
-        if size is None:
+        if size is None or judge_count(counted, size) is Count.WAIT:
             return
-        decision = judge_count(counted, size)
-        if decision is Count.WAIT:
-            return
-        header = self.restore_group(group_id, cache=False)
-        if header is None:
-            # Another worker has started the body and cleaned up.
-            self.delete(key)
-            return
+        while True:
+            header = self.restore_group(group_id, cache=False)
+            if header is None:
+                # Another worker has started the body and cleaned up.
+                self.delete(key)
+                return
+            header = self.grown_header(header)
+            decision = judge_count(counted, len(header))
+            if decision is Count.WAIT:
+                return
+            ids = [member.id for member in header.results]
+            if sum(1 for _ in self.get_many(ids, max_iterations=1)) < len(ids):
+                # A redelivered part counted twice; a part that is still to come will get here.
+                return
+            if self.claim(f"{group_id}.c", CLAIM_S):
+                break
+            # This task was delivered again, and whoever claimed the body may be dead.
+            time.sleep(CLAIM_LOOK_S)
         if decision is Count.OVERCOUNTED:
-            logger.warning("Chord counter incremented too many times for %r", group_id)
-        ids = [member.id for member in header.results]
-        if sum(1 for _ in self.get_many(ids, max_iterations=1)) < len(ids):
-            # A redelivered part counted twice; a part that is still to come will get here.
-            return
+            logger.warning("Chord %r: a header task was counted more than once", group_id)
         self._finish_chord(header, request, group_id)
         self.delete(key)
+
+    def _additions(self, chord_id: str, task_ids: list[str]) -> dict[str, list[Any]]:
+        # All with one request.
+        keys = {
+            self.get_key_for_group(growth_id(chord_id, task_id)): task_id for task_id in task_ids
+        }
+        found = self.mget(list(keys))
+        values = found.items() if isinstance(found, Mapping) else zip(keys, found, strict=False)
+        return {
+            keys[self.key_t(key)]: self._group_from_document(self.decode(payload))["result"].results
+            for key, payload in values
+            if payload
+        }
 
     def _chord_size(self, group_id: str, request: Any) -> int | None:
         """Return how many header tasks the chord has, None when its group is unknown."""
@@ -320,7 +354,7 @@ class BaseKeyValueStoreBackend(Backend):
         try:
             values = join(timeout=timeout, propagate=True, disable_sync_subtasks=False)
         except Exception as exc:
-            error = ChordError(repr(exc))
+            error = header_error(header, exc)
             logger.exception("Chord %r raised: %r", group_id, error)
             self.chord_error_from_stack(body, error)
         else:

@@ -309,6 +309,10 @@ class CacheBackend(KeyValueStoreBackend):
         counter: int | None = self._call("incr", key, 1)
         return counter
 
+    def claim(self, name: str, seconds: int) -> bool:
+        """Become the only one, of those who ask for *name*, for so many seconds."""
+        return bool(self._call("add", self.get_key_for_chord(name), b"1", seconds))
+
     def expire(self, key: Any, value: Any) -> Any:
         """Let a key live for *value* more seconds."""
         return self._call("touch", key, _exptime(value))

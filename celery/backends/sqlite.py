@@ -102,7 +102,7 @@ class SqliteBackend(KeyValueStoreBackend):
             (count,) = db.execute(
                 "INSERT INTO results (key, value, expires) VALUES (?1, 1, NULL) ON CONFLICT (key)"
                 " DO UPDATE SET expires = NULL,"
-                " value = iif(expires <= ?2, 0, value) + 1 RETURNING value",
+                " value = CASE WHEN expires <= ?2 THEN 1 ELSE value + 1 END RETURNING value",
                 (self.key_t(key), time.time()),
             ).fetchone()
         return int(count)

@@ -1,25 +1,26 @@
 """
 A monitor in the terminal: ``celery events``.
 
-One thread captures events into a state, another draws it. The lower half of the
-screen lists the latest tasks, one of which is selected; keys do something with it.
+One thread captures events into a state, another draws it and obeys keys. What is drawn comes from
+`celery.events._screen`; this module owns the terminal. Remote commands are sent from threads of
+their own, so the screen never waits for workers.
 """
 
 from __future__ import annotations
 
 import curses
-import sys
+import locale
+import signal
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from math import ceil
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import _state, states
+from celery.events import _screen
 from celery.utils.text import abbr, abbrtask
 
 if TYPE_CHECKING:
@@ -38,6 +39,37 @@ MIN_TASK_WIDTH = 16
 
 STATUS_SCREEN = "events: {s.event_count} tasks: {s.task_count} workers: {w_alive}/{w_all}"
 
+#: Lines above the rows of a table: the header and the titles of its columns.
+_TOP = 4
+
+#: Lines below them: what was selected or told, and the keys.
+_BOTTOM = 2
+
+HELP = """\
+up down j k        select          PgUp PgDn Home End   select by the page
+Enter i            details         Tab w                workers or tasks
+t                  traceback       r                    result
+c                  revoke: don't run it when its turn comes
+x                  terminate: also end the process that runs it
+l                  set the rate limit of tasks of this name
+n                  ask the workers about this task, or a worker about itself
+e                  have the workers send events about tasks, or no longer
+f                  show one state only, or all again
+/                  show what has a text in its name, id or worker only
+p space            pause, and go on
+q Ctrl-C           quit
+?                  this page; any other key closes it"""
+
+
+class _Page:
+    """Text over the table, which can be longer than the screen."""
+
+    def __init__(self, title: str, lines: Callable[[int], list[_screen.Line]]) -> None:
+        self.title = title
+        #: Called with the width at each drawing, so a task is shown as it is now.
+        self.lines = lines
+        self.offset = 0
+
 
 class CursesMonitor:
     """
@@ -49,16 +81,17 @@ class CursesMonitor:
 
     keymap: Mapping[str, Callable[[], Any]] = {}
     win: Any = None
-    #: Milliseconds to wait for a key.
+    #: Milliseconds to rest between two drawings, beside waiting for a key.
     screen_delay = 10
     selected_task: str | None = None
+    selected_worker: str | None = None
     selected_position = 0
     selected_str = "Selected: "
     foreground = curses.COLOR_BLACK
     background = curses.COLOR_WHITE
     online_str = "Workers online: "
     help_title = "Keys: "
-    help = "j:down k:up i:info t:traceback r:result c:revoke l:limit ^c: quit"
+    help = "?:help i:info t:traceback r:result c:revoke x:terminate l:limit f:filter q:quit"
     greet = "celery events 5.7.0"
     info_str = "Info: "
 
@@ -77,16 +110,49 @@ class CursesMonitor:
         self.keymap = {
             "J": self.move_selection_down,
             "K": self.move_selection_up,
+            "KEY_NPAGE": lambda: self.move_selection(self.limit),
+            "KEY_PPAGE": lambda: self.move_selection(-self.limit),
+            "KEY_HOME": lambda: self.move_selection(-len(self._rows)),
+            "KEY_END": lambda: self.move_selection(len(self._rows)),
             "C": self.revoke_selection,
+            "X": self.terminate_selection,
             "T": self.selection_traceback,
             "R": self.selection_result,
             "I": self.selection_info,
+            "\n": self.selection_info,
             "L": self.selection_rate_limit,
+            "N": self.inspect_selection,
+            "E": self.toggle_events,
+            "W": self.toggle_workers,
+            "\t": self.toggle_workers,
+            "F": self.next_filter,
+            "/": self.search,
+            "P": self.toggle_pause,
+            " ": self.toggle_pause,
+            "?": self.show_help,
+            "Q": self.quit,
             **(self.keymap if keymap is None else keymap),
         }
         self.lock = threading.RLock()
-        #: Attributes of text by state; complete once there is a screen.
+        #: Attributes of text by state and style; complete once there is a screen.
         self.state_colors: dict[str, int] = {}
+        self.rates = _screen.Rates()
+        if state.event_callback is None:
+            state.event_callback = self.rates.note
+        #: Told in the line above the keys until the next key.
+        self.message: _screen.Line = []
+        #: Why there are no events, empty while connected.
+        self.outage = ""
+        self.bars = _screen.BARS
+        self._page: _Page | None = None
+        self._shows_workers = False
+        self._wanted_state: str | None = None
+        self._wanted_text = ""
+        self._sends_events = False
+        self._frozen: list[str] | None = None
+        #: Ids or node names of all rows, of those on the screen and of those that are not.
+        self._rows: list[str] = []
+        self._offset = 0
 
     # -- geometry
 
@@ -107,16 +173,16 @@ class CursesMonitor:
 
     @property
     def display_height(self) -> int:
-        """Lines for tasks."""
-        return self.screen_height - 10
+        """Lines for the rows of a table."""
+        return max(self.screen_height - _TOP - _BOTTOM, 1)
 
     @property
     def limit(self) -> int:
-        """Number of tasks that fit."""
+        """Number of rows that fit."""
         return self.display_height
 
     def format_row(self, uuid: str, task: str, worker: str, timestamp: str, state: str) -> str:
-        """Return one line of the table, its columns fitted to the screen."""
+        """Return five cells as one line as wide as the display."""
         room = self.display_width - UUID_WIDTH - TIMESTAMP_WIDTH - STATE_WIDTH - 4
         worker_width = max(MIN_WORKER_WIDTH, room // 3)
         task_width = max(MIN_TASK_WIDTH, room - worker_width)
@@ -132,35 +198,99 @@ class CursesMonitor:
     # -- selection
 
     def find_position(self) -> int:
-        """Return the line of the selected task, 0 if it isn't on the screen."""
-        for i, (uuid, _) in enumerate(self.tasks):
-            if uuid == self.selected_task:
-                return i
-        return 0
+        """Return the place of the selected row among all rows, 0 if it is not one of them."""
+        try:
+            return self._rows.index(self._selected() or "")
+        except ValueError:
+            return 0
+
+    def _selected(self) -> str | None:
+        """Return the id of the selected row; the first one until another was chosen."""
+        chosen = self.selected_worker if self._shows_workers else self.selected_task
+        return chosen or next(iter(self._rows), None)
 
     def move_selection_up(self) -> None:
-        """Select the task above."""
+        """Select the row above."""
         self.move_selection(-1)
 
     def move_selection_down(self) -> None:
-        """Select the task below."""
+        """Select the row below."""
         self.move_selection(1)
 
     def move_selection(self, direction: int = 1) -> None:
-        """Select the task *direction* lines below."""
-        tasks = self.tasks
-        if tasks:
-            at = min(max(self.find_position() + direction, 0), len(tasks) - 1)
-            self.selected_task = tasks[at][0]
+        """Select the row *direction* lines below; scroll where text is shown."""
+        if self._page is not None:
+            self._page.offset += direction
+            return
+        self._collect()
+        if self._rows:
+            at = min(max(self.find_position() + direction, 0), len(self._rows) - 1)
+            if self._shows_workers:
+                self.selected_worker = self._rows[at]
+            else:
+                self.selected_task = self._rows[at]
+
+    def _collect(self) -> None:
+        """Find the rows that are wanted, the latest tasks first."""
+        if self._shows_workers:
+            self._rows = sorted(name for name in list(self.state.workers.data) if name)
+        elif self._frozen is not None:
+            self._rows = self._frozen
+        else:
+            self._rows = [
+                uuid
+                for uuid, task in self.state.tasks_by_time()
+                if _screen.matches(task, self._wanted_state, self._wanted_text)
+            ]
+
+    def toggle_workers(self) -> None:
+        """Show the workers, or the tasks again."""
+        self._shows_workers = not self._shows_workers
+        self._offset = 0
+
+    def next_filter(self) -> None:
+        """Show tasks of the next state only; after the last, of all states."""
+        choices = (None, *_screen.STATES)
+        self._wanted_state = choices[(choices.index(self._wanted_state) + 1) % len(choices)]
+        self._thaw()
+
+    def search(self) -> None:
+        """Ask for a text, and show the tasks that have it only."""
+        self._wanted_text = self._ask("Show only what has this in name, id or worker: ")
+        self._thaw()
+
+    def toggle_pause(self) -> None:
+        """Keep the list of tasks as it is, or let it move again."""
+        if self._frozen is None:
+            self._collect()
+            self._frozen = list(self._rows)
+        else:
+            self._frozen = None
+
+    def _thaw(self) -> None:
+        self._frozen, self._offset, self.selected_task = None, 0, None
+
+    def quit(self) -> None:
+        """End the program, as Ctrl-C does."""
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
 
     def handle_keypress(self) -> None:
         """Obey one key, if there is one."""
         try:
-            key = self.win.getkey().upper()
+            key = self.win.getkey()
         except curses.error:
             return
+        if key == "KEY_RESIZE":
+            curses.update_lines_cols()
+            return
         code = getattr(curses, key, None) if key.startswith("KEY_") else None
-        key = self.keyalias.get(code, key) if code is not None else key
+        key = self.keyalias.get(code, key) if code is not None else key.upper()
+        self.message = []
+        if self._page is not None and key not in _SCROLLING:
+            self._page = None
+            return
         handler = self.keymap.get(key)
         if handler is not None:
             handler()
@@ -188,79 +318,154 @@ class CursesMonitor:
             except curses.error:
                 continue
 
-    def _show_lines(self, title: str, text: str) -> None:
-        def draw(height: int, width: int, y: int) -> None:
-            lines = [part for line in text.splitlines() for part in wrap(line, width - 6) or [""]]
-            for line in lines[: height - y - 2]:
-                self.safe_add_str(y, 3, line)
-                y += 1
+    def show_help(self) -> None:
+        """Show what each key does."""
+        self._show_text("Keys", HELP)
 
-        self.alert(draw, title)
+    def _show_text(self, title: str, text: str) -> None:
+        self._page = _Page(title, lambda width: _screen.text_lines(text, width))
+
+    def _ask(self, question: str) -> str:
+        """Read a line of text at the bottom of the screen."""
+        y = self.screen_height - _BOTTOM
+        self.win.move(y, 0)
+        self.win.clrtoeol()
+        self.safe_add_str(y, 1, question, curses.A_BOLD)
+        self.win.refresh()
+        return self.readline(y, 1 + len(question)).strip()
+
+    def _is_sure(self, question: str) -> bool:
+        return self._ask(f"{question} [y/N] ").lower() in ("y", "yes")
+
+    def readline(self, x: int, y: int) -> str:
+        """
+        Read a line of text, typed at line *x*, column *y*.
+
+        Returns:
+            The text; empty when given up with Escape.
+        """
+        text = ""
+        self.win.timeout(-1)
+        try:
+            while True:
+                self.win.move(x, y)
+                self.win.clrtoeol()
+                self.safe_add_str(x, y, text)
+                character = self.win.getch()
+                if character in (10, 13, curses.KEY_ENTER):
+                    return text
+                if character == 27:
+                    return ""
+                if character in (8, 127, curses.KEY_BACKSPACE):
+                    text = text[:-1]
+                elif 32 <= character < 127:
+                    text += chr(character)
+        finally:
+            self.win.timeout(_KEY_WAIT_MS)
+
+    # -- commands
+
+    def _send(self, title: str, command: Callable[[], Any]) -> None:
+        """Send a remote command without waiting for it; show the replies when they have come."""
+        self.message = [(f" {title}: asking the workers...", "bold")]
+
+        def run() -> None:
+            try:
+                reply = command()
+            except Exception as exc:  # noqa: BLE001 - whatever the broker raises; the user reads it
+                self.message = [(f" {title}: {exc}", "bad")]
+                return
+            self.message = []
+            self.alert_remote_control_reply(reply, title)
+
+        threading.Thread(target=run, name="events-command", daemon=True).start()
+
+    def alert_remote_control_reply(self, reply: Any, title: str = "Replies of the workers") -> None:
+        """Show what workers replied."""
+        self._page = _Page(title, lambda width: _screen.reply_lines(reply, width))
 
     def selection_rate_limit(self) -> None:
-        """Ask for a rate limit of the selected task's type, and set it."""
+        """Ask for a rate limit of tasks of the selected name, and set it."""
         task = self._selection()
         if task is None or not task.name:
             return curses.beep()
-
-        def ask(height: int, width: int, y: int) -> None:
-            self.safe_add_str(y, 3, "New rate limit: ")
-            limit = self.readline(y + 2, 3)
-            if limit:
-                reply = self.app.control.rate_limit(task.name, limit.strip(), reply=True)
-                self.alert_remote_control_reply(reply)
-
-        return self.alert(ask, f"Rate limit of {task.name}")
-
-    def alert_remote_control_reply(self, reply: Any) -> None:
-        """Show what workers replied."""
-        if not reply:
-            self._show_lines("Remote Control Command Replies", "No replies received in 1s deadline")
-            return
-        lines = []
-        for each in reply:
-            for node, answer in each.items():
-                word = "ERROR" if "error" in answer else "OK"
-                lines.append(f"{node}: {word} {answer.get('error') or answer.get('ok')}")
-        self._show_lines("Remote Control Command Replies", "\n".join(lines))
-
-    def readline(self, x: int, y: int) -> str:
-        """Read a line of text, typed at that place; empty when given up."""
-        buffer = ""
-        curses.echo()
-        try:
-            for column in count():
-                character = self.win.getch(x, y + column)
-                if character in (10, curses.KEY_ENTER):
-                    break
-                if character == 27:
-                    return ""
-                if character != -1:
-                    buffer += chr(character)
-        finally:
-            curses.noecho()
-        return buffer
+        name = task.name
+        limit = self._ask(f"Rate limit of {name}, as in 10/m, 0 for none: ")
+        if limit:
+            self._send(
+                f"Rate limit of {name}",
+                lambda: self.app.control.rate_limit(name, limit, reply=True),
+            )
+        return None
 
     def revoke_selection(self) -> None:
-        """Revoke the selected task."""
-        if not self.selected_task:
-            return curses.beep()
-        return self.alert_remote_control_reply(
-            self.app.control.revoke(self.selected_task, reply=True)
-        )
+        """Revoke the selected task, after asking."""
+        self._revoke("Revoke", terminate=False)
+
+    def terminate_selection(self) -> None:
+        """Revoke the selected task, and end the process that runs it, after asking."""
+        self._revoke("Terminate", terminate=True)
+
+    def _revoke(self, word: str, *, terminate: bool) -> None:
+        task_id = None if self._shows_workers else self._selected()
+        if task_id is None:
+            curses.beep()
+        elif self._is_sure(f"{word} {task_id}?"):
+            self._send(
+                f"{word} {task_id}",
+                lambda: self.app.control.revoke(task_id, terminate=terminate, reply=True),
+            )
+
+    def inspect_selection(self) -> None:
+        """Ask the selected worker about itself, or all workers about the selected task."""
+        selected = self._selected()
+        if selected is None:
+            curses.beep()
+        elif self._shows_workers:
+            self._send(f"About {selected}", lambda: self._about_worker(selected))
+        else:
+            self._send(
+                f"Who has {selected}",
+                lambda: self.app.control.broadcast("query_task", {"ids": [selected]}, reply=True),
+            )
+
+    def _about_worker(self, name: str) -> Any:
+        ask = self.app.control.inspect(destination=[name], limit=1)
+        stats = (ask.stats() or {}).get(name)
+        if stats is None:
+            return []
+        queues = (ask.active_queues() or {}).get(name) or []
+        active = (ask.active() or {}).get(name) or []
+        lines = [
+            f"pid {stats['pid']}, up {stats['uptime']} s, prefetch {stats.get('prefetch_count')}",
+            f"pool {stats['pool'].get('implementation')}, {stats['pool'].get('max-concurrency')}",
+            f"queues {', '.join(queue['name'] for queue in queues)}",
+            *(f"ran {name} {number}" for name, number in sorted(stats["total"].items())),
+            *(f"runs {task['name']} {task['id']}" for task in active),
+        ]
+        return [{name: {"ok": "\n".join(lines)}}]
+
+    def toggle_events(self) -> None:
+        """Have the workers send events about tasks, or no longer."""
+        self._sends_events = not self._sends_events
+        if self._sends_events:
+            self._send("Task events on", lambda: self.app.control.enable_events(reply=True))
+        else:
+            self._send("Task events off", lambda: self.app.control.disable_events(reply=True))
 
     def selection_info(self) -> None:
-        """Show what is known about the selected task."""
-        if (task := self._selection()) is not None:
-            known = task.info(extra=["state"])
-            lines = (f"{name:>15}: {value}" for name, value in known.items())
-            self._show_lines(f"Task details for {task.uuid}", "\n".join(lines))
+        """Show what is known about the selected task or worker."""
+        if self._shows_workers:
+            self.inspect_selection()
+        elif (task := self._selection()) is not None:
+            self._page = _Page(f"Task {task.uuid}", lambda width: _screen.task_details(task, width))
 
     def selection_result(self) -> None:
         """Show the result of the selected task."""
         if (task := self._selection()) is not None:
-            text = task.result or task.exception or "(none yet)"
-            self._show_lines(f"Result of {task.uuid}", str(text))
+            self._show_text(
+                f"Result of {task.uuid}", str(task.result or task.exception or "(none yet)")
+            )
 
     def selection_traceback(self) -> None:
         """Show the traceback of the selected task."""
@@ -268,78 +473,92 @@ class CursesMonitor:
         if task is None or task.state not in states.EXCEPTION_STATES:
             curses.beep()
         else:
-            self._show_lines(f"Traceback of {task.uuid}", task.traceback or "")
+            self._show_text(f"Traceback of {task.uuid}", task.traceback or "(none)")
 
     def _selection(self) -> Any:
-        return self.state.tasks[self.selected_task] if self.selected_task else None
+        # Past the cache's own look-up: looking at a task is no use of it.
+        return None if self._shows_workers else self.state.tasks.data.get(self._selected())
 
     # -- drawing
 
     def display_task_row(self, lineno: int, task: Any) -> None:
         """Draw the line of one task."""
-        attributes = curses.A_REVERSE if task.uuid == self.selected_task else curses.A_NORMAL
-        timestamp = datetime.fromtimestamp(task.timestamp or time.time()).astimezone()
-        line = self.format_row(
-            task.uuid,
-            task.name or "(unknown)",
-            task.worker.hostname if task.worker is not None else "",
-            timestamp.strftime("%H:%M:%S"),
-            task.state,
-        )
-        self.safe_add_str(lineno, LEFT_BORDER_OFFSET, line, attributes)
-        if task.state in self.state_colors and attributes == curses.A_NORMAL:
-            self.safe_add_str(
-                lineno,
-                LEFT_BORDER_OFFSET + len(line.rstrip()) - len(abbr(task.state, STATE_WIDTH)),
-                abbr(task.state, STATE_WIDTH),
-                self.state_colors[task.state],
-            )
+        selected = task.uuid == self._selected()
+        self._add(lineno, _screen.task_line(task, self.screen_width, selected=selected))
 
     def draw(self) -> None:
         """Obey a key and draw everything."""
         with self.lock:
             self.handle_keypress()
+            width, height = self.screen_width, self.screen_height
             self.win.erase()
-            y = count(1)
-            x = LEFT_BORDER_OFFSET
-            self.safe_add_str(next(y), x, self.greet, curses.A_DIM)
-            next(y)
-            header = self.format_row("UUID", "TASK", "WORKER", "TIME", "STATE")
-            self.safe_add_str(next(y), x, header, curses.A_BOLD | curses.A_UNDERLINE)
-            tasks = self.tasks
-            for row in range(min(len(tasks), self.display_height)):
-                self.display_task_row(next(y), tasks[row][1])
-            self._draw_footer(self.screen_height - 5)
+            now = datetime.now().astimezone()
+            note = self.outage or ("paused" if self._frozen is not None else "")
+            lines = _screen.header(
+                self.state, self.rates, width, now=now, note=note, bars=self.bars
+            )
+            for y, line in enumerate(lines):
+                self._add(y, line)
+            if self._page is not None:
+                self._draw_page(self._page)
+            else:
+                self._draw_table()
+            self._add(height - 2, self.message or self._status())
+            self.safe_add_str(height - 1, 1, self.help, self.state_colors.get("dim", 0))
             self.win.refresh()
 
-    def _draw_footer(self, y: int) -> None:
-        x = LEFT_BORDER_OFFSET
-        alive = [worker.hostname or "" for worker in self.state.alive_workers()]
-        counts = STATUS_SCREEN.format(
-            s=self.state, w_alive=len(alive), w_all=len(self.state.workers)
-        )
-        for title, text in (
-            (self.selected_str, self._selection_text()),
-            (self.online_str, ", ".join(sorted(alive))),
-            (self.info_str, counts),
-            (self.help_title, self.help),
-        ):
-            self.safe_add_str(y, x, title, curses.A_BOLD)
-            self.safe_add_str(y, x + len(title), text[: max(0, self.display_width - len(title))])
-            y += 1
+    def _draw_page(self, page: _Page) -> None:
+        lines = page.lines(self.screen_width)
+        height = self.limit
+        page.offset = max(min(page.offset, len(lines) - height), 0)
+        self._add(_TOP - 1, [(f" {page.title}", "bold")])
+        for row, line in enumerate(lines[page.offset : page.offset + height]):
+            self._add(_TOP + row, line)
 
-    def _selection_text(self) -> str:
-        task = self.state.tasks.get(self.selected_task) if self.selected_task else None
-        if task is None:
-            return ""
-        info = task.info(["args", "kwargs", "result", "exception", "runtime"])
-        return " ".join(f"{name}={value}" for name, value in info.items())
+    def _draw_table(self) -> None:
+        self._collect()
+        width, limit = self.screen_width, self.limit
+        self._offset = _screen.window(self.find_position(), len(self._rows), limit, self._offset)
+        visible = self._rows[self._offset : self._offset + limit]
+        if self._shows_workers:
+            self._add(_TOP - 1, _screen.worker_header(width))
+            for row, name in enumerate(visible):
+                worker = self.state.workers.data.get(name)
+                if worker is not None:
+                    selected = name == self._selected()
+                    self._add(_TOP + row, _screen.worker_line(worker, width, selected=selected))
+            return
+        self._add(_TOP - 1, _screen.task_header(width))
+        for row, uuid in enumerate(visible):
+            # A list that is paused may name tasks that were forgotten meanwhile.
+            if (task := self.state.tasks.data.get(uuid)) is not None:
+                self.display_task_row(_TOP + row, task)
+
+    def _status(self) -> _screen.Line:
+        """Return the line above the keys: filters, or a short look at the selected task."""
+        if self._page is not None:
+            return [(" any key to go back, up and down to scroll", "dim")]
+        filters = [part for part in (self._wanted_state, self._wanted_text) if part]
+        line: _screen.Line = [(f" only {' '.join(filters)} ", "bold")] if filters else []
+        if (task := self._selection()) is not None:
+            info = task.info(["args", "kwargs", "result", "exception"])
+            text = " ".join(f"{name}={value}" for name, value in info.items())
+            line.append((f" {self.selected_str}{_screen.printable(text)}", "plain"))
+        elif not self._rows and not self._shows_workers and not filters:
+            line.append((" no tasks yet; press e if the workers run without -E", "dim"))
+        return line
+
+    def _add(self, y: int, line: _screen.Line) -> None:
+        x = 0
+        for text, style in line:
+            self.safe_add_str(y, x, text, self.state_colors.get(style, 0))
+            x += len(text)
 
     def safe_add_str(self, y: int, x: int, string: str, *args: Any, **kwargs: Any) -> None:
         """Draw text, as much of it as there is room for."""
         if 0 <= y < self.screen_height and x < self.screen_width:
             try:
-                self.win.addnstr(y, x, string, self.screen_width - x - 1, *args, **kwargs)
+                self.win.addnstr(y, x, string, self.screen_width - x, *args, **kwargs)
             except curses.error:
                 # The last cell of the screen cannot be written without an error.
                 return
@@ -347,24 +566,39 @@ class CursesMonitor:
     def init_screen(self) -> None:
         """Take the terminal over."""
         with self.lock:
+            # Otherwise curses takes each byte of a character for one of its own.
+            locale.setlocale(locale.LC_ALL, "")
+            if "UTF" not in locale.getpreferredencoding(False).upper():
+                self.bars = _screen.ASCII_BARS
             self.win = curses.initscr()
             # Waiting for a key is what sets the pace of drawing.
-            self.win.timeout(500)
+            self.win.timeout(_KEY_WAIT_MS)
             self.win.keypad(True)
             curses.noecho()
             curses.cbreak()
-            if curses.has_colors():
-                self._init_colors()
+            with suppress(curses.error):
+                # Some terminals can't hide it.
+                curses.curs_set(0)
+            self._init_styles()
 
-    def _init_colors(self) -> None:
+    def _init_styles(self) -> None:
+        self.state_colors.update(
+            bold=curses.A_BOLD,
+            dim=curses.A_DIM,
+            title=curses.A_REVERSE | curses.A_BOLD,
+            selected=curses.A_REVERSE,
+        )
+        if not curses.has_colors():
+            return
         curses.start_color()
         curses.use_default_colors()
         for number, (color, names) in enumerate(
             (
-                (curses.COLOR_GREEN, (states.SUCCESS,)),
-                (curses.COLOR_RED, tuple(states.EXCEPTION_STATES)),
+                (curses.COLOR_GREEN, (states.SUCCESS, "good")),
+                (curses.COLOR_RED, (*states.EXCEPTION_STATES, states.REJECTED, "bad")),
                 (curses.COLOR_YELLOW, (states.STARTED, states.RECEIVED)),
                 (curses.COLOR_MAGENTA, (states.REVOKED,)),
+                (curses.COLOR_CYAN, (states.RETRY,)),
             ),
             start=1,
         ):
@@ -380,6 +614,8 @@ class CursesMonitor:
         """Give the terminal back."""
         with self.lock:
             self.win.keypad(False)
+            with suppress(curses.error):
+                curses.curs_set(1)
             for give_back in (curses.nocbreak, curses.echo, curses.endwin):
                 give_back()
 
@@ -390,8 +626,15 @@ class CursesMonitor:
 
     @property
     def tasks(self) -> list[tuple[str, Any]]:
-        """The tasks on the screen, by id."""
+        """The latest tasks, as many as fit, by id."""
         return list(self.state.tasks_by_time(limit=self.limit))
+
+
+#: Milliseconds to wait for a key, and so between two drawings.
+_KEY_WAIT_MS = 500
+
+#: Keys that move a page rather than close it.
+_SCROLLING = frozenset({"J", "K", "KEY_NPAGE", "KEY_PPAGE", "KEY_HOME", "KEY_END"})
 
 
 class DisplayThread(threading.Thread):
@@ -413,9 +656,7 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
     """Merge events into *state* until interrupted; connects again when the broker was lost."""
 
     def tell(exc: BaseException, interval: float) -> None:
-        print(  # noqa: T201 - the terminal is ours
-            f"Connection Error: {exc!r}. Retry in {ceil(interval)}s.", file=sys.stderr
-        )
+        display.outage = f"no broker, next attempt in {ceil(interval)} s"
 
     while True:
         with app.connection_for_read() as connection:
@@ -424,11 +665,10 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
                     tell, app.conf.broker_connection_max_retries, interval_start=1
                 )
                 receiver = app.events.Receiver(connection, handlers={"*": state.event})
-                display.resetscreen()
-                display.init_screen()
+                display.outage = ""
                 receiver.capture()
-            except connection.connection_errors + connection.channel_errors as exc:
-                print(f"Connection lost: {exc!r}", file=sys.stderr)  # noqa: T201 - as above
+            except connection.connection_errors + connection.channel_errors:
+                display.outage = "the broker is lost"
 
 
 def evtop(app: Celery | None = None) -> None:

@@ -65,6 +65,7 @@ TIME_UNITS: tuple[tuple[str, float, Callable[[float], str]], ...] = tuple(
 )
 
 ZERO = timedelta(0)
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - where timestamps begin, on the wall clock
 _UTC = UTC
 
 
@@ -83,8 +84,11 @@ class LocalTimezone(tzinfo):
         return _time.localtime(dt.replace(tzinfo=None).timestamp())
 
     def utcoffset(self, dt: datetime | None) -> timedelta:
-        """Return what to add to UTC."""
-        return timedelta(seconds=self._at(dt).tm_gmtoff)
+        """Return what to add to UTC; for a time that is left out, what was added before."""
+        if dt is None:
+            return timedelta(seconds=self._at(dt).tm_gmtoff)
+        wall = dt.replace(tzinfo=None, microsecond=0)
+        return (wall - _EPOCH) - timedelta(seconds=wall.timestamp())
 
     def dst(self, dt: datetime | None) -> timedelta:
         """Return how much of that is due to daylight saving."""

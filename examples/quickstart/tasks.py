@@ -1,25 +1,13 @@
 """The tasks of the quick start: one that adds, one that retries, one that fails."""
 
 import os
-from pathlib import Path
 
 from celery import Celery
 
-# Messages and results as files: no server is needed. `run.py` chooses the folder.
-folder = Path(os.environ.get("QUICKSTART_FOLDER", "quickstart-data"))
-for name in ("messages", "control", "results"):
-    (folder / name).mkdir(parents=True, exist_ok=True)
+# Messages and results in one file: no server is needed. `run.py` chooses the folder.
+store = f"sqlite:///{os.environ.get('QUICKSTART_FOLDER', '.')}/quickstart.db"
 
-app = Celery("tasks", broker="filesystem://", backend=f"file://{folder.resolve()}/results")
-app.conf.update(
-    broker_transport_options={
-        "data_folder_in": str(folder / "messages"),
-        "data_folder_out": str(folder / "messages"),
-        "control_folder": str(folder / "control"),
-        "polling_interval": 0.05,  # seconds; files have nobody to wake a reader
-    },
-    broker_connection_retry_on_startup=True,
-)
+app = Celery("tasks", broker=store, backend=store)
 
 
 @app.task

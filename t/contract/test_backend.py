@@ -574,6 +574,21 @@ def test_a_result_is_fetched_once_where_it_is_a_message(case, task_id):
     assert result.get(timeout=10) == 4
 
 
+@pytest.mark.parametrize("release", ["get", "forget"])
+def test_what_is_held_for_a_result_is_released(case, task_id, release):
+    """B-RES-035: from the moment that it is waited for, until `get` or `forget`."""
+    result = case.app.AsyncResult(task_id)
+    result.then(lambda _: None)
+    held = case.backend._pending_results.concrete
+    assert list(held) == ([task_id] if case.features.pushes_results else [])
+    succeed(case, task_id, 4)
+    if release == "get":
+        assert result.get(timeout=10) == 4
+    else:
+        result.forget()
+    assert not case.backend._pending_results.concrete
+
+
 # -- Forgetting and expiring
 
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from t.faults.report import table
-from t.faults.scenarios import SCENARIOS, Broker, RabbitMQBroker, RedisBroker, run_scenario
+from t.faults.scenarios import BROKERS, SCENARIOS, Broker, run_scenario
 
 
 def main() -> int:
@@ -30,14 +30,20 @@ def main() -> int:
     parser.add_argument("--logs", action="store_true", help="print logs of broken runs")
     options = parser.parse_args()
 
-    chosen = [scenario for scenario in SCENARIOS if re.search(options.only, str(scenario))]
+    # Others have no embedded broker.
+    possible = BROKERS if options.against == sys.executable else BROKERS.keys() - {"embedded"}
+    chosen = [
+        scenario
+        for scenario in SCENARIOS
+        if scenario.broker in possible and re.search(options.only, str(scenario))
+    ]
     outcomes = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
         brokers: dict[str, Broker] = {}
         for scenario in chosen:
             if scenario.broker not in brokers:
-                broker = RedisBroker() if scenario.broker == "redis" else RabbitMQBroker()
+                broker = BROKERS[scenario.broker]()
                 stack.enter_context(broker.server)
                 brokers[scenario.broker] = broker
             place = folder / str(scenario)

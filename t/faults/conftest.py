@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from t.faults.scenarios import Broker, RabbitMQBroker, RedisBroker
+from t.faults.scenarios import Broker, EmbeddedBroker, RabbitMQBroker, RedisBroker
 from t.harness.servers import RabbitMQServer
 
 
@@ -60,6 +60,12 @@ def fault_redis() -> Iterator[RedisBroker]:
 def fault_rabbitmq(rabbitmq_server: RabbitMQServer) -> RabbitMQBroker:
     """The node of the test run, in a virtual host for each run."""
     return RabbitMQBroker(rabbitmq_server)
+
+
+@pytest.fixture(scope="session")
+def fault_embedded() -> EmbeddedBroker:
+    """A file for each run."""
+    return EmbeddedBroker()
 
 
 @pytest.fixture

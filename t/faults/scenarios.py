@@ -14,11 +14,13 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,7 +204,55 @@ class RabbitMQBroker:
             return found
 
 
-Broker = RedisBroker | RabbitMQBroker
+class NoServer(AbstractContextManager[None]):
+    """Stands where others have a server."""
+
+    port = 0
+
+    def __exit__(self, *error: object) -> None:
+        """Do nothing."""
+
+
+class EmbeddedBroker:
+    """A file for each run, with the results in it as well."""
+
+    name = "embedded"
+
+    def __init__(self) -> None:
+        self.server = NoServer()
+        self._folder = tempfile.TemporaryDirectory()
+        self._runs = 0
+
+    def begin(self) -> None:
+        """Take a new file."""
+        self._runs += 1
+
+    def url(self, port: int) -> str:
+        """Return the URL of the broker."""
+        return f"sqlite:///{self._folder.name}/{self._runs}.db"
+
+    def store_url(self, folder: Path) -> str:
+        """Return the URL of the result store."""
+        return self.url(0)
+
+    def settings(self) -> dict[str, Any]:
+        """Return nothing: a process that is gone is noticed soon."""
+        return {}
+
+    def held(self) -> set[str]:
+        """Return the ids of all messages that are stored."""
+        store = sqlite3.connect(self.url(0).removeprefix("sqlite:///"))
+        heads = store.execute("SELECT head FROM messages WHERE queue = 'celery'").fetchall()
+        store.close()
+        return {json.loads(head)["headers"]["id"] for (head,) in heads}
+
+
+Broker = RedisBroker | RabbitMQBroker | EmbeddedBroker
+
+#: By the names in scenarios.
+BROKERS: dict[str, type[Broker]] = {
+    kind.name: kind for kind in (RedisBroker, RabbitMQBroker, EmbeddedBroker)
+}
 
 
 # -- One run
@@ -365,7 +415,7 @@ def freeze_idle_worker(run: Run) -> None:
     run.open_gate()
     sent = set(run.ledger.published)
     run.wait_for(lambda runs: sent <= set(runs.ends), "the end of all tasks")
-    wait_until(lambda: not run.broker.held() if run.broker.name == "redis" else True, "the acks")
+    wait_until(lambda: not run.broker.held() if run.broker.name != "rabbitmq" else True, "the acks")
     if isinstance(run.broker, RedisBroker) and is_stock_redis(run):
         _freeze_in_read(run, run.broker)
     else:
@@ -528,14 +578,15 @@ FAULTS: dict[str, Callable[[Run], None]] = {
 }
 
 _BOTH = ("redis", "rabbitmq")
+_ALL = (*_BOTH, "embedded")
 #: The short form: fault, brokers, pools with late acknowledgement, pools with early.
 _TABLE: list[tuple[str, tuple[str, ...], list[str], list[str]]] = [
-    ("kill", _BOTH, ["prefork", "threads", "solo"], ["prefork"]),
-    ("freeze", _BOTH, ["prefork"], []),
-    ("freeze_idle", _BOTH, ["prefork"], []),
+    ("kill", _ALL, ["prefork", "threads", "solo"], ["prefork"]),
+    ("freeze", _ALL, ["prefork"], []),
+    ("freeze_idle", _ALL, ["prefork"], []),
     ("sleep", _BOTH, ["prefork"], []),
-    ("term", _BOTH, ["prefork"], ["threads"]),
-    ("child", _BOTH, ["prefork"], ["prefork"]),
+    ("term", _ALL, ["prefork"], ["threads"]),
+    ("child", _ALL, ["prefork"], ["prefork"]),
     ("restart", _BOTH, ["prefork"], []),
     ("disconnect", _BOTH, ["threads"], ["prefork"]),
     ("cut", _BOTH, ["prefork"], ["threads"]),
@@ -559,9 +610,10 @@ SCENARIOS = [
 def scenario_drawn(draw: random.Random) -> Scenario:
     """Choose any scenario that makes sense."""
     fault = draw.choice(list(FAULTS))
+    brokers = next(brokers for name, brokers, _, _ in _TABLE if name == fault)
     return Scenario(
         fault,
-        draw.choice(["redis", "rabbitmq"]),
+        draw.choice([*_BOTH, *(name for name in brokers if name not in _BOTH)]),
         "prefork" if fault == "child" else draw.choice(list(CONCURRENCY)),
         fault == "sleep" or draw.random() < 0.6,
     )

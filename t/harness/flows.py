@@ -13,8 +13,9 @@ A flow is ``(kind, content)``. Both tasks show in their value what they were giv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import reduce
+from itertools import product
 from operator import or_
 from typing import Any
 
@@ -75,6 +76,22 @@ def depth_of(flow: Flow) -> int:
     """Return how many kinds of composition are around the innermost task."""
     kind, parts = flow
     return 0 if kind in ("task", "fixed") else 1 + max(map(depth_of, parts))
+
+
+#: The places that a flow can have in another one.
+PLACES: list[Callable[[Flow], Flow]] = [
+    lambda inner: ("chain", [inner, ("task", 1)]),
+    lambda inner: ("chain", [("task", 1), inner]),
+    lambda inner: ("group", [("fixed", 2), inner]),
+    lambda inner: ("chord", [("task", 3), inner, ("task", 4)]),
+    lambda inner: ("chord", [("task", 3), ("fixed", 4), inner]),
+]
+
+
+def nestings(depth: int) -> Iterator[Flow]:
+    """Yield a task in every place, of a flow in every place, and so on, *depth* times."""
+    for places in product(PLACES, repeat=depth):
+        yield reduce(lambda inner, place: place(inner), places, ("task", 0))
 
 
 def ids_in(sig: Any) -> list[str]:

@@ -77,8 +77,10 @@ def plan(seed: int) -> list[tuple[str, tuple[int, ...], str]]:
     ]
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def urls(request: pytest.FixtureRequest) -> tuple[str, str]:
+@pytest.fixture(params=["redis", "rabbitmq", "embedded"])
+def urls(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    if request.param == "embedded":
+        return f"sqlite:///{tmp_path}/ledger.db", f"sqlite:///{tmp_path}/ledger.db"
     redis_url = request.getfixturevalue("redis_url")
     if request.param == "redis":
         return redis_url, redis_url

@@ -108,6 +108,16 @@ def test_the_entry_after_a_run_has_counted_it(app):
     assert dict(entry)["task"] == "p.t"
 
 
+def test_the_entry_after_a_run_keeps_its_app_and_so_its_time_zone(app):
+    app.conf.timezone = "Asia/Kathmandu"
+    entry = ScheduleEntry("a", "p.t", schedule=crontab(0, 4), app=app)
+    following = next(entry)
+
+    assert following.app is entry.app is app
+    assert following.schedule.app is app
+    assert str(following.schedule.tz) == "Asia/Kathmandu"
+
+
 def test_updating_an_entry_keeps_its_runs(app):
     """B-BEAT-048: takes task, schedule, args, kwargs, options but keeps run data."""
     old = datetime(2020, 1, 1, tzinfo=UTC)
@@ -382,7 +392,7 @@ def test_the_settings_are_merged_into_what_there_is(app):
 
 
 def test_stores_that_do_not_clean_themselves_are_cleaned(app, monkeypatch):
-    """B-BEAT-006: crontab 0 4 * * * when the backend needs it and `result_expires` is set."""
+    """B-BEAT-006, B-RES-016: crontab 0 4 * * *, when the back-end needs it and results expire."""
     app.conf.beat_schedule = {}
     assert "celery.backend_cleanup" not in _lazy_scheduler(app)
     monkeypatch.setattr(type(app.backend), "supports_autoexpire", False)

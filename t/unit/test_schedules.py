@@ -350,12 +350,19 @@ def test_a_time_that_is_left_out_happens_an_hour_later():
 
 
 def test_a_time_that_comes_twice_counts_once():
-    """B-BEAT-026: autumn: daily 01:30 runs once; hourly :30 goes 01:30 BST → 02:30 GMT."""
+    """B-BEAT-026: autumn: daily 01:30 runs once (first occurrence)."""
     last = datetime(2024, 10, 26, 1, 30, tzinfo=LONDON)
     first = next_run(crontab(30, 1), last)
     assert str(first) == "2024-10-27 01:30:00+01:00"
     assert str(next_run(crontab(30, 1), first)) == "2024-10-28 01:30:00+00:00"
-    assert str(next_run(crontab(30), first)) == "2024-10-27 02:30:00+00:00"
+
+
+def test_what_runs_hourly_does_not_pause_for_the_repeated_hour():
+    """Other than B-BEAT-026, where the repeated hour is skipped."""
+    first = datetime(2024, 10, 27, 1, 30, tzinfo=LONDON)
+    second = next_run(crontab(30), first)
+    assert str(second) == "2024-10-27 01:30:00+00:00"
+    assert str(next_run(crontab(30), second)) == "2024-10-27 02:30:00+00:00"
 
 
 def test_what_runs_several_times_an_hour_does_not_pause_for_the_repeated_one():

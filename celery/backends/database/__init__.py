@@ -324,12 +324,15 @@ class DatabaseBackend(BaseBackend):
     def _save_group(self, group_id: str, result: Any) -> Any:
         table = TaskSet.__table__
         row = {"result": self._encode_value(result.as_tuple()), "date_done": utc_now()}
-        with self._engine().begin() as connection:
-            changed = connection.execute(
-                sa.update(table).where(table.c.taskset_id == group_id).values(**row)
-            )
-            if not changed.rowcount:
-                connection.execute(sa.insert(table).values(taskset_id=group_id, **row))
+        update = sa.update(table).where(table.c.taskset_id == group_id).values(**row)
+        try:
+            with self._engine().begin() as connection:
+                if not connection.execute(update).rowcount:
+                    connection.execute(sa.insert(table).values(taskset_id=group_id, **row))
+        except sa.exc.IntegrityError:
+            # Somebody else has inserted it in between.
+            with self._engine().begin() as connection:
+                connection.execute(update)
         return result
 
     def _restore_group(self, group_id: str) -> dict[str, Any] | None:

@@ -82,6 +82,10 @@ CONNECTION_RETRY = (
 )
 CONNECTION_RETRY_STEP = "Trying again {when}... ({retries}/{max_retries})"
 CONNECTION_ERROR = "consumer: Cannot connect to %s: %s.\n%s\n"
+NO_BROKER_SET = (
+    "No broker is set (broker_url), so the worker looks for RabbitMQ on this machine. To start at"
+    ' once without a server, set one in a file: broker_url = "sqlite:///celery.db"'
+)
 CONNECTION_FAILOVER = "Will retry using next failover."
 
 TERMINATING_TASK_ON_RESTART_AFTER_A_CONNECTION_LOSS = """\
@@ -162,6 +166,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         assert app is not None
         self.app: Celery = app
         self.controller = controller
+        #: Stores what pool processes leave to this one; None where they do it all.
+        self.results = getattr(controller, "results", None)
         #: Counts for metrics, None when nobody wants them.
         self.tally = getattr(controller, "tally", None)
         self.init_callback = init_callback
@@ -208,6 +214,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self.on_connecting: Callable[[], Any] = noop
         #: Has the event loop begin its next turn now, where it waits or is about to.
         self.wake: Callable[[], Any] = noop
+        #: Whether messages of the last connection can still be settled.
+        self._claims_kept = False
         self._loop_thread: int | None = None
         self._was_ready = False
         #: Sizes of the registers of revoked ids and stamps when last looked at.
@@ -286,12 +294,12 @@ class Consumer(TaskMessages, Waiting, Prefetch):
 
     def _on_connection_error(self, exc: BaseException) -> None:
         self.broker_connection_retry_attempt += 1
+        # Requests that are not running belong to the lost connection.
+        self.on_close()
         if self.connection is None:
             self.on_connection_error_before_connected(exc)
         else:
             self.on_connection_error_after_connected(exc)
-        # Requests that are not running belong to the lost connection.
-        self.on_close()
         self.blueprint.restart(self)
         self._reduce_prefetch()
 
@@ -308,12 +316,15 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         if not self.app.conf.broker_connection_retry:
             raise exc
         logger.warning(CONNECTION_RETRY, repr(exc), exc_info=exc)
+        self._claims_kept = self._keep_claims()
         try:
             self.connection.collect(socket_timeout=COLLECT_SOCKET_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - the connection is dead anyway
             logger.debug("while collecting the lost connection: %r", error)
         # From here on a failure means that the broker can't be reached, see `_on_connection_error`.
         self.connection = None
+        if self._claims_kept:
+            return
         if self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
             for request in tuple(active_requests):
                 if request.task.acks_late and not request.acknowledged:
@@ -322,8 +333,23 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         else:
             warnings.warn(CANCEL_TASKS_BY_DEFAULT, CPendingDeprecationWarning, stacklevel=2)
 
+    def _keep_claims(self) -> bool:
+        """Let the channel hold what still runs beyond its connection; False if it can't."""
+        keep = getattr(self._task_channel(), "keep_claims", None)
+        if keep is None:
+            return False
+        running = [
+            request.message.delivery_tag
+            for request in list(reserved_requests)
+            if not request.acknowledged
+        ]
+        return bool(keep(running))
+
     def cancel_active_requests(self) -> None:
         """Cancel every request that is running; what that means is up to each."""
+        if self.results is not None:
+            # These have ended, and only wait for the store.
+            self.results.finish()
         for request in tuple(active_requests):
             self._cancel(request)
 
@@ -448,6 +474,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
                 max_retries=conf.broker_connection_max_retries,
             )
             logger.error(CONNECTION_ERROR, maybe_sanitize_url(conn.as_uri()), exc, step)
+            if attempts[0] == 1 and not (conf.broker_url or conf.broker_read_url):
+                logger.error(NO_BROKER_SET)
 
         if not self._retries_connecting():
             self.first_connection_attempt = False
@@ -551,5 +579,7 @@ class Evloop(bootsteps.StartStopStep):
         c.loop(*c.loop_args())
 
     def patch_all(self, c: Any) -> None:
-        """Drop calls that were meant for the last connection."""
+        """Drop calls that were meant for the last connection, unless they still can be made."""
+        if c._claims_kept:
+            c.perform_pending_operations()
         c._pending.clear()

@@ -51,8 +51,9 @@ class Events(bootsteps.StartStopStep):
         dispatcher = c.event_dispatcher = c.app.events.Dispatcher(
             c.connection_for_write(),
             hostname=c.hostname,
-            groups=self.groups,
-            enabled=self.send_events,
+            # Remote control may have switched events on or off, and that is to stay.
+            groups=self.groups if previous is None else previous.groups,
+            enabled=self.send_events if previous is None else previous.enabled,
             # Without a loop nobody would flush the buffer in time.
             buffer_group=["task"] if evented else None,
             on_send_buffered=c.on_send_event_buffered if evented else None,

@@ -126,17 +126,19 @@ def expected(cell: Cell) -> tuple[int, int, str]:
     return 0, 1, "FAILURE"
 
 
-@pytest.fixture(scope="module", params=["redis", "sqlite", "files", "memcached"])
+@pytest.fixture(scope="module", params=["redis", "sqlite", "files", "memcached", "embedded"])
 def run(request, redis_server, tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("canvas")
     store = {
         "redis": lambda: f"redis://127.0.0.1:{redis_server.port}/9",
         "sqlite": lambda: f"db+sqlite:///{folder}/results.db",
         "files": lambda: f"file://{folder}",
+        "embedded": lambda: f"sqlite:///{folder}/embedded.db",
         "memcached": lambda: request.getfixturevalue("memcached_server").url,
     }[request.param]()
+    broker = f"redis://127.0.0.1:{redis_server.port}/8"
     conf = {
-        "broker_url": f"redis://127.0.0.1:{redis_server.port}/8",
+        "broker_url": store if request.param == "embedded" else broker,
         "result_backend": store,
         "result_chord_retry_interval": 0.2,
         "task_default_queue": f"canvas-{request.param}",
@@ -168,11 +170,16 @@ def deadline(condition: Any, shown: Any) -> None:
 
 @pytest.mark.parametrize("cell", CELLS, ids=name_of)
 def test_body_or_errback_is_called_once(run, cell):
-    """B-CANV-051, B-CANV-055, B-CANV-057: the errback once, the body never."""
+    """B-CANV-051, B-CANV-053, B-CANV-055, B-CANV-057: the errback once, the body never."""
     lines = run.journal.lines
     name = name_of(cell)
     called = (lines.count(f"body {name}"), lines.count(f"errback {name}"))
     assert (*called, run.results[cell].state) == expected(cell)
+    # Whoever is to blame is named, and once.
+    told = str(run.results[cell].result).count(f"Dependency {run.ids[cell]} ")
+    assert told <= 1
+    if cell[1] == "header":
+        assert told == 1
 
 
 def test_nothing_is_left_in_the_queue(run):

@@ -10,7 +10,7 @@ from celery.result import AsyncResult
 from t.harness.inline import InlineWorker, declare_tasks, memory_app
 
 
-@pytest.fixture(params=["redis", "database", "filesystem", "memory"])
+@pytest.fixture(params=["redis", "database", "filesystem", "memory", "embedded"])
 def lab(request, tmp_path):
     """An app with tasks on one kind of store, and a worker."""
     url = {
@@ -18,6 +18,7 @@ def lab(request, tmp_path):
         "database": lambda: f"db+sqlite:///{tmp_path}/results.db",
         "filesystem": lambda: f"file://{tmp_path}",
         "memory": lambda: "cache+memory://",
+        "embedded": lambda: f"sqlite:///{tmp_path}/embedded.db",
     }[request.param]()
     app = memory_app(result_backend=url, result_chord_retry_interval=0.0)
     tasks = declare_tasks(app)
@@ -111,15 +112,48 @@ def test_a_header_task_that_ignores_its_result_counts(lab):
     assert result.get(timeout=5) == [5, 1]
 
 
-@pytest.mark.parametrize("lab", ["redis"], indirect=True)
 def test_a_header_can_grow_while_it_runs(lab):
-    """B-TASK-073: add_to_chord, which only Redis can do; the value comes after the adder's."""
+    """B-TASK-073: add_to_chord; the value of the new task comes after the adder's."""
+
+    @lab.app.task(name="p.growing", shared=False, bind=True)
+    def growing(self, depth=0):
+        if depth:
+            self.add_to_chord(growing.s(depth - 1))
+        return depth
+
+    flow = chord([growing.s(1), lab.ident.s("x"), growing.s(2), growing.s(0)], lab.ident.s())
+    result = flow.apply_async()
+    lab.worker.run()
+    values = result.get(timeout=5)
+    if lab.store == "redis":
+        # It keeps additions of additions in no order, but where they belong.
+        assert (values[:3], sorted(values[3:6]), values[6:]) == ([1, 0, "x"], [0, 1, 2], [0])
+    else:
+        assert values == [1, 0, "x", 2, 1, 0, 0]
+
+
+def test_an_added_task_that_fails_fails_the_chord(lab):
+    """B-TASK-073, B-CANV-051: it is a part of the header like all others."""
 
     @lab.app.task(name="p.growing", shared=False, bind=True)
     def growing(self):
-        self.add_to_chord(lab.ident.s(99))
-        return 1
+        self.add_to_chord(lab.boom.s())
 
     result = chord([growing.s(), lab.ident.s(2)], lab.ident.s()).apply_async()
     lab.worker.run()
-    assert result.get(timeout=5) == [1, 99, 2]
+    error = AsyncResult(result.id, app=lab.app).result
+    assert isinstance(error, ChordError)
+    assert "boom" in str(error)
+
+
+BLAMED = {"boom": "ValueError('boom')", "ignoring": "Ignore('not now')"}
+
+
+@pytest.mark.parametrize("name", BLAMED)
+def test_the_error_of_the_body_names_the_header_task_once(lab, name):
+    """B-CANV-051: who is to blame, and how that one ended; in the same words on all stores."""
+    task = getattr(lab, name).s().set(task_id=f"{name}-{lab.store}")
+    result = chord([task, lab.ident.s(2)], lab.ident.s()).apply_async()
+    lab.worker.run()
+    error = AsyncResult(result.id, app=lab.app).result
+    assert str(error) == f"Dependency {name}-{lab.store} raised {BLAMED[name]}"

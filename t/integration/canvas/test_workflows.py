@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ from t.harness.flows import (
     FLOWS,
     TASK,
     ids_in,
+    nestings,
     piped,
     piped_backwards,
     signature_of,
@@ -24,6 +26,8 @@ from t.harness.worker import Journal, WorkerProcess, eventually
 from t.integration.canvas.proj import LEDGER_VARIABLE, make_app
 
 WAIT_S = 30
+#: The long form takes minutes.
+LONG_FORM = bool(os.environ.get("T_LONG"))
 
 #: Chords in chords in chains, five deep.
 DEEP = ("task", 1)
@@ -81,6 +85,25 @@ def test_a_workflow_gives_its_value_and_runs_with_the_ids_it_was_given(site, flo
     assert sorted(site.ran(len(ids))) == sorted(ids)
 
 
+def test_every_nesting_five_deep_gives_its_value(site):
+    """B-CANV-046, B-CANV-050, B-CANV-054: each kind in each place of each kind, all at once.
+
+    Of the thousands that are four and five deep some hundreds, without ``T_LONG``.
+    """
+    flows = [flow for depth in range(1, 6) for flow in nestings(depth)]
+    assert len(flows) == 5 + 25 + 125 + 625 + 3125
+    if not LONG_FORM:
+        flows = flows[:155] + random.Random(len(flows)).sample(flows[155:], 250)
+    sent = [(flow, signature_of(site.app, flow, chain).apply_async((0,))) for flow in flows]
+    wrong = [
+        (flow, value)
+        for flow, result in sent
+        if (value := result.get(timeout=100 + len(flows) / 5)) != value_of(flow, 0)
+    ]
+    assert wrong == []
+    site.read = len(site.journal.lines)
+
+
 def test_a_long_chain_runs_each_step_once_with_its_id(site):
     """B-CANV-029: the rest of it is handed on undecoded, by real processes."""
     wrap = site.app.tasks[TASK]
@@ -94,8 +117,7 @@ def test_a_long_chain_runs_each_step_once_with_its_id(site):
     assert site.ran(100) == ids
 
 
-#: The long form; it takes minutes.
-SIZES = [0, 1, 2, 100, 10_000, *([100_000] if os.environ.get("T_LONG") else [])]
+SIZES = [0, 1, 2, 100, 10_000, *([100_000] if LONG_FORM else [])]
 
 
 @pytest.mark.timeout(900)

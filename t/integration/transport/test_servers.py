@@ -112,6 +112,24 @@ def test_a_server_that_forgets_scripts(redis_url: str) -> None:
         assert client.got == [0, 1, 2, 3, 4]
 
 
+def test_more_waits_end_at_once_than_there_is_room(redis_url: str) -> None:
+    """Each brings a message into an inbox; none is forgotten there."""
+    with Client(redis_url, prefetch=1) as client, redis.Redis.from_url(redis_url) as store:
+        steps = client.channel.priority_steps
+
+        def is_waiting() -> bool:
+            client.turn()
+            listed: Any = store.client_list()
+            return sum("b" in entry["flags"] for entry in listed) == len(steps)
+
+        for number in range(5):
+            wait_until(is_waiting, "a wait for each step of priority", PATIENCE_S)
+            for step in steps:
+                client.connection.Producer().publish(step, routing_key=QUEUE, priority=step)
+            client.wait_for((number + 1) * len(steps))
+        assert sorted(client.got) == sorted(5 * [*steps])
+
+
 def test_messages_leave_a_server_that_is_full() -> None:
     with (
         RedisServer("--maxmemory-policy", "noeviction") as server,

@@ -107,9 +107,10 @@ def test_the_priority_counts_when_the_time_comes(on_redis, store):
     on_redis.worker("-c1")
     journal = str(on_redis.journal)
     due = time.time() + 4
+    eta = datetime.fromtimestamp(due, UTC)
     for priority in (9, 0, 6, 3):
         for _ in range(2):
-            on_redis.send("work", journal, f"p{priority}", 0.05, priority=priority, countdown=4)
+            on_redis.send("work", journal, f"p{priority}", 0.05, priority=priority, eta=eta)
     eventually(lambda: store.zcard(WAITING) == 8)
     on_redis.send("gated", journal, "holder", str(on_redis.gate()))
     on_redis.journal.wait_for("begin holder")

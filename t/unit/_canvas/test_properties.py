@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from t.harness.flows import (
     FLOWS,
     TASK,
     ids_in,
+    nestings,
     piped,
     piped_backwards,
     signature_of,
@@ -69,6 +71,15 @@ def test_a_workflow_run_eagerly_gives_the_same(flow, sequence):
     """B-CALL-046: eager workflows return the values of real ones."""
     result = signature_of(EAGER, flow, sequence).apply_async((0,))
     assert result.get() == value_of(flow, 0)
+
+
+@pytest.mark.parametrize("depth", range(1, 5))
+def test_every_nesting_gives_its_value(depth):
+    """B-CALL-046, B-CANV-054: each kind in each place of each kind, run eagerly."""
+    for flow in nestings(depth):
+        for sequence in (chain, piped):
+            result = signature_of(EAGER, flow, sequence).apply_async((0,))
+            assert result.get() == value_of(flow, 0), flow
 
 
 @settings(max_examples=80, deadline=None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from uuid import uuid4
 
 import pytest
+from kombu.utils.encoding import ensure_bytes
 
 from celery import Celery
-from celery.backends import cache
+from celery.app.task import Context
+from celery.backends import _keyvalue, cache
 from celery.backends.cache import MAX_RELATIVE_EXPIRES, CacheBackend, DummyClient, _exptime, _Memory
 from celery.exceptions import ImproperlyConfigured
 
@@ -59,6 +63,59 @@ def test_a_life_over_thirty_days_is_a_point_in_time():
     """B-BACK-022."""
     assert _exptime(MAX_RELATIVE_EXPIRES) == MAX_RELATIVE_EXPIRES
     assert _exptime(MAX_RELATIVE_EXPIRES + 1) > time.time()
+
+
+def test_only_one_of_two_workers_starts_the_body_of_a_chord(monkeypatch):
+    """B-CANV-062: a part that is delivered again while the body is being started."""
+    app = Celery("cache", broker="memory://", backend="cache+memory://", set_as_current=False)
+    app.conf.task_always_eager = True
+    monkeypatch.setattr(_keyvalue, "CLAIM_LOOK_S", 0.01)
+    starting, refused, calls = threading.Event(), threading.Event(), []
+
+    @app.task(shared=False)
+    def body(values):
+        calls.append(values)
+        starting.set()
+        assert refused.wait(10)
+
+    ids = [uuid4().hex, uuid4().hex]
+    sig = body.s()
+    sig.freeze()
+    backend, claim = app.backend, CacheBackend.claim
+
+    def noted(self, *args):
+        granted = claim(self, *args)
+        if not granted:
+            refused.set()
+        return granted
+
+    monkeypatch.setattr(CacheBackend, "claim", noted)
+    group_id = uuid4().hex
+    backend.apply_chord((group_id, [app.AsyncResult(task_id) for task_id in ids]), sig)
+
+    def end(task_id):
+        request = Context(id=task_id, group=group_id, chord=dict(sig))
+        app.backend.mark_as_done(task_id, 1, request=request)
+
+    end(ids[0])
+    first = threading.Thread(target=end, args=(ids[1],))
+    first.start()
+    assert starting.wait(10)
+    end(ids[1])
+    first.join(10)
+    assert calls == [[1, 1]]
+
+
+def test_the_bookkeeping_of_a_chord_lives_as_long_as_is_said():
+    """B-CANV-063: the counter and the group, whether results live longer or not."""
+    for results_s, chords_s in ((1000, 50), (50, 1000), (50, None)):
+        backend = make("memory://", result_expires=results_s, result_chord_expires=chords_s)
+        group_id = uuid4().hex
+        members = [backend.app.AsyncResult(uuid4().hex)]
+        backend.apply_chord((group_id, members), None)
+        for key in (backend.get_key_for_chord(group_id), backend.get_key_for_group(group_id)):
+            left = cache._memory._entries[ensure_bytes(key)][1] - time.monotonic()
+            assert left == pytest.approx(chords_s or results_s, abs=5)
 
 
 def test_a_long_life_of_chords_is_warned_of():

@@ -1,13 +1,10 @@
-"""What is done with events: lines of text, snapshots, the terminal monitor."""
+"""What is done with events: lines of text, snapshots."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
-import pytest
-
-from celery.events.cursesmon import CursesMonitor
 from celery.events.dumper import Dumper, humanize_type
 from celery.events.snapshot import Polaroid
 from t.unit.events.conftest import Cluster
@@ -122,89 +119,3 @@ def test_too_many_pictures_are_not_taken(app: Any, cluster: Cluster) -> None:
         camera.capture()
 
     assert len(camera.pictures) == 1
-
-
-class Window:
-    """A screen of text."""
-
-    def __init__(self, keys: str = "") -> None:
-        self.lines: dict[int, str] = {}
-        self.keys = list(keys)
-
-    def getmaxyx(self) -> tuple[int, int]:
-        return 30, 120
-
-    def addnstr(self, y: int, x: int, text: str, n: int, *_: Any) -> None:
-        line = self.lines.get(y, "").ljust(x)
-        self.lines[y] = line[:x] + text[:n] + line[x + len(text[:n]) :]
-
-    def erase(self) -> None:
-        self.lines.clear()
-
-    def refresh(self) -> None:
-        """Show nothing."""
-
-    def getkey(self) -> str:
-        import curses
-
-        if not self.keys:
-            raise curses.error
-        return self.keys.pop(0)
-
-    def text(self) -> str:
-        return "\n".join(self.lines[y] for y in sorted(self.lines))
-
-
-def test_the_monitor_lists_tasks_and_obeys_keys(app: Any, cluster: Cluster) -> None:
-    cluster.task("received", "first", name="proj.add")
-    cluster.task("received", "second", name="proj.mul")
-    monitor = CursesMonitor(cluster.state, app)
-    monitor.win = window = Window()
-
-    monitor.draw()
-    screen = window.text()
-    assert screen.index("second") < screen.index("first")
-    assert "proj.mul" in screen
-    assert "RECEIVED" in screen
-    assert "events: 2 tasks: 2 workers: 0/1" in screen
-
-    window.keys = ["j"]
-    monitor.draw()
-    assert monitor.selected_task == "first"
-    window.keys = ["k"]
-    monitor.draw()
-    assert monitor.selected_task == "second"
-
-
-def test_the_monitor_shows_what_is_known_about_a_task(app: Any, cluster: Cluster) -> None:
-    cluster.task("received", name="proj.add", args="(1, 2)")
-    cluster.task("failed", exception="ValueError('boom')", traceback="Traceback: …")
-    monitor = CursesMonitor(cluster.state, app)
-    monitor.selected_task = "t1"
-    seen: list[str] = []
-    monitor.win = window = Window()
-    window.refresh = lambda: seen.append(window.text())  # type: ignore[method-assign]
-
-    for action in (
-        monitor.selection_info,
-        monitor.selection_traceback,
-        monitor.selection_result,
-    ):
-        window.keys = ["x"]
-        action()
-
-    info, traceback, result = seen
-    assert "args: (1, 2)" in info
-    assert "Traceback: …" in traceback
-    assert "boom" in result
-
-
-@pytest.mark.parametrize("width", [60, 200])
-def test_rows_fit_the_screen(app: Any, cluster: Cluster, width: int) -> None:
-    monitor = CursesMonitor(cluster.state, app)
-    monitor.win = Window()
-    monitor.win.getmaxyx = lambda: (30, width)
-
-    row = monitor.format_row("u" * 50, "proj.tasks.add", "w1@host", "10:00:00", "SUCCESS")
-
-    assert len(row) == width - 4

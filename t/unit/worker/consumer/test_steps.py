@@ -139,6 +139,28 @@ def test_events_are_sent_as_far_as_somebody_wants_them(c, options, enabled, grou
     assert made[0]["hostname"] == "w@test"
 
 
+@pytest.mark.parametrize("task_events", [True, False])
+def test_events_stay_switched_as_remote_control_left_them(c, task_events):
+    class Dispatcher(Eventer):
+        connection = None
+
+        def __init__(self, connection, **kwargs):
+            super().__init__(kwargs["enabled"], set(kwargs["groups"] or ()))
+
+        def extend_buffer(self, other):
+            pass
+
+        flush = close = lambda self: None
+
+    c.app = SimpleNamespace(events=SimpleNamespace(Dispatcher=Dispatcher))
+    step = Events(c, task_events=task_events)
+    step.start(c)
+    wanted = c.event_dispatcher.groups = {"worker"} if task_events else {"worker", "task"}
+    step.start(c)
+    assert c.event_dispatcher.groups == wanted
+    assert c.event_dispatcher.enabled
+
+
 def test_events_survive_a_lost_connection(c, make_request):
     """What could not be sent is sent on the next connection; running requests follow."""
     log = []
