@@ -73,8 +73,9 @@ def test_a_loop_that_has_gone_does_not_end_the_thread():
     go, done = threading.Event(), threading.Event()
 
     async def leave():
-        asyncio.ensure_future(bridge.call(lambda: (go.wait(10), done.set())))
+        call = asyncio.ensure_future(bridge.call(lambda: (go.wait(10), done.set())))
         await asyncio.sleep(0.01)
+        assert not call.done()
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(leave())
