@@ -147,7 +147,17 @@ class LoopThread:
         _coroutines.delegate(None)
         loop, self._loop = self._loop, None
         if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(self._end, loop)
+
+    @staticmethod
+    def _end(loop: asyncio.AbstractEventLoop) -> None:
+        """Let the loop end as soon as nothing runs on it."""
+        running = asyncio.all_tasks(loop)
+        if running:
+            last = asyncio.ensure_future(asyncio.wait(running))
+            last.add_done_callback(lambda _: loop.stop())
+        else:
+            loop.stop()
 
     def _start_thread(self, run: Callable[[], None]) -> None:
         """Call *run* in a real thread."""

@@ -123,6 +123,7 @@ class TaskPool(base.BasePool):
         """Stop the running calls."""
         for pid in list(self._running):
             self.terminate_job(pid)
+        self._coroutines.stop()
 
     def on_apply(
         self,

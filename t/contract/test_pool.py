@@ -69,8 +69,8 @@ POOLS = {
     "prefork-spawn": Features(
         "prefork", evented=True, threads=False, start_method="spawn", **PREFORK
     ),
-    "solo": Features("solo", is_concurrent=False),
-    "threads": Features("threads"),
+    "solo": Features("solo", is_concurrent=False, interrupts_coroutines=True),
+    "threads": Features("threads", interrupts_coroutines=True),
     "asyncio": Features(
         "asyncio",
         has_loop=True,
@@ -607,6 +607,27 @@ def test_a_coroutine_that_ignores_the_soft_limit_fails_with_it(bench: Bench, tmp
 
     assert type(call.error) is SoftTimeLimitExceeded
     assert following.value == 0.001
+
+
+def test_a_coroutine_that_passes_the_hard_limit_is_ended(bench: Bench, tmp_path: Any) -> None:
+    only(bench.features.interrupts_coroutines, "limits of coroutines")
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+    call = bench.call_coroutine("coro_cleanup", str(begun), str(cleaned), timeout=0.3)
+    bench.ended(call)
+    following = bench.call_coroutine("coro_pause", 0.001)
+    bench.ended(following)
+
+    assert call.kinds == ["accepted", "hard"]
+    assert following.value == 0.001
+
+
+def test_limits_of_the_pool_apply_to_coroutines_too(open_bench: Benches, tmp_path: Any) -> None:
+    bench = open_bench(2, soft_timeout=0.2, timeout=20.0)
+    only(bench.features.interrupts_coroutines, "limits of coroutines")
+    call = bench.call_coroutine("coro_catch_soft_limit", str(tmp_path / "begun"))
+    bench.ended(call)
+
+    assert call.value == "caught SoftTimeLimitExceeded"
 
 
 def test_a_terminated_coroutine_runs_its_cleanup(bench: Bench, tmp_path: Any) -> None:
