@@ -74,6 +74,9 @@ COLLECT_SOCKET_TIMEOUT = 5.0
 #: Seconds that an AMQP broker may take to answer a command, where heartbeats don't say less.
 ANSWER_TIMEOUT_S = 30.0
 
+#: Seconds for which events of tasks wait for others, to be sent together.
+FLUSH_EVENTS_WITHIN_S = 0.1
+
 #: Missed heartbeats after which a broker counts as gone.
 SILENT_BEATS = 2
 
@@ -507,10 +510,14 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         return bool(conf.broker_connection_retry)
 
     def on_send_event_buffered(self) -> None:
-        """Flush the buffered events with the loop's next turn."""
+        """Flush the buffered events soon."""
         if self.hub is not None and not self._flush_due:
             self._flush_due = True
-            self.hub.call_soon(self._flush_events)
+            self.hub.call_later(FLUSH_EVENTS_WITHIN_S, self._flush_events)
+
+    def expect_flush(self) -> None:
+        """Plan the next flush anew: the timer of a lost connection may never come."""
+        self._flush_due = False
 
     def _flush_events(self) -> None:
         self._flush_due = False
