@@ -57,10 +57,8 @@ def _encoder() -> Callable[[Any], str]:
     if fast is None:
         return kombu_json.dumps
     # What the standard library makes anew for each call of its own.
-    encode = fast(
-        None, kombu_json.JSONEncoder().default, json_encoder.encode_basestring_ascii, None, ": ", ", ",
-        False, False, True,
-    )  # fmt: skip
+    default, quote = kombu_json.JSONEncoder().default, json_encoder.encode_basestring_ascii
+    encode = fast(None, default, quote, None, ": ", ", ", False, False, True)
     return lambda fields: "".join(encode(fields, 0))
 
 
@@ -235,7 +233,7 @@ class EventDispatcher:
                     self._encode(fields), self._origin_text, clock, now, type_text
                 )
             else:
-                kept = Event(type, fields, **self._origin(self.tzoffset, clock))
+                kept = Event(type, {**fields, **self._origin(self.tzoffset, clock)})
             waiting = self._groups_waiting[group]
             waiting.append(kept)
             if len(waiting) >= self.buffer_limit:
@@ -244,7 +242,7 @@ class EventDispatcher:
                 self.on_send_buffered()
             return
         clock = None if blind else self.clock.forward()
-        event = Event(type, fields, **self._origin(self.tzoffset, clock))
+        event = Event(type, {**fields, **self._origin(self.tzoffset, clock)})
         with self.mutex:
             self._publish(
                 event,

@@ -274,6 +274,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             maybe_shutdown()
             self._brake()
             self.restart_count += 1
+            # The flush that was planned may have been lost with the loop.
+            self._flush_due = False
             try:
                 blueprint.start(self)
             except self.connection_errors as exc:
@@ -519,10 +521,6 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         if self.hub is not None and not self._flush_due:
             self._flush_due = True
             self.hub.call_later(FLUSH_EVENTS_WITHIN_S, self._flush_events)
-
-    def expect_flush(self) -> None:
-        """Plan the next flush anew: the timer of a lost connection may never come."""
-        self._flush_due = False
 
     def _flush_events(self) -> None:
         self._flush_due = False

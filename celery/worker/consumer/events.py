@@ -64,7 +64,6 @@ class Events(bootsteps.StartStopStep):
         )
         for request in list(state.reserved_requests):
             request.eventer = dispatcher
-        c.expect_flush()
         if previous is not None:
             dispatcher.extend_buffer(previous)
             dispatcher.flush()
