@@ -163,7 +163,8 @@ def default(
     is_allowed = _content_check(app)
     wants_buffer = bool(getattr(pool, "body_can_be_buffer", False))
     base = symbol_by_name(task.Request)
-    request_cls = create_request_cls(base, task, pool, hostname, eventer, app=app)
+    results = getattr(consumer, "results", None)
+    request_cls = create_request_cls(base, task, pool, hostname, eventer, app=app, results=results)
     tally = getattr(consumer, "tally", None)
     if tally is not None:
         request_cls = health_metrics.counted(request_cls, tally.of(name))
