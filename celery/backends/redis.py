@@ -128,6 +128,7 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
     """
 
     ResultConsumer: Any = ResultConsumer
+    result_consumer: Any
 
     #: The driver.
     redis: Any = redis
@@ -314,7 +315,8 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         return self.ensure(self._link.call, ("EXPIRE", key, value))
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Do nothing: whoever wants the result subscribes then."""
+        """Note the call; whoever wants the result subscribes then."""
+        self.result_consumer.note_sent(task_id)
 
     def forget(self, task_id: str) -> None:
         """Delete the result of a task, and stop listening for it."""
