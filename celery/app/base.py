@@ -537,7 +537,7 @@ class Celery(Sending, BrokerConnections):
             "__module__": fun.__module__,
             "__annotations__": getattr(fun, "__annotations__", {}),
             "__header__": self.type_checker(fun, bound=bind),
-            "__wrapped__": fun,
+            "__wrapped__": fun if bind else staticmethod(fun),
             "__signature__": _public_signature(fun, bound=bind),
             "__models__": getattr(body, "__models__", None),
             **options,

@@ -167,6 +167,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         assert app is not None
         self.app: Celery = app
         self.controller = controller
+        #: Stores what pool processes leave to this one; None where they do it all.
+        self.results = getattr(controller, "results", None)
         #: Counts for metrics, None when nobody wants them.
         self.tally = getattr(controller, "tally", None)
         self.init_callback = init_callback
@@ -361,6 +363,9 @@ class Consumer(TaskMessages, Waiting, Prefetch):
 
     def cancel_active_requests(self) -> None:
         """Cancel every request that is running; what that means is up to each."""
+        if self.results is not None:
+            # These have ended, and only wait for the store.
+            self.results.finish()
         for request in tuple(active_requests):
             self._cancel(request)
 
