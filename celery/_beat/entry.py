@@ -172,7 +172,10 @@ class ScheduleEntry:
         return iter(vars(self).items())
 
     def __repr__(self) -> str:
-        call = reprcall(self.task, self.args or (), self.kwargs or {})
+        # Lazy arguments are not computed for this.
+        args = (self.args,) if isinstance(self.args, BeatLazyFunc) else self.args or ()
+        kwargs = {"**": self.kwargs} if isinstance(self.kwargs, BeatLazyFunc) else self.kwargs or {}
+        call = reprcall(self.task, args, kwargs)
         return f"<{type(self).__name__}: {self.name} {call} {self.schedule}"
 
     # Entries with the same time have to be in some order in the heap.

@@ -178,7 +178,9 @@ class Request(MessageFields):
         self.worker_pid: int | None = None
 
         limits = headers.get("timelimit")
-        self.time_limits: tuple[Any, Any] = _time_limits(limits) if limits else (None, None)
+        self.time_limits: tuple[Any, Any] = (
+            _time_limits(limits) if limits and limits != [None, None] else (None, None)
+        )
         eta = headers.get("eta")
         self._eta = None if eta is None else self._moment("ETA", eta)
         expires = headers.get("expires")
@@ -186,7 +188,7 @@ class Request(MessageFields):
 
         properties = message.properties
         delivered = message.delivery_info
-        custom = headers.keys() - TASK_HEADERS
+        custom = () if TASK_HEADERS.issuperset(headers) else headers.keys() - TASK_HEADERS
         self._request_dict: dict[str, Any] = {
             **headers,
             "headers": {name: headers[name] for name in custom} if custom else None,
