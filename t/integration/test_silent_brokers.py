@@ -51,6 +51,15 @@ def client(url: str, **settings: object) -> Celery:
     return app
 
 
+def send(app: Celery) -> Exception | None:
+    """Send a task; return the error of it."""
+    try:
+        app.send_task("x")
+    except OperationalError as exc:
+        return exc
+    return None
+
+
 @contextmanager
 def fails_soon(port: int, within_s: float = 20 * ANSWER_S) -> Iterator[None]:
     """Expect an error that names the broker."""
@@ -120,9 +129,9 @@ def test_a_refused_message_is_an_error():
     with RabbitMQServer() as server:
         queue = Queue("full", routing_key="full", queue_arguments=arguments)
         app = client(server.url, task_default_queue="full", task_queues=[queue])
-        with pytest.raises(OperationalError, match="refused"):
-            for _ in range(10):
-                app.send_task("x")
+        refused = [send(app) for _ in range(10)]
+        assert refused[0] is None
+        assert "refused" in str(refused[-1])
         with pytest.raises(TasksNotSent):
             app.send_tasks([app.signature("x") for _ in range(5)])
 
