@@ -15,7 +15,7 @@ import threading
 from typing import Any
 
 from amqp import spec
-from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
+from amqp.exceptions import PreconditionFailed, RecoverableConnectionError, UnexpectedFrame
 from amqp.method_framing import frame_handler
 
 from celery._transport._amqp_deliveries import Deliveries
@@ -42,6 +42,9 @@ READ_SIZE = 1 << 18
 
 #: Errors of a read or write that mean "not now".
 NOT_NOW = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOENT}
+
+#: What RabbitMQ says when a message was held for longer than its ``consumer_timeout``.
+TOO_LATE = "delivery acknowledgement on channel"
 
 DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
@@ -270,6 +273,18 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         return result
 
     # -- the end
+
+    def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
+        try:
+            super()._on_close(reply_code, reply_text, class_id, method_id)
+        except PreconditionFailed as exc:
+            if TOO_LATE not in reply_text:
+                raise
+            # Nothing is wrong but that a task takes its time. All that was delivered is given
+            # back, so a consumer has to begin anew, as with a lost connection.
+            raise RecoverableConnectionError(
+                reply_text, (class_id, method_id), reply_code=reply_code
+            ) from exc
 
     def _do_revive(self) -> None:
         self.deliveries = Deliveries(self.channel_id)
