@@ -9,6 +9,7 @@ of this package) each message comes into its queues once, however often senders 
 
 from __future__ import annotations
 
+import logging
 import shelve
 import time
 import uuid
@@ -109,9 +110,9 @@ class PersistentScheduler(Scheduler):
         self._store = _OpenSchedule(self)
         self._leader.look()
         self._fill()
-        self.logger.debug(
-            "Current schedule:\n%s", "\n".join(repr(entry) for entry in self.schedule.values())
-        )
+        if self.logger.isEnabledFor(logging.DEBUG):
+            entries = "\n".join(repr(entry) for entry in self.schedule.values())
+            self.logger.debug("Current schedule:\n%s", entries)
 
     def _fill(self) -> None:
         """Make the entries, with their last runs, of what the settings and the store have."""

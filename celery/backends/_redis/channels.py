@@ -148,7 +148,8 @@ class Channels:
             name = ensure_bytes(answer[1])
             if name in self.wanted:
                 self.confirmed.add(name)
-                self._note_confirmed(name)
+            # Also one that was given up meanwhile, as its document has come.
+            self._note_confirmed(name)
 
     def _note_confirmed(self, name: bytes) -> None:
         for question, missing in list(self._questions):

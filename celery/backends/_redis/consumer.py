@@ -35,6 +35,7 @@ class ResultConsumer(BaseResultConsumer):
         self._fresh: set[str] = set()
         self._writing = threading.Lock()
         self._cancelled: set[str] = set()
+        self._puts_off = False
         self._broken = False
         self._failures = 0
         self._pid = os.getpid()
@@ -110,6 +111,10 @@ class ResultConsumer(BaseResultConsumer):
     def cancel_for(self, task_id: str) -> None:
         """Receive nothing more about *task_id*."""
         self._cancelled.add(task_id)
+        if not self._puts_off:
+            self._cancel_unless_busy()
+
+    def _cancel_unless_busy(self) -> None:
         # Results also end here from their __del__, which runs wherever they die: possibly in this
         # thread, in the middle of a command. Whoever writes next does it then.
         if self._writing.acquire(blocking=False):
@@ -149,22 +154,16 @@ class ResultConsumer(BaseResultConsumer):
         if channels is None:
             time.sleep(timeout or 0)
             return
-        # Cancelling is put off, so that many ends make one command.
-        with self._writing_later(), self.reconnect_on_error():
-            for payload in channels.read(timeout):
-                self.on_state_change(self.backend.decode(payload), payload)
-
-    @contextmanager
-    def _writing_later(self) -> Iterator[None]:
-        if not self._writing.acquire(blocking=False):
-            # Another thread subscribes; reading does not disturb it.
-            yield
-            return
+        # Cancelling is put off, so that many ends make one command. Other threads may ask for
+        # results meanwhile, so no lock is held.
+        self._puts_off = True
         try:
-            yield
-            self._cancel()
+            with self.reconnect_on_error():
+                for payload in channels.read(timeout):
+                    self.on_state_change(self.backend.decode(payload), payload)
         finally:
-            self._writing.release()
+            self._puts_off = False
+        self._cancel_unless_busy()
 
     def on_unexpected(self, task_id: str, document: dict[str, Any]) -> None:
         """Drop the document: it can be read again."""

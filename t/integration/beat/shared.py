@@ -14,6 +14,7 @@ app.conf.beat_store_url = os.environ["T_BEAT_STORE"]
 app.conf.beat_store_name = os.environ["T_BEAT_NAME"]
 app.conf.task_default_queue = os.environ["T_BEAT_NAME"]
 app.conf.result_expires = None
+app.conf.broker_transport_options = json.loads(os.environ.get("T_BEAT_TRANSPORT", "{}"))
 
 #: Number of entries, and seconds between two runs of each.
 ENTRIES, EVERY = json.loads(os.environ.get("T_BEAT_ENTRIES", "[0, 1]"))
