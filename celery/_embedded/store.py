@@ -46,6 +46,7 @@ CREATE TABLE queues (
     message_ttl_s REAL,
     used_at REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE exchanges (name TEXT PRIMARY KEY, type TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE bindings (
     exchange TEXT, queue TEXT, routing_key TEXT, pattern TEXT,
     PRIMARY KEY (exchange, queue, routing_key)
@@ -70,9 +71,6 @@ CREATE TABLE results (
     key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL
 ) WITHOUT ROWID;
 CREATE INDEX results_expires ON results (expires) WHERE expires IS NOT NULL;
-CREATE TABLE chord_parts (
-    chord TEXT, part TEXT, expires REAL, PRIMARY KEY (chord, part)
-) WITHOUT ROWID;
 """
 
 #: Connections that a fork has brought here. Closing one would tell SQLite that this process,

@@ -15,7 +15,7 @@ from typing import Any
 
 from amqp.exceptions import FrameSyntaxError, UnexpectedFrame
 
-from celery._transport._amqp_tables import read_properties
+from celery._transport._amqp_shapes import Shapes
 
 __all__ = ("Reader",)
 
@@ -31,8 +31,10 @@ DELIVER = b"\x00\x3c\x00\x3c"
 
 #: Delivery tag, and whether it is delivered again.
 _delivery = Struct(">QB").unpack_from
-#: Class, weight, size of the body, flags of properties.
-_content = Struct(">HHQH").unpack_from
+#: Class and size of the body; a weight between them that nobody uses.
+_content = Struct(">HxxQ").unpack_from
+#: Where flags and properties begin, in the header of a message.
+FLAGS_AT = 12
 CONTENT_HEAD = 14
 BASIC = 60
 
@@ -82,6 +84,7 @@ class Reader:
         self._partial: dict[int, _Partial] = {}
         self._words: dict[bytes, str] = {}
         self._routes: dict[bytes, tuple[str, str]] = {}
+        self._shapes = Shapes()
 
     def feed(self, data: bytes) -> None:
         """Add what was read."""
@@ -212,10 +215,10 @@ class Reader:
             raise UnexpectedFrame("A message has two headers")
         if end - start < CONTENT_HEAD:
             raise FrameSyntaxError("The header of a message is too short")
-        kind, _, partial.missing, flags = _content(data, start)
+        kind, partial.missing = _content(data, start)
         if kind != BASIC:
             raise FrameSyntaxError(f"The header of a message is of class {kind}")
         try:
-            partial.properties = read_properties(data, start + CONTENT_HEAD, flags)
+            partial.properties = self._shapes.read(data, start + FLAGS_AT, end)
         except Exception:  # noqa: BLE001 - a message that nobody can read must not stop others
             partial.error = sys.exc_info()

@@ -6,7 +6,7 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from struct import Struct
@@ -14,7 +14,7 @@ from typing import Any
 
 from amqp.exceptions import FrameSyntaxError
 
-__all__ = ("read_properties", "read_table")
+__all__ = ("read_properties", "read_table", "text_spans")
 
 _long = Struct(">I").unpack_from
 
@@ -187,17 +187,48 @@ _PROPERTIES: tuple[tuple[int, str, Callable[[bytes, int], tuple[Any, int]]], ...
 _known_flags: dict[int, tuple[tuple[str, Callable[[bytes, int], tuple[Any, int]]], ...]] = {}
 
 
+def _present(flags: int) -> tuple[tuple[str, Callable[[bytes, int], tuple[Any, int]]], ...]:
+    """Return name and reader of each property that *flags* announce."""
+    present = _known_flags.get(flags)
+    if present is None:
+        present = tuple((name, read) for bit, name, read in _PROPERTIES if flags & bit)
+        _known_flags[flags] = present
+    return present
+
+
 def read_properties(data: bytes, at: int, flags: int) -> dict[str, Any]:
     """Return the properties that begin at *at*, right after their *flags*.
 
     Raises:
         ValueError, FrameSyntaxError, IndexError, struct.error: They can't be read.
     """
-    present = _known_flags.get(flags)
-    if present is None:
-        present = tuple((name, read) for bit, name, read in _PROPERTIES if flags & bit)
-        _known_flags[flags] = present
     properties = {}
-    for name, read in present:
+    for name, read in _present(flags):
         properties[name], at = read(data, at)
     return properties
+
+
+def text_spans(data: bytes, at: int, flags: int) -> Iterator[tuple[bool, str, int, int]]:
+    """Find the texts in properties that begin at *at*, right after their *flags*.
+
+    Gives for each whether it stands in the table of headers, its name, where it begins and
+    where it ends. The properties have to be readable, and the names in the table text.
+    """
+    for name, read in _present(flags):
+        if read is _read_word:
+            yield False, name, at + 1, at + 1 + data[at]
+        elif read is read_table:
+            yield from _header_spans(data, at)
+        _, at = read(data, at)
+
+
+def _header_spans(data: bytes, at: int) -> Iterator[tuple[bool, str, int, int]]:
+    end = at + 4 + _long(data, at)[0]
+    at += 4
+    while at < end:
+        name, at = _read_word(data, at)
+        kind, at = data[at], at + 1
+        stop = _reader(kind)(data, at)[1]
+        if kind == TEXT:
+            yield True, name, at + 4, stop
+        at = stop

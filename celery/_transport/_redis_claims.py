@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic, time
 from typing import Any
@@ -159,6 +159,8 @@ class Claims:
         #: Consumers by queue: callback, and whether a message is done when it is delivered.
         self.sinks: dict[str, tuple[Callable[[Any], Any], bool]] = {}
         self.is_closed = False
+        #: Tags that are held beyond their connection; None as long as there is one.
+        self.kept: frozenset[str] | None = None
         #: Called with seconds after which `pump` wants to be called; None without a loop.
         self.call_later: Callable[[float], Any] | None = None
         self.watches_changed = True
@@ -227,7 +229,9 @@ class Claims:
             )
         self.held.pop(tag, None)
         self._acks.append(tag)
-        if self.call_later is None and (
+        if self.kept is not None:
+            self.lease.hurry()
+        elif self.call_later is None and (
             not self.lease.is_running
             or monotonic() - max(self._sent_at, self._settled_at) > QUIET_S
         ):
@@ -250,6 +254,12 @@ class Claims:
             tags: Of messages that are held; others are left out.
             last: Behind all others in the queue, else before them.
         """
+        if self.kept is not None:
+            self.kept -= set(tags)
+            for tag in tags:
+                self.held.pop(tag, None)
+            self.lease.hurry()
+            return
         self._finish_claim()
         self.settle_now()
         messages = [self.held[tag] for tag in tags if tag in self.held]
@@ -288,9 +298,11 @@ class Claims:
 
     def pump(self) -> None:
         """Do what is due: claim, acknowledge, wait. Never blocks for long."""
-        if self.delayed.is_leaving and not self.is_closed:
+        if self.is_closed or self.kept is not None:
+            return
+        if self.delayed.is_leaving:
             self._leave()
-        if self._is_claiming or self.is_closed or not (self.sinks or self._acks):
+        if self._is_claiming or not (self.sinks or self._acks):
             return
         self.lease.check()
         room = self._room()
@@ -646,6 +658,11 @@ class Claims:
 
     # -- settling and closing
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is held, and the server knows of all that was acknowledged."""
+        return not (self.held or self._acks)
+
     def settle_now(self) -> None:
         """Have the server take what was acknowledged."""
         self._settled_at = monotonic()
@@ -676,6 +693,26 @@ class Claims:
         while self._under_way and self.link.is_connected:
             self.on_link_readable()
 
+    def detach(self, tags: Iterable[str]) -> bool:
+        """Hold *tags* until they are settled, without consuming, and give back all else.
+
+        The thread of the lease does that. False if the lease has ended: others hold them.
+        """
+        if self.is_closed or not self.lease.is_running or self.lease.has_ended:
+            return False
+        self.kept = frozenset(tags)
+        kept = Held({tag: self.held[tag] for tag in self.kept if tag in self.held})
+        # The quality of service of the channel gives back what is in there.
+        self.held.clear()
+        self.held = kept
+        self.ready.clear()
+        self.sinks.clear()
+        self.call_later = None
+        self._acks.extendleft(self._unconfirmed)
+        self._disconnect()
+        self.lease.hurry()
+        return True
+
     def close(self) -> None:
         """Close all connections; what is held is no longer ours."""
         self.is_closed = True
@@ -684,6 +721,9 @@ class Claims:
             self._wake_entry.cancel()
         if self._acks:
             self.channel.leave_acks(self._acks)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         for wait in self._waits.values():
             wait.link.disconnect()
         self._waits.clear()

@@ -15,6 +15,7 @@ consumers hold for too long.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ logger = get_logger(__name__)
 
 #: Seconds of silence after which an owner counts as dead (option ``claim_lease``).
 LEASE_S = 12.0
+#: Seconds between attempts to reach the server where something has to be given back.
+HURRY_S = 0.5
 #: Tags renewed or given back with one command.
 CHUNK = 500
 
@@ -68,6 +71,10 @@ class Lease:
         self._alarm = threading.Event()
         #: When messages that wait for their time are looked at.
         self._look_at = 0.0
+        #: When the next turn is.
+        self._beat_at = 0.0
+        #: Until then an inbox may still be filled, though the connection is lost.
+        self._sweep_until = 0.0
         self._renewed_at = 0.0
         self._restored_at = 0.0
         self._lock = threading.Lock()
@@ -142,19 +149,27 @@ class Lease:
             self._look_at = at
             self._alarm.set()
 
+    def hurry(self) -> None:
+        """Have the thread take its next turn now."""
+        self._beat_at = 0.0
+        self._alarm.set()
+
     # -- the thread
 
     def _run(self) -> None:
-        beat_at = monotonic() + self.beat_s
+        self._beat_at = monotonic() + self.beat_s
         while True:
-            self._alarm.wait(max(min(beat_at, self._look_at) - monotonic(), 0.0))
+            self._alarm.wait(max(min(self._beat_at, self._look_at) - monotonic(), 0.0))
+            self._alarm.clear()
             if self._stop.is_set():
                 return
-            self._alarm.clear()
             try:
-                if monotonic() >= beat_at:
-                    beat_at = monotonic() + self.beat_s
+                if monotonic() >= self._beat_at:
+                    is_detached = self.claims.kept is not None
+                    self._beat_at = monotonic() + (HURRY_S if is_detached else self.beat_s)
                     self._turn()
+                    if is_detached:
+                        self._finish_detached()
                 if monotonic() >= self._look_at and not self.has_ended:
                     self._look_at = monotonic() + LOOK_S
                     self.look_within(self.claims.delayed.look(self._link))
@@ -182,6 +197,22 @@ class Lease:
             self._restored_at = now
             self.restore_overdue()
 
+    def _finish_detached(self) -> None:
+        """Give back what came too late to be noticed; end once all the rest is settled."""
+        claims, channel = self.claims, self.channel
+        now = monotonic()
+        if not self.has_ended:
+            self._sweep_until = self._sweep_until or now + self.wait_s
+            self._give_back_of(claims.owner, claims.kept or frozenset())
+            if self._beat_at:
+                # It worked, and nobody hurries any more.
+                self._beat_at = now + self.beat_s
+            if not claims.is_settled or now < self._sweep_until:
+                return
+            self.leave()
+        claims.close()
+        channel.desk.disconnect()
+
     def _beat(self, join: bool = False) -> list[str]:
         sent_at = monotonic()
         reply = self._link.run(
@@ -205,6 +236,18 @@ class Lease:
     def restore_dead(self, owner: str) -> None:
         """Give back everything that a dead owner held."""
         channel, link = self.channel, self._link
+        count = self._give_back_of(owner)
+        link.call(
+            pack("DEL", channel.owner_key(owner)) + pack("ZREM", channel.owners_key, f"~{owner}"), 2
+        )
+        logger.warning(
+            "Gave back %s message(s) of a worker that is gone (%s): it was silent for %s s",
+            count, owner, self.lease_s,
+        )  # fmt: skip
+
+    def _give_back_of(self, owner: str, kept: Collection[str] = ()) -> int:
+        """Give back what is in the inboxes of an owner or filed for it, but for tags *kept*."""
+        channel, link = self.channel, self._link
         inboxes = link.ask("HGETALL", channel.owner_key(owner))
         count = 0
         for inbox, key in zip(inboxes[::2], inboxes[1::2], strict=True):
@@ -218,18 +261,12 @@ class Lease:
             )
             for tag, record in zip(entries[::2], entries[1::2], strict=True):
                 name = tag.decode()
-                found[int(name[len(prefix) :])] = (name, record)
+                if name not in kept:
+                    found[int(name[len(prefix) :])] = (name, record)
             if cursor == b"0":
                 break
         # The last one claimed goes first, so that the first one will be delivered next.
-        count += self._restore(found[number] for number in sorted(found, reverse=True))
-        link.call(
-            pack("DEL", channel.owner_key(owner)) + pack("ZREM", channel.owners_key, f"~{owner}"), 2
-        )
-        logger.warning(
-            "Gave back %s message(s) of a worker that is gone (%s): it was silent for %s s",
-            count, owner, self.lease_s,
-        )  # fmt: skip
+        return count + self._restore(found[number] for number in sorted(found, reverse=True))
 
     def restore_overdue(self) -> None:
         """Give back what is unacknowledged for longer than the visibility timeout.

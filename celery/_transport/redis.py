@@ -81,6 +81,9 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._claims: Claims | None = None
+        #: What connections are made of.
+        self._parameters: dict[str, Any] | None = None
+        self._connection_class: Any = None
         self._key_heads: dict[Any, bytes] = {}
         self.broker = connection.client.as_uri()
         with self._naming_broker():
@@ -129,13 +132,16 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         return Link(self._new_connection, self.socket_timeout, self.broker)
 
     def _new_connection(self) -> Any:
-        # Notes of a server about its maintenance need a newer protocol than ours.
-        kept = {
-            name: value
-            for name, value in self.pool.connection_kwargs.items()
-            if not name.startswith("maint")
-        }
-        return self.pool.connection_class(**{**kept, "protocol": 2})
+        if self._parameters is None:
+            # Kept, because the thread of a lease may outlive the channel. Notes of a server
+            # about its maintenance need a newer protocol than ours.
+            self._parameters = {
+                name: value
+                for name, value in self.pool.connection_kwargs.items()
+                if not name.startswith("maint")
+            }
+            self._connection_class = self.pool.connection_class
+        return self._connection_class(**{**self._parameters, "protocol": 2})
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.socket_connect_timeout is None:
@@ -353,9 +359,26 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         with _left_acks_lock:
             return _left_acks.pop((self.broker, self.unacked_keys[0]), [])
 
+    def keep_claims(self, tags: Iterable[str]) -> bool:
+        """Hold messages until they are settled, although the channel is going to be closed.
+
+        For a lost connection: the worker lives, and they must not be delivered to another.
+
+        Args:
+            tags: Their delivery tags. All others are given back as soon as that is possible.
+
+        Returns:
+            False if that can't be: closing the channel gives all back.
+        """
+        return self._claims is not None and self._claims.detach(tags)
+
     def close(self) -> None:
         """Close the channel: what is not settled goes back to its queue."""
         claims = self._claims
+        if claims is not None and claims.kept is not None:
+            # The thread of the lease goes on, and closes the rest.
+            super().close()
+            return
         if claims is None or claims.is_closed:
             super().close()
             self.desk.disconnect()

@@ -53,6 +53,7 @@ from celery.worker.consumer._messages import (
 )
 from celery.worker.consumer._packed import Packed
 from celery.worker.consumer._prefetch import Prefetch
+from celery.worker.consumer._survivors import REMEMBERED_S, Survivors
 from celery.worker.consumer._waiting import NO_TIMER, RateBucket, Waiting
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
@@ -73,6 +74,9 @@ COLLECT_SOCKET_TIMEOUT = 5.0
 
 #: Seconds that an AMQP broker may take to answer a command, where heartbeats don't say less.
 ANSWER_TIMEOUT_S = 30.0
+
+#: Seconds for which events of tasks wait for others, to be sent together.
+FLUSH_EVENTS_WITHIN_S = 0.1
 
 #: Missed heartbeats after which a broker counts as gone.
 SILENT_BEATS = 2
@@ -166,6 +170,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         assert app is not None
         self.app: Celery = app
         self.controller = controller
+        #: Stores what pool processes leave to this one; None where they do it all.
+        self.results = getattr(controller, "results", None)
         #: Counts for metrics, None when nobody wants them.
         self.tally = getattr(controller, "tally", None)
         self.init_callback = init_callback
@@ -206,12 +212,16 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self._packed_timer = NO_TIMER
         #: Requests that were running when the connection was lost.
         self.carried: set[Request] = set()
+        #: The same, and those about to run, as their messages may come again.
+        self.survivors = Survivors()
         #: Runs one turn of the loop, within some seconds; None outside of the loop.
         self.turn: Callable[[float], Any] | None = None
         #: Called now and then while connecting, when the loop does not turn.
         self.on_connecting: Callable[[], Any] = noop
         #: Has the event loop begin its next turn now, where it waits or is about to.
         self.wake: Callable[[], Any] = noop
+        #: Whether messages of the last connection can still be settled.
+        self._claims_kept = False
         self._loop_thread: int | None = None
         self._was_ready = False
         #: Sizes of the registers of revoked ids and stamps when last looked at.
@@ -267,6 +277,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             maybe_shutdown()
             self._brake()
             self.restart_count += 1
+            # The flush that was planned may have been lost with the loop.
+            self._flush_due = False
             try:
                 blueprint.start(self)
             except self.connection_errors as exc:
@@ -290,14 +302,27 @@ class Consumer(TaskMessages, Waiting, Prefetch):
 
     def _on_connection_error(self, exc: BaseException) -> None:
         self.broker_connection_retry_attempt += 1
+        # Requests that are not running belong to the lost connection.
+        self.on_close()
         if self.connection is None:
             self.on_connection_error_before_connected(exc)
         else:
             self.on_connection_error_after_connected(exc)
-        # Requests that are not running belong to the lost connection.
-        self.on_close()
+        self._note_survivors()
         self.blueprint.restart(self)
         self._reduce_prefetch()
+
+    def _note_survivors(self) -> None:
+        """Remember what the pool still has, where the broker gives it back at once."""
+        if self.conninfo.transport.driver_type != "amqp":
+            return
+        waiting = [request for request in reserved_requests if request.is_in_pool()]
+        self.survivors.note({*active_requests, *waiting})
+        self._forget_survivors()
+
+    def _forget_survivors(self) -> None:
+        if self.survivors.forget_old():
+            self.timer.call_after(REMEMBERED_S, self._forget_survivors)
 
     def on_connection_error_before_connected(self, exc: BaseException) -> None:
         """Decide about an error that `ensure_connected` let pass: there are no more attempts.
@@ -312,12 +337,15 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         if not self.app.conf.broker_connection_retry:
             raise exc
         logger.warning(CONNECTION_RETRY, repr(exc), exc_info=exc)
+        self._claims_kept = self._keep_claims()
         try:
             self.connection.collect(socket_timeout=COLLECT_SOCKET_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - the connection is dead anyway
             logger.debug("while collecting the lost connection: %r", error)
         # From here on a failure means that the broker can't be reached, see `_on_connection_error`.
         self.connection = None
+        if self._claims_kept:
+            return
         if self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
             for request in tuple(active_requests):
                 if request.task.acks_late and not request.acknowledged:
@@ -326,8 +354,23 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         else:
             warnings.warn(CANCEL_TASKS_BY_DEFAULT, CPendingDeprecationWarning, stacklevel=2)
 
+    def _keep_claims(self) -> bool:
+        """Let the channel hold what still runs beyond its connection; False if it can't."""
+        keep = getattr(self._task_channel(), "keep_claims", None)
+        if keep is None:
+            return False
+        running = [
+            request.message.delivery_tag
+            for request in list(reserved_requests)
+            if not request.acknowledged
+        ]
+        return bool(keep(running))
+
     def cancel_active_requests(self) -> None:
         """Cancel every request that is running; what that means is up to each."""
+        if self.results is not None:
+            # These have ended, and only wait for the store.
+            self.results.finish()
         for request in tuple(active_requests):
             self._cancel(request)
 
@@ -490,10 +533,10 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         return bool(conf.broker_connection_retry)
 
     def on_send_event_buffered(self) -> None:
-        """Flush the buffered events with the loop's next turn."""
+        """Flush the buffered events soon."""
         if self.hub is not None and not self._flush_due:
             self._flush_due = True
-            self.hub.call_soon(self._flush_events)
+            self.hub.call_later(FLUSH_EVENTS_WITHIN_S, self._flush_events)
 
     def _flush_events(self) -> None:
         self._flush_due = False
@@ -557,5 +600,7 @@ class Evloop(bootsteps.StartStopStep):
         c.loop(*c.loop_args())
 
     def patch_all(self, c: Any) -> None:
-        """Drop calls that were meant for the last connection."""
+        """Drop calls that were meant for the last connection, unless they still can be made."""
+        if c._claims_kept:
+            c.perform_pending_operations()
         c._pending.clear()

@@ -97,6 +97,11 @@ def late_gated(path: str, label: str, gate: str) -> str:
     return gated.run(path, label, gate)
 
 
+@app.task(name="late_lost_gated", acks_late=True, reject_on_worker_lost=True)
+def late_lost_gated(path: str, label: str, gate: str) -> str:
+    return gated.run(path, label, gate)
+
+
 @app.task(name="soft")
 def soft(path: str) -> str:
     try:
