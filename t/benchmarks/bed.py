@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,8 +179,10 @@ class Worker:
         """Return the processor time of the tree, with that of children that have ended."""
         total = 0
         for pid in _tree(self.pid):
-            fields = _stat(pid)
-            total += sum(map(int, fields[11:15] if pid == self.pid else fields[11:13]))
+            # One that ends meanwhile counts with its parent's children, the next time.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                total += sum(map(int, fields[11:15]))
         return total * TICK_S
 
     def memory_mib(self) -> float:
@@ -188,15 +190,12 @@ class Worker:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_MIB
 
 
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
 def _tree(pid: int) -> Iterator[int]:
     yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            yield from _tree(int(child))
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in task.read_text().split():
+                yield from _tree(int(child))
 
 
 def make_servers(broker: str) -> dict[str, Any]:
