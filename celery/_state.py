@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from celery.local import Proxy
@@ -42,6 +43,7 @@ _apps: weakref.WeakSet[Celery] = weakref.WeakSet()
 _on_app_finalizers: dict[Callable[[Any], Any], None] = {}
 _task_join_will_block = False
 _task_stack: LocalStack[Task] = LocalStack()
+_awaits_freely: ContextVar[bool] = ContextVar("awaits_freely", default=False)
 
 
 class _ThreadState(threading.local):
@@ -83,6 +85,16 @@ def join_will_block(blocks: bool) -> Iterator[None]:
         yield
     finally:
         _tls.join_will_block = before
+
+
+def may_await() -> bool:
+    """Say whether awaiting a result here leaves the pool free to do other things meanwhile."""
+    return _awaits_freely.get()
+
+
+def _allow_awaiting() -> None:
+    """Let coroutines of the present context await results, whatever holds for their thread."""
+    _awaits_freely.set(True)
 
 
 def set_default_app(app: Celery | None) -> None:

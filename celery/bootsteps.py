@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 from celery.utils.graph import DependencyGraph, GraphFormatter
@@ -203,7 +204,22 @@ class ConsumerStep(StartStopStep):
         """Open a channel of the worker's connection and consume from it."""
         self.consumers = self.get_consumers(c.connection.channel())
         for consumer in self.consumers or ():
+            if getattr(consumer, "on_decode_error", consumer) is None:
+                # An error in the loop would name neither the message nor this step, and leave the
+                # message unsettled.
+                consumer.on_decode_error = partial(self._drop_undecodable, consumer)
             consumer.consume()
+
+    def _drop_undecodable(self, consumer: Any, message: Any, exc: BaseException) -> None:
+        logger.error(
+            "%s drops a message that it cannot decode: %r (type %s, headers %r)",
+            self.alias,
+            exc,
+            message.content_type,
+            message.headers,
+        )
+        if not consumer.no_ack and not message.acknowledged:
+            message.reject()
 
     def stop(self, c: Any) -> None:
         """Stop consuming and close the channels."""

@@ -251,6 +251,9 @@ class PromiseProxy(Proxy):
         return target
 
 
+PromiseProxy.__doc__ = cast("str", _Documentation(PromiseProxy.__doc__))
+
+
 def maybe_evaluate(obj: Any) -> Any:
     """Return the target of a promise, and anything else as it is."""
     if type(obj) is PromiseProxy:

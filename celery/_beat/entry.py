@@ -126,7 +126,7 @@ class ScheduleEntry:
 
     _default_now = default_now
 
-    def due_at(self, catch_up: bool = False) -> datetime:
+    def _counts_from(self, catch_up: bool = False) -> datetime:
         """
         Return the moment to count the next interval from: when the run of now was due, or now.
 
@@ -142,7 +142,7 @@ class ScheduleEntry:
         # Not `copy.copy`: what is pickled is without the app, and so would be its schedule.
         following = object.__new__(type(self))
         following.__dict__.update(self.__dict__)
-        following.last_run_at = last_run_at or self.due_at()
+        following.last_run_at = last_run_at or self._counts_from()
         following.total_run_count = self.total_run_count + 1
         return following
 
@@ -172,7 +172,10 @@ class ScheduleEntry:
         return iter(vars(self).items())
 
     def __repr__(self) -> str:
-        call = reprcall(self.task, self.args or (), self.kwargs or {})
+        # Lazy arguments are not computed for this.
+        args = (self.args,) if isinstance(self.args, BeatLazyFunc) else self.args or ()
+        kwargs = {"**": self.kwargs} if isinstance(self.kwargs, BeatLazyFunc) else self.kwargs or {}
+        call = reprcall(self.task, args, kwargs)
         return f"<{type(self).__name__}: {self.name} {call} {self.schedule}"
 
     # Entries with the same time have to be in some order in the heap.

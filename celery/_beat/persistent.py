@@ -9,6 +9,7 @@ of this package) each message comes into its queues once, however often senders 
 
 from __future__ import annotations
 
+import logging
 import shelve
 import time
 import uuid
@@ -81,6 +82,7 @@ class PersistentScheduler(Scheduler):
         #: State of the store that our entries are made of; None before we send.
         self._revision: int | None = None
         self._store_id = ""
+        self._namespace = uuid.NAMESPACE_OID
         #: Runs as the store has them.
         self._written: dict[str, Run] = {}
         #: By name: the entry after a run that is claimed, and the tick.
@@ -108,9 +110,9 @@ class PersistentScheduler(Scheduler):
         self._store = _OpenSchedule(self)
         self._leader.look()
         self._fill()
-        self.logger.debug(
-            "Current schedule:\n%s", "\n".join(repr(entry) for entry in self.schedule.values())
-        )
+        if self.logger.isEnabledFor(logging.DEBUG):
+            entries = "\n".join(repr(entry) for entry in self.schedule.values())
+            self.logger.debug("Current schedule:\n%s", entries)
 
     def _fill(self) -> None:
         """Make the entries, with their last runs, of what the settings and the store have."""
@@ -128,6 +130,7 @@ class PersistentScheduler(Scheduler):
                 entry.last_run_at, entry.total_run_count = run.at, run.count
         self._heap = None
         self._store_id = contents.store_id
+        self._namespace = uuid.UUID(contents.store_id)
         self._store.update(self._written_under())
         if leader.leads:
             self._take_over(leader, contents, runs)
@@ -255,8 +258,7 @@ class PersistentScheduler(Scheduler):
         if entry.name not in self._claims:
             self._claim(entry)
         following, self._tick = self._claims.pop(entry.name)
-        self.schedule[entry.name] = following
-        return following
+        return self._replace(following)
 
     def _claim(self, entry: Any) -> None:
         """Claim a tick of *entry*, and of others that are due as well."""
@@ -281,7 +283,7 @@ class PersistentScheduler(Scheduler):
     def _after_run(self, entry: Any) -> Any:
         if self._open_leader().store.is_shared:
             # What came while nobody sent, is late but not left out.
-            return entry.next(entry.due_at(catch_up=True))
+            return entry.next(entry._counts_from(catch_up=True))
         return next(entry)
 
     def _due_entries(self) -> Iterator[Any]:
@@ -342,7 +344,7 @@ class PersistentScheduler(Scheduler):
 
     def task_id(self, tick: int) -> str:
         """Return the id of the task that a tick sends; the same for each attempt."""
-        return str(uuid.uuid5(uuid.UUID(self._store_id), str(tick)))
+        return str(uuid.uuid5(self._namespace, str(tick)))
 
     def _send_unsent(self) -> bool:
         """Publish what is left from before; say whether nothing is left."""

@@ -260,6 +260,12 @@ class group(Signature):
         def delay(  # type: ignore[override]  # of several results
             self, *partial_args: Any, **partial_kwargs: Any
         ) -> GroupResult: ...
+        async def adelay(  # type: ignore[override]
+            self, *partial_args: Any, **partial_kwargs: Any
+        ) -> GroupResult: ...
+        async def aapply_async(  # type: ignore[override]
+            self, args: Any = None, kwargs: Any = None, **options: Any
+        ) -> GroupResult: ...
 
     def __call__(self, *partial_args: Any, **options: Any) -> Any:
         """Send all members; see `apply_async`."""

@@ -18,6 +18,7 @@ from celery import _state
 from celery._canvas import stamping
 from celery._protocol.rest import Rest
 from celery._types import Generic
+from celery.utils.bridge import call_for
 from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
@@ -480,6 +481,19 @@ class Signature(dict[str, Any], Generic[R]):
             )
             return sent
         return task.apply_async(merged_args, merged_kwargs, **merged)
+
+    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> results.AsyncResult[R]:
+        """Do what `delay` does on an event loop, without blocking it."""
+        return await self.aapply_async(partial_args, partial_kwargs)
+
+    async def aapply_async(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> results.AsyncResult[R]:
+        """Do what `apply_async` does on an event loop, without blocking it."""
+        return await call_for(self.app, self.apply_async, args, kwargs, **options)
 
     def election(self) -> Any:
         """Have the workers elect one of them to run the task; return its result."""

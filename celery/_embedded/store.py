@@ -46,6 +46,7 @@ CREATE TABLE queues (
     message_ttl_s REAL,
     used_at REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE exchanges (name TEXT PRIMARY KEY, type TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE bindings (
     exchange TEXT, queue TEXT, routing_key TEXT, pattern TEXT,
     PRIMARY KEY (exchange, queue, routing_key)

@@ -96,6 +96,12 @@ class EagerResult(AsyncResult[T]):
 
     wait = get  # type: ignore[assignment] # as above
 
+    async def aget(
+        self, timeout: float | None = None, propagate: bool = True, follow_parents: bool = True
+    ) -> T:
+        """Return the value or raise the error."""
+        return self.get(propagate=propagate, disable_sync_subtasks=False)
+
     def exists(self) -> bool:
         """Return true: the outcome is in this object."""
         return True

@@ -17,6 +17,10 @@ E_WOULDBLOCK = (
 )
 
 
+#: Text of the error for those whose patience ends.
+TIMED_OUT = "The operation timed out."
+
+
 def assert_will_not_block() -> None:
     """Raise RuntimeError where waiting for a result would occupy a pool slot."""
     if _state.task_join_will_block():

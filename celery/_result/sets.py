@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 from vine import barrier, promise
 
 from celery import _state, states
+from celery._result import awaiting
 from celery._result.joining import assert_will_not_block
 from celery._result.node import ResultBase, ResultTuple, importable_class, plain_form
 from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 
     from celery._result.single import AsyncResult
     from celery.app.base import Celery
@@ -256,6 +257,28 @@ class ResultSet(ResultBase):
         del options["self"]
         join = self.join_native if self.supports_native_join else self.join
         return join(**options)
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:
+        """Do what `get` does on an event loop, without blocking it; ``await result`` is the same.
+
+        Raises:
+            TimeoutError: Not all members had ended in time.
+        """
+        return await awaiting.agather(self, timeout, propagate)
+
+    def __await__(self) -> Generator[Any, Any, list[Any]]:
+        return self.aget().__await__()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self.aiter()
+
+    def aiter(self, timeout: float | None = None) -> AsyncIterator[Any]:
+        """Yield the members as they end: ``async for result in group_result``.
+
+        Args:
+            timeout: Seconds for all of them.
+        """
+        return awaiting.as_ended(list(self._leaves()), timeout)
 
     def join(
         self,

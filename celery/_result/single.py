@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 from vine import promise
 
 from celery import _state, states
+from celery._result import awaiting
 from celery._result.graph import dependencies, descend
 from celery._result.joining import assert_will_not_block
 from celery._result.node import (
@@ -26,7 +27,7 @@ from celery._result.node import (
 from celery.exceptions import TimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from typing_extensions import TypeVar
 
@@ -199,6 +200,20 @@ class AsyncResult(ResultBase, Generic[T]):
         return cast("T", self.maybe_throw(propagate=propagate, callback=callback))
 
     wait = get
+
+    async def aget(
+        self, timeout: float | None = None, propagate: bool = True, follow_parents: bool = True
+    ) -> T:
+        """Do what `get` does on an event loop, without blocking it; ``await result`` is the same.
+
+        Raises:
+            TimeoutError: The task had not ended after *timeout* seconds.
+            RuntimeError: Called within a task that would occupy its pool slot meanwhile.
+        """
+        return cast("T", await awaiting.aget(self, timeout, propagate, follow_parents))
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self.aget().__await__()
 
     def _wait(
         self,

@@ -162,10 +162,34 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
                 (exchange or "amq.direct", queue, routing_key or ""),
             )
 
+    def exchange_declare(
+        self, exchange: str | None = None, type: str = "direct", **kwargs: Any
+    ) -> None:
+        """Declare an exchange, for all users of the store."""
+        name, kind = exchange or f"amq.{type or 'direct'}", type or "direct"
+        is_new = name not in self.state.exchanges
+        super().exchange_declare(name, kind, **kwargs)
+        if is_new and not kwargs.get("passive") and self._stored_type(name) != kind:
+            with self.store as db:
+                db.execute("INSERT OR REPLACE INTO exchanges VALUES (?, ?)", (name, kind))
+
+    def typeof(self, exchange: str, default: str = "direct") -> Any:
+        """Return how *exchange* routes; it may have been declared by another process."""
+        if exchange not in self.state.exchanges:
+            kind = self._stored_type(exchange)
+            if kind is not None:
+                self.exchange_declare(exchange, kind)
+        return super().typeof(exchange, default)
+
+    def _stored_type(self, exchange: str) -> str | None:
+        rows = self.store.read("SELECT type FROM exchanges WHERE name = ?", (exchange,))
+        return rows[0][0] if rows else None
+
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete *exchange* and its bindings; queues stay."""
         with self.store as db:
             db.execute("DELETE FROM bindings WHERE exchange = ?", (exchange,))
+            db.execute("DELETE FROM exchanges WHERE name = ?", (exchange,))
         self.state.exchanges.pop(exchange, None)
 
     def get_table(self, exchange: str) -> list[tuple[str, str | None, str]]:

@@ -33,6 +33,7 @@ from celery.exceptions import (
 from celery.local import class_property
 from celery.result import AsyncResult, EagerResult, allow_join_result, denied_join_result
 from celery.utils.abstract import CallableTask
+from celery.utils.bridge import call_for
 from celery.utils.functional import maybe_list
 from celery.utils.imports import instantiate
 from celery.utils.nodenames import gethostname
@@ -386,6 +387,19 @@ class Task(Generic[P, R]):
             task_type=self,
             **options,
         )
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Do what `delay` does on an event loop, without blocking it."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Do what `apply_async` does on an event loop, without blocking it."""
+        return await call_for(self._get_app(), self.apply_async, args, kwargs, **options)
 
     def _dump_models(
         self, args: Any, kwargs: Any, options: Mapping[str, Any]

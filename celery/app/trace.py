@@ -31,6 +31,7 @@ from celery._protocol.body import loads as loads_message
 from celery._protocol.rest import Rest
 from celery.app import _coroutines, _outcome
 from celery.app._context import Context, LongChainContext
+from celery.app._handover import handover
 from celery.app._outcome import (
     LOG_FAILURE as LOG_FAILURE,
 )
@@ -439,6 +440,7 @@ def build_tracer(
         and bool(conf.worker_deduplicate_successful_tasks)
         and task.backend.persistent
     )
+    may_hand_over = not eager and on_success is None and after_return is None
     inherit_priority = bool(conf.task_inherit_parent_priority)
     task_init = unless_idle(loader.on_task_init)
     clean_up_loader = None if eager else unless_idle(loader.on_process_cleanup)
@@ -484,9 +486,20 @@ def build_tracer(
             if chain:
                 _publish_chain(app, ctx, retval, priority)
         stores = stores_results and not ignores_result(ctx)
-        if stores or ctx.chord:
-            # Looked up for each task: pools of threads have one back-end per thread.
-            task.backend.mark_as_done(uuid, retval, ctx, stores)
+        if not (stores or ctx.chord):
+            return
+        # Looked up for each task: pools of threads have one back-end per thread.
+        backend = task.backend
+        if handover.is_open and stores and leaves_result(ctx) and backend is app.backend:
+            document = backend.mark_as_done_later(uuid, retval, ctx)
+            if document is not None:
+                handover.give(uuid, document)
+        else:
+            backend.mark_as_done(uuid, retval, ctx, stores)
+
+    def leaves_result(ctx: Context) -> bool:
+        """Say whether nobody looks at the result before the main process has stored it."""
+        return may_hand_over and not (ctx.chord or succeeded.receivers or postrun.receivers)
 
     def report_success(
         uuid: str, args: Any, kwargs: Any, retval: Any, ctx: Context, runtime: float, retstr: str

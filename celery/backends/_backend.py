@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
@@ -210,6 +210,30 @@ class Backend(TellsDependents):
             self.store_result(task_id, result, state, request=request)
         if chord:
             self.on_chord_part_return(request, state, result)
+
+    def mark_as_done_later(self, task_id: str, result: Any, request: Any) -> bytes | None:
+        """Do as `mark_as_done` does, or return a document for `store_documents`.
+
+        Only for tasks that are in no chord, and where `takes_documents`.
+        """
+        self.mark_as_done(task_id, result, request)
+        return None
+
+    @property
+    def takes_documents(self) -> bool:
+        """Whether `store_documents` works."""
+        return False
+
+    def store_documents(self, documents: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
+        """Store documents of tasks that succeeded, in one round trip.
+
+        Args:
+            documents: Task ids, and what `mark_as_done_later` returned for them.
+
+        Returns:
+            For each of them None, or why it can't be stored.
+        """
+        raise NotImplementedError(f"{type(self).__name__} stores one result at a time")
 
     def mark_as_failure(
         self,

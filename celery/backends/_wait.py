@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from celery._result.joining import TIMED_OUT as TIMED_OUT
 from celery.exceptions import TimeoutError
 from celery.states import READY_STATES
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult, ResultSet
 
-TIMED_OUT = "The operation timed out."
 
 #: The first pause, as a part of the interval.
 FIRST_PAUSE = 0.01

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from kombu.utils.url import maybe_sanitize_url
 from celery import states
 from celery._protocol import meta as documents
 from celery.backends._chord import Part, body_argument, dependency_error, first_failure
+from celery.backends._codec import encode_json
 from celery.backends._finality import lasting_states
 from celery.backends._redis import params, scripts
 from celery.backends._redis.params import E_LOST as E_LOST
@@ -90,6 +92,11 @@ MAX_VALUE_SIZE = 512 * 1024 * 1024
 #: Keys read with one command.
 MGET_SIZE = 1000
 
+#: Documents up to this many bytes are stored many at once.
+LONG = 16 * 1024
+#: What the script says of a document that it can't judge.
+_LOOK = 2
+
 #: Seconds that the body of a complete chord is claimed for by the one who starts it: first to
 #: get going, then for publishing. When they die, a redelivered header task claims it next.
 CLAIM_S = 6
@@ -121,6 +128,7 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
     """
 
     ResultConsumer: Any = ResultConsumer
+    result_consumer: Any
 
     #: The driver.
     redis: Any = redis
@@ -174,6 +182,7 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         few = self.connparams.get("max_connections")
         self._link = Link(self.connection_pool, keep=few is None or few > 2)
         self._store_script = Script(scripts.STORE_LUA)
+        self._store_many_script = Script(scripts.STORE_MANY_LUA)
         self._part_script = Script(CHORD_PART_RETURN_LUA)
         self._extend_script = Script(CHORD_CLAIM_EXTEND_LUA)
         self._cleanup_script = Script(CHORD_CLEANUP_LUA)
@@ -306,7 +315,8 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         return self.ensure(self._link.call, ("EXPIRE", key, value))
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Do nothing: whoever wants the result subscribes then."""
+        """Note the call; whoever wants the result subscribes then."""
+        self.result_consumer.note_sent(task_id)
 
     def forget(self, task_id: str) -> None:
         """Delete the result of a task, and stop listening for it."""
@@ -350,6 +360,66 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         before = self._link.call("GET", key)
         if not before or self._status(before) not in lasting:
             self._set(key, payload, life)
+
+    @cached_property
+    def takes_documents(self) -> bool:
+        """Whether documents are plain JSON, and stored by the code here."""
+        own = RedisBackend
+        return (
+            self.encoder is encode_json
+            and not self.compression
+            and all(
+                getattr(type(self), name) is getattr(own, name)
+                for name in ("mark_as_done", "store_result", "_store_result", "_store", "set")
+            )
+        )
+
+    def mark_as_done_later(self, task_id: str, result: Any, request: Any) -> bytes | None:
+        """Return the document unless it is long, and would only be carried around."""
+        if not self.takes_documents:
+            return super().mark_as_done_later(task_id, result, request)
+        plain = self.encode_result(result, states.SUCCESS)
+        document = self._document(task_id, plain, states.SUCCESS, None, request)
+        payload: bytes = self._encode_document(document).encode()
+        if len(payload) <= LONG:
+            return payload
+        self._check_size(payload)
+        self._store_persistently(task_id, payload)
+        return None
+
+    def store_documents(self, documents: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
+        """Store documents of tasks that succeeded, in one round trip."""
+        outcomes: Sequence[int] = [_LOOK] * len(documents)
+        if self._may_run_scripts:
+            keys = tuple(self.get_key_for_task(task_id) for task_id, _ in documents)
+            payloads = [payload for _, payload in documents]
+            arguments = (self.expires or 0, states.SUCCESS, *payloads)
+            with suppress(self.redis.exceptions.ResponseError):
+                # One that is refused must not take the others with it.
+                outcomes = self._persistently(
+                    self._link.run, self._store_many_script, keys, *arguments
+                )
+        errors: list[Exception | None] = [None] * len(documents)
+        for place, outcome in enumerate(outcomes):
+            if outcome == _LOOK:
+                try:
+                    self._store_persistently(*documents[place])
+                except Exception as exc:  # noqa: BLE001 - it is that task's outcome
+                    errors[place] = exc
+        return errors
+
+    def _store_persistently(self, task_id: str, payload: bytes) -> None:
+        key = self.get_key_for_task(task_id)
+        self._persistently(self._store, key, payload, self.expires, states.SUCCESS)
+
+    def _persistently(self, fun: Callable[..., Any], *args: Any) -> Any:
+        """Call *fun* with *args*, as often as the settings allow."""
+        if not self.always_retry:
+            return self.ensure(fun, args)
+        return self._with_retries(
+            lambda: self.ensure(fun, args),
+            lambda: BackendStoreError("failed to store results on the backend"),
+        )
 
     def _status(self, payload: Any) -> str:
         status: str = self.decode(payload)["status"]

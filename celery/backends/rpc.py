@@ -293,9 +293,9 @@ class RPCBackend(Backend, AsyncBackendMixin):
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Declare the reply queue before the first task is sent through a connection.
 
-        Not inside of tasks: there nobody waits, and the results would pile up.
+        Not inside of tasks that may not wait: the results would pile up.
         """
-        if _state.task_join_will_block():
+        if _state.task_join_will_block() and not _state.may_await():
             return
         oid, channel = self.oid, producer.channel
         declared = channel.connection.client.declared_entities

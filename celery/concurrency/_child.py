@@ -38,8 +38,10 @@ from kombu.asynchronous import set_event_loop
 
 from celery import platforms
 from celery.app import _coroutines
+from celery.app._handover import handover
 from celery.concurrency._packets import (
     DONT_WAIT,
+    HANDS_OVER,
     JOB,
     LEAVE,
     NOTHING,
@@ -284,6 +286,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         view = memoryview(buffer)
         ended = flags = completed = 0
         outcome = b""
+        begin = handover.begin
         while True:
             size = 0
             if ended:
@@ -309,6 +312,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                     report(flags, ended, 0, monotonic(), outcome)
                 raise _Leave(0)
             report(flags, ended, job, monotonic(), outcome)
+            begin(bool(kind & HANDS_OVER))
             start = head_size + key_size
             flags, outcome = run(job, kind, bytes(view[head_size:start]), view[start:size])
             ended = job
@@ -370,7 +374,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         failure: ExceptionInfo | None = None
         try:
             target = _target(key)
-            data: Any = Spill.take(bytes(payload).decode()) if kind == SPILLED else payload
+            data: Any = Spill.take(bytes(payload).decode()) if kind & SPILLED else payload
             args, kwargs = pickle.loads(data)
             del data
             self._phase = BODY
@@ -385,7 +389,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                 failure = self._judge(exc)
         if failure is None:
             try:
-                return encode(value, self.spill)
+                return encode(value, self.spill, handover.take())
             except Exception as exc:  # noqa: BLE001 - whatever a result's __reduce__ raises
                 failure = _unsendable(exc, value)
         return fit(0, _dump_failure(failure), self.spill)

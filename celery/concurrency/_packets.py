@@ -28,6 +28,9 @@ JOB = Struct("=BQH")
 # Kinds of inbox packets; NOTHING is never sent.
 LEAVE, INLINE, SPILLED, NOTHING = 0, 1, 2, 255
 
+#: Added to the kind: the main process stores a result that is handed over.
+HANDS_OVER = 16
+
 #: Greatest payload that travels inside a packet.
 INLINE_LIMIT = 64 * 1024
 

@@ -23,13 +23,16 @@ from celery.concurrency._packets import INLINE_LIMIT, Spill
 __all__ = ("Outbox", "Report", "Reports", "decode", "encode", "pipe")
 
 #: Flags of a report.  With RETURNED the job named as accepted is given back instead; PLAIN says
-#: how the payload is written, IN_FILE that it names a file, PART that the next report goes on.
-UP, SUCCEEDED, IN_FILE, RETURNED, PLAIN, PART = 1, 2, 4, 8, 16, 32
+#: how the payload is written, IN_FILE that it names a file, PART that the next report goes on,
+#: HANDED that a document goes before it.
+UP, SUCCEEDED, IN_FILE, RETURNED, PLAIN, PART, HANDED = 1, 2, 4, 8, 16, 32, 64
 
 #: Length of the payload that follows, number of the child, flags, job that ended (0: none), job
 #: accepted (0: none), monotonic time.
 _HEAD = Struct("=HIBQQd")
 _RUNTIME = Struct("=d")
+#: Lengths of a task id and of its document, which follow.
+_HANDED = Struct("=HI")
 
 #: The most that is certain to be written at once.
 _MOST = min(getattr(select, "PIPE_BUF", 512), 0x8000)
@@ -138,9 +141,15 @@ class Reports:
 # -- Outcomes
 
 
-def encode(value: Any, spill: Spill) -> tuple[int, bytes]:
+def encode(
+    value: Any, spill: Spill, document: tuple[str, bytes] | None = None
+) -> tuple[int, bytes]:
     """
     Write what a target returned as flags and payload of a report.
+
+    Args:
+        document: Task id and text of the result, if that is left to the main process; then
+            *value* is ``(0, text, seconds)``.
 
     Raises:
         Exception: Whatever the ``__reduce__`` of a value raises.
@@ -149,7 +158,11 @@ def encode(value: Any, spill: Spill) -> tuple[int, bytes]:
         failed, text, runtime = value
         if type(failed) is int and not failed and type(text) is str and type(runtime) is float:
             payload = _RUNTIME.pack(runtime) + text.encode("utf-8", "surrogatepass")
-            return fit(SUCCEEDED | PLAIN, payload, spill)
+            if document is None:
+                return fit(SUCCEEDED | PLAIN, payload, spill)
+            task_id, result = document[0].encode(), document[1]
+            payload = _HANDED.pack(len(task_id), len(result)) + task_id + result + payload
+            return fit(SUCCEEDED | PLAIN | HANDED, payload, spill)
     return fit(SUCCEEDED, pickle.dumps(value, _PROTOCOL), spill)
 
 
@@ -162,14 +175,24 @@ def fit(flags: int, payload: bytes, spill: Spill) -> tuple[int, bytes]:
 
 def decode(flags: int, payload: bytes) -> Any:
     """
-    Read what `encode` or `fit` wrote.
+    Read what `encode` or `fit` wrote; a document comes as fourth element.
 
     Raises:
         Exception: Whatever building the object again raises.
     """
     if flags & IN_FILE:
         payload = Spill.take(payload.decode())
-    if flags & PLAIN:
-        text = payload[_RUNTIME.size :].decode("utf-8", "surrogatepass")
-        return 0, text, _RUNTIME.unpack_from(payload)[0]
-    return pickle.loads(payload)
+    if not flags & PLAIN:
+        return pickle.loads(payload)
+    if not flags & HANDED:
+        return _plain(payload, 0)
+    id_size, size = _HANDED.unpack_from(payload)
+    start = _HANDED.size + id_size
+    end = start + size
+    document = payload[_HANDED.size : start].decode(), payload[start:end]
+    return *_plain(payload, end), document
+
+
+def _plain(payload: bytes, start: int) -> tuple[int, str, float]:
+    text = payload[start + _RUNTIME.size :].decode("utf-8", "surrogatepass")
+    return 0, text, _RUNTIME.unpack_from(payload, start)[0]

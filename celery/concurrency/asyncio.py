@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.common import TERM_SIGNAL
 from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
 
+from celery import _state
 from celery.app import trace
 from celery.app._coroutines import Interruptible
 from celery.concurrency import base
@@ -309,6 +310,7 @@ class TaskPool(BasePool):
             soft_timeout or self.options.get("soft_timeout"),
             timeout or self.options.get("timeout"),
         )
+        job.context.run(_state._allow_awaiting)
         self._jobs[job.number] = job
         self._crew.add(self._begin, job)
         return job

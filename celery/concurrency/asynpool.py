@@ -40,6 +40,7 @@ from celery.concurrency._children import NEVER, Child
 from celery.concurrency._inbox import Inbox
 from celery.concurrency._job import ENDED, RUNNING, SENT, WITHDRAWN, Job
 from celery.concurrency._packets import (
+    HANDS_OVER,
     INLINE,
     INLINE_LIMIT,
     JOB,
@@ -369,6 +370,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         lost_worker_timeout: float | None = None,
         callbacks_propagate: tuple[type[BaseException], ...] = (),
         correlation_id: str | None = None,
+        hands_over: bool = False,
         **_: Any,
     ) -> Job:
         """
@@ -384,6 +386,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             timeout_callback: Called as ``timeout_callback(soft=, timeout=)`` when a limit has
                 passed; with ``soft=False`` it is the outcome of the job.
             waitforslot: Wait for a free child, if the pool was made with *putlocks*.
+            hands_over: The result of a task may be left to *callback*, which then gets a
+                document as fourth element, see `celery.app._handover`.
         """
         number = next(self._numbers)
         job = Job(
@@ -405,7 +409,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             self._semaphore.acquire()
         self._cache[number] = job
         try:
-            packet = job.packet = self._encode(job, func, args or (), kwargs or {})
+            packet = job.packet = self._encode(job, func, args or (), kwargs or {}, hands_over)
         except Exception as exc:  # noqa: BLE001 - whatever arguments raise when pickled
             self._end(job, False, describe(exc))
             return job
@@ -413,18 +417,25 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         return job
 
     def _encode(
-        self, job: Job, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        job: Job,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        hands_over: bool,
     ) -> bytes:
         key = self._target_keys.get(func)
         if key is None:
             if type(func) is not FunctionType:
                 # May hold state, which belongs to this call alone.
-                return self._encode(job, _child.invoke, (func, args, kwargs), {})
+                return self._encode(job, _child.invoke, (func, args, kwargs), {}, hands_over)
             key = self._target_keys[func] = pickle.dumps(func, _PROTOCOL)
         kind, payload = INLINE, pickle.dumps((args, kwargs), _PROTOCOL)
         if len(payload) > INLINE_LIMIT:
             job.spilled = self._spill.write(payload)
             kind, payload = SPILLED, job.spilled.encode()
+        if hands_over:
+            kind |= HANDS_OVER
         return JOB.pack(kind, job._job, len(key)) + key + payload
 
     # -- Reports out

@@ -109,6 +109,9 @@ class TaskPool(BasePool):
         options.setdefault("putlocks", self.putlocks and options.get("threads", True))
         pool = self._pool = self.Pool(processes=self.limit, **options)
         self.on_apply = pool.apply_async  # type: ignore[method-assign]
+        if not (pool.putlocks or self.callbacks_propagate):
+            # What the port adds to a call means nothing then.
+            self.apply_async = pool.apply_async  # type: ignore[assignment,method-assign]
         self.terminate_job = pool.terminate_job  # type: ignore[method-assign]
         self.maintain_pool = pool.maintain_pool  # type: ignore[method-assign]
         self.flush = pool.flush  # type: ignore[method-assign]

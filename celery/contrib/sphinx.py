@@ -54,10 +54,9 @@ class TaskDocumenter(FunctionDocumenter):
 
     def check_module(self) -> bool:
         """Say whether the task is defined in the documented module."""
-        module = self.get_attr(self.object, "__module__", None)
-        if module is None:
-            module = self.get_attr(getattr(self.object, "__wrapped__", None), "__module__", None)
-        return bool(module == self.modname) or super().check_module()
+        # The task itself may be a proxy, and name the module of that.
+        function = getattr(self.object, "__wrapped__", None)
+        return getattr(function, "__module__", None) == self.modname or super().check_module()
 
 
 class TaskDirective(PyFunction):
@@ -71,10 +70,21 @@ class TaskDirective(PyFunction):
 def autodoc_skip_member_handler(
     app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
-    """Keep tasks in the documentation, which autodoc would leave out for lack of a docstring."""
-    if _is_task(obj) and getattr(obj, "__wrapped__", None) and not skip:
-        return False
-    return None
+    """Keep documented tasks: to autodoc their docstring looks like that of their class."""
+    if (
+        not skip
+        or name.startswith("_")
+        or name in (getattr(options, "exclude_members", None) or ())
+    ):
+        return None
+    function = getattr(obj, "__wrapped__", None) if _is_task(obj) else None
+    return False if getattr(function, "__doc__", None) else None
+
+
+def _use_documenters(app: Sphinx, config: Any) -> None:
+    """Have Sphinx 9 ask documenters for members, which it otherwise does for its own kinds only."""
+    if "autodoc_use_legacy_class_based" in config:
+        config.autodoc_use_legacy_class_based = True
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -84,4 +94,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive_to_domain("py", "task", TaskDirective)
     app.add_config_value("celery_task_prefix", "(task)", "env")
     app.connect("autodoc-skip-member", autodoc_skip_member_handler)
+    # Before autodoc looks at its configuration.
+    app.connect("config-inited", _use_documenters, priority=100)
     return {"parallel_read_safe": True}

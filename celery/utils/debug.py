@@ -76,7 +76,7 @@ def memdump(samples: int = 10, file: TextIO | None = None) -> None:
     """
     out = file or sys.stdout
     if not _mem_sample:
-        out.write("- rss: no sample was taken (is psutil installed?)\n")
+        out.write("- rss: no sample was taken (on this system psutil is needed)\n")
         return
     taken = list(_mem_sample)
     _mem_sample.clear()
@@ -107,9 +107,19 @@ def humanbytes(s: float) -> str:
 
 
 def mem_rss() -> str | None:
-    """Return the memory this process takes, for people; None without psutil."""
+    """Return the memory this process takes, for people; None where neither psutil nor /proc is."""
     process = ps()
-    return humanbytes(process.memory_info().rss) if process is not None else None
+    used = process.memory_info().rss if process is not None else _rss_of_proc()
+    return None if used is None else humanbytes(used)
+
+
+def _rss_of_proc(path: str = "/proc/self/statm") -> int | None:
+    """Return the resident memory in bytes, as Linux tells it."""
+    try:
+        with open(path) as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def ps() -> Any:

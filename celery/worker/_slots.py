@@ -53,8 +53,13 @@ class Slots:
             strict: Don't use one of the further slots: it has to be known when it begins.
         """
         with self._lock:
-            self._waiting.append((callback, argument, strict))
-        self._hand_out()
+            limit = self.limit if strict else self.limit + self.extra
+            if self._waiting or self.taken >= limit:
+                self._waiting.append((callback, argument, strict))
+                return
+            self.taken += 1
+        if callback(argument) is False:
+            self.release()
 
     def release(self, runtime_s: float | None = None) -> None:
         """Give a slot back.
@@ -67,7 +72,8 @@ class Slots:
             if runtime_s is not None and self.depth:
                 self._pace_s += (runtime_s - self._pace_s) * _WEIGHT
                 self.extra = self.limit * self.depth if self._pace_s < SHORT_S else 0
-        self._hand_out()
+        if self._waiting:
+            self._hand_out()
 
     def _hand_out(self) -> None:
         while self._waiting:

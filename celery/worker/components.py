@@ -15,6 +15,7 @@ from celery.exceptions import ImproperlyConfigured
 from celery.platforms import IS_WINDOWS
 from celery.utils.log import get_logger
 from celery.worker._hub import Hub as EventLoop
+from celery.worker._results import Results
 from celery.worker._slots import Slots
 
 __all__ = ("Beat", "Consumer", "Hub", "Pool", "StateDB", "Timer")
@@ -110,7 +111,7 @@ class Pool(bootsteps.StartStopStep):
     requires = (Hub,)
 
     def __init__(self, w: Any, autoscale: Any = None, **kwargs: Any) -> None:
-        w.pool = None
+        w.pool = w.results = None
         w.max_concurrency = None
         w.min_concurrency = w.concurrency
         if isinstance(autoscale, str):
@@ -126,8 +127,16 @@ class Pool(bootsteps.StartStopStep):
         if w.pool is not None:
             w.pool.close()
 
+    def stop(self, w: Any) -> None:
+        """Let the tasks end that run; the loop has ended before."""
+        if w.results is not None:
+            w.results.close()
+        super().stop(w)
+
     def terminate(self, w: Any) -> None:
         """End the tasks that run."""
+        if w.results is not None:
+            w.results.close()
         if w.pool is not None:
             w.pool.terminate()
 
@@ -158,6 +167,8 @@ class Pool(bootsteps.StartStopStep):
         if _runs_elsewhere(w.pool_cls):
             w.semaphore = Slots(processes, depth=FURTHER_SLOTS if pool.uses_semaphore else 0)
             w.process_task = w._process_task_in_slot
+        if evented and pool.uses_semaphore and w.app.backend.takes_documents:
+            w.results = Results(w.app, w.hub.call_soon, w.semaphore)
         _set_task_join_will_block(pool.task_join_will_block)
         return pool
 

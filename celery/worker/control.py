@@ -441,7 +441,7 @@ def revoke_by_stamped_headers(
         return ok(f"headers {stamps} flagged as revoked, but not terminated")
     matching = (
         request
-        for request in worker_state.active_requests
+        for request in list(worker_state.active_requests)
         if any(set(request.stamps.get(name, ())) & set(values) for name, values in stamps.items())
     )
     _terminate(state, matching, signum)

@@ -27,6 +27,9 @@ RESOURCE_LOCKED = 405
 #: Seconds between two attempts to get the mailbox from the connection that holds it.
 RETRY_S = 2.0
 
+#: Seconds for which the start of the worker waits for its mailbox in another thread.
+LISTENING_WITHIN_S = 5.0
+
 
 class Pidbox:
     """Commands for one consumer *c*; started and stopped with its connection."""
@@ -148,11 +151,15 @@ class gPidbox(Pidbox):
 
     def __init__(self, c: Any) -> None:
         self._resets = 0
+        self._tried = threading.Event()
         super().__init__(c)
 
     def start(self, c: Any) -> None:
-        """Start the green thread."""
+        """Start the green thread; returns when it listens, so that no command comes too early."""
+        self._tried.clear()
         c.pool.spawn_n(self.loop, c)
+        if not self._tried.wait(LISTENING_WITHIN_S):
+            logger.warning("Not listening for remote commands yet; the broker takes its time.")
 
     def on_stop(self) -> None:
         """Tell the green thread to end and wait until it did."""
@@ -175,6 +182,7 @@ class gPidbox(Pidbox):
             with c.connection_for_read() as connection:
                 logger.info("pidbox: Connected to %s.", connection.as_uri())
                 listens = self._listen(connection)
+                self._tried.set()
                 while not shutdown.is_set() and c.connection:
                     if self._resets > seen:
                         seen = self._resets
@@ -196,6 +204,7 @@ class gPidbox(Pidbox):
         except Exception:
             logger.exception("The mailbox stopped; commands are not obeyed until a reconnect")
         finally:
+            self._tried.set()
             stopped.set()
 
 

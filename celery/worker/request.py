@@ -51,6 +51,7 @@ from celery.worker._settle import End, Settlement, resolve, settle, stores_failu
 
 if TYPE_CHECKING:
     from celery.app.task import Task
+    from celery.worker._results import Results
 
 __all__ = ("Request",)
 
@@ -104,6 +105,7 @@ class Request(MessageFields):
         "_eventer",
         "_expires",
         "_hostname",
+        "_is_storing",
         "_job",
         "_kwargs",
         "_message",
@@ -171,12 +173,14 @@ class Request(MessageFields):
         self._job: Any = None
         self._slot: Any = None
         self._terminate_on_accept: Any = None
-        self._ended = self._revoked = self.acknowledged = False
+        self._ended = self._revoked = self._is_storing = self.acknowledged = False
         self.time_start: float | None = None
         self.worker_pid: int | None = None
 
         limits = headers.get("timelimit")
-        self.time_limits: tuple[Any, Any] = _time_limits(limits) if limits else (None, None)
+        self.time_limits: tuple[Any, Any] = (
+            _time_limits(limits) if limits and limits != [None, None] else (None, None)
+        )
         eta = headers.get("eta")
         self._eta = None if eta is None else self._moment("ETA", eta)
         expires = headers.get("expires")
@@ -184,7 +188,7 @@ class Request(MessageFields):
 
         properties = message.properties
         delivered = message.delivery_info
-        custom = headers.keys() - TASK_HEADERS
+        custom = () if TASK_HEADERS.issuperset(headers) else headers.keys() - TASK_HEADERS
         self._request_dict: dict[str, Any] = {
             **headers,
             "headers": {name: headers[name] for name in custom} if custom else None,
@@ -406,7 +410,7 @@ class Request(MessageFields):
         if not self._end():
             return
         exc = TimeLimitExceeded(timeout)
-        einfo = _described(exc)
+        einfo = described(exc)
         self._store_failure(End.TIMED_OUT, exc, einfo)
         self._settle(End.TIMED_OUT)
         self.send_event("task-failed", exception=saferepr(exc), traceback=_text(einfo.traceback))
@@ -493,7 +497,7 @@ class Request(MessageFields):
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End the running task by *signal* (SIGTERM), or as soon as it is accepted."""
         signum = platform_signals.signum(signal or "TERM")
-        if self._ended:
+        if self._ended or self._is_storing:
             return
         if self.time_start is None:
             self._terminate_on_accept = (pool, signal)
@@ -512,6 +516,8 @@ class Request(MessageFields):
             emit_retry: Announce a late task's coming next attempt as an event.
         """
         signum = platform_signals.signum(signal or "TERM")
+        if self._is_storing:
+            return
         if self.time_start is not None:
             pool.terminate_job(self.worker_pid, signum)
         if not self._end():
@@ -519,7 +525,7 @@ class Request(MessageFields):
         self.send_event("task-cancelled")
         if self.acknowledged:
             exc = WorkerLostError("The worker was shut down while the task ran.")
-            einfo = _described(exc)
+            einfo = described(exc)
             self._store_failure(End.CANCELLED, exc, einfo)
             self.send_event("task-failed", exception=saferepr(exc), traceback="")
         elif emit_retry:
@@ -615,6 +621,19 @@ class Request(MessageFields):
         finally:
             self.free_slot()
 
+    def on_stored(self, answer: tuple[int, Any, float]) -> None:
+        """Go on after the result, which the process left to this one, is stored."""
+        self._is_storing = False
+        self._on_pool_success(answer)
+
+    def on_not_stored(self, error: Exception) -> None:
+        """Fail after all, like a task whose process can't store its result."""
+        self._is_storing = False
+        try:
+            self.on_failure(described(error), return_ok=True)
+        finally:
+            self.free_slot()
+
     def _on_pool_failure(self, exc_info: Any) -> None:
         try:
             self.on_failure(exc_info)
@@ -686,12 +705,14 @@ def create_request_cls(
     task_ready: Callable[..., Any] = task_ready,
     trace: Any = None,
     app: Any = None,
+    results: Results | None = None,
 ) -> type[Request]:
     """Return *base* made ready for one task and one pool: what is constant is bound once.
 
     Args:
         ref: Unused; of the past.
         trace: Function for the pool to call; by default what the app's worker uses.
+        results: Stores what pool processes leave to this one; None has them do it all.
     """
     if trace is None:
         trace = (
@@ -705,6 +726,10 @@ def create_request_cls(
     in_process = not getattr(pool, "uses_semaphore", False)
     # A pool in this process may serve an app that is not the current one of its thread.
     extra = {"app": app} if in_process and trace is tracing.trace_task_ret else None
+
+    is_plain = base.on_success is Request.on_success and base.on_failure is Request.on_failure
+    if not is_plain or trace is not tracing.fast_trace_task:
+        results = None
 
     class TaskRequest(base):  # type: ignore[valid-type,misc]  # the base is a parameter
         """A request of one task, bound to its pool."""
@@ -736,17 +761,24 @@ def create_request_cls(
                 soft_timeout=soft or task.soft_time_limit,
                 timeout=hard or task.time_limit,
                 correlation_id=task_id,
+                hands_over=results is not None and results.are_wanted(),
             )
             if not self._ended:
                 # Otherwise it ran within the call, as in the solo pool.
                 self._job = job  # type: ignore[misc]  # a slot of the base
             return job
 
-    if base.on_success is Request.on_success and base.on_failure is Request.on_failure:
+    if is_plain:
 
-        def on_pool_success(self: Request, answer: tuple[int, Any, float]) -> None:
+        def on_pool_success(self: Request, answer: tuple[Any, ...]) -> None:
             """Do what `on_success` does, in one step for what nearly always happens."""
+            frees_slot = True
             try:
+                if results is not None and len(answer) == 4:
+                    self._is_storing = True
+                    frees_slot = results.has_room()
+                    results.put(self, answer[:3], answer[3])
+                    return
                 if answer[0] or self._ended:
                     self.on_success(answer)
                     return
@@ -757,9 +789,10 @@ def create_request_cls(
                 self.send_event("task-succeeded", result=answer[1], runtime=answer[2])
             finally:
                 self._job = None
-                release, self._slot = self._slot, None
-                if release is not None:
-                    release(answer[2])
+                if frees_slot:
+                    release, self._slot = self._slot, None
+                    if release is not None:
+                        release(answer[2])
 
         TaskRequest._on_pool_success = on_pool_success
     TaskRequest.__name__ = base.__name__
@@ -777,8 +810,8 @@ def _time_limits(limits: Any) -> tuple[Any, Any]:
     return hard, soft
 
 
-def _described(exc: BaseException) -> ExceptionInfo:
-    """Return the description of an error that this process found out about, not one it met."""
+def described(exc: BaseException) -> ExceptionInfo:
+    """Return the description of an error that this process found out about."""
     try:
         raise exc
     except BaseException:  # noqa: BLE001 - it is ours; the description wants a traceback

@@ -13,7 +13,6 @@ import os
 import pickle
 import platform
 import shelve
-import weakref
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -67,9 +66,10 @@ C_BENCH_EVERY = int(os.environ.get("C_BENCH_EVERY") or os.environ.get("CELERY_BE
 #: Requests by id, from the time they are scheduled or reserved until they ended.
 requests: dict[str, Request] = {}
 
-reserved_requests: weakref.WeakSet[Request] = weakref.WeakSet()
-scheduled_requests: weakref.WeakSet[Request] = weakref.WeakSet()
-active_requests: weakref.WeakSet[Request] = weakref.WeakSet()
+# Plain sets: a weak one costs a call in Python for each look, and `requests` holds them anyway.
+reserved_requests: set[Request] = set()
+scheduled_requests: set[Request] = set()
+active_requests: set[Request] = set()
 
 #: Accepted requests by task name, over the life of the process.
 total_count: Counter[str] = Counter()
@@ -158,8 +158,8 @@ def task_scheduled(
     request: Request,
     add_request: Callable[[str, Request], Any] = requests.__setitem__,
     add_scheduled_request: Callable[[Request], Any] = scheduled_requests.add,
-    all_reserved_requests: weakref.WeakSet[Request] = reserved_requests,
-    all_active_requests: weakref.WeakSet[Request] = active_requests,
+    all_reserved_requests: set[Request] = reserved_requests,
+    all_active_requests: set[Request] = active_requests,
 ) -> None:
     """Note that *request* waits for its ETA; no effect once it is reserved or active."""
     if request not in all_reserved_requests and request not in all_active_requests:

@@ -40,8 +40,9 @@ logger = get_logger(__name__)
 #: Priority in the timer of tasks that wait for their ETA; housekeeping has lower numbers.
 ETA_PRIORITY = 6
 
-#: Ends of a JSON body that can be the three parts of a task message.
-_JSON_ENDS = (b"}]", b"null]")
+#: End of a JSON body that can be the three parts of a task message, and a name in the third.
+_JSON_END = b"}]"
+_EMBEDDED = b'"callbacks"'
 
 
 class Verdict(Enum):
@@ -163,7 +164,8 @@ def default(
     is_allowed = _content_check(app)
     wants_buffer = bool(getattr(pool, "body_can_be_buffer", False))
     base = symbol_by_name(task.Request)
-    request_cls = create_request_cls(base, task, pool, hostname, eventer, app=app)
+    results = getattr(consumer, "results", None)
+    request_cls = create_request_cls(base, task, pool, hostname, eventer, app=app, results=results)
     tally = getattr(consumer, "tally", None)
     if tally is not None:
         request_cls = health_metrics.counted(request_cls, tally.of(name))
@@ -180,9 +182,10 @@ def default(
             body = message.body
             if not is_allowed(message):
                 raise _untrusted(message)
-            _check_shape(body, message)
             if type(body) is memoryview and not wants_buffer:
                 body = bytes(body)
+            if message.errors or message.content_type == "application/json":
+                _check_shape(body, message)
         else:
             body, headers, decoded, utc = proto1_to_proto2(message, body)
         req = request_cls(
@@ -292,8 +295,9 @@ def _untrusted(message: Any) -> ContentDisallowed:
 def _check_shape(body: Any, message: Any) -> None:
     """Refuse a body that can't be the three parts of a task message, without decoding it.
 
-    Only JSON is looked at, and only its ends; when these look odd it is decoded to be sure.
-    What gets past this fails as a task when the pool process decodes it.
+    Only JSON is looked at: its ends, and whether the options of the third part are named anywhere.
+    Without them it is decoded to be sure. What gets past this fails as a task when the pool process
+    decodes it.
 
     Raises:
         InvalidTaskError: It is something else, or broken.
@@ -303,8 +307,8 @@ def _check_shape(body: Any, message: Any) -> None:
         raise InvalidTaskError(f"Cannot read the message body: {errors[0][1]!r}")
     if message.content_type != "application/json":
         return
-    raw = body.encode() if isinstance(body, str) else body
-    if raw[:1] == b"[" and raw[1:2] in b"[{n" and raw[-2:] in _JSON_ENDS:
+    raw = body.encode() if isinstance(body, str) else bytes(body)
+    if raw[:2] == b"[[" and raw[-2:] == _JSON_END and _EMBEDDED in raw:
         return
     try:
         parts = message.decode()

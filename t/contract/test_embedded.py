@@ -406,6 +406,15 @@ def test_topics_reach_the_queues_that_are_bound_to_them(connect: Any) -> None:
     assert some.is_quiet()
 
 
+def test_an_exchange_routes_for_those_who_did_not_declare_it(connect: Any) -> None:
+    exchange = Exchange("events", type="topic")
+    inbox = Inbox(connect(), Queue("all", exchange, routing_key="#"))
+
+    connect().Producer(exchange=exchange, auto_declare=False).publish("x", routing_key="a.b")
+
+    assert inbox.wait_for(1) == ["x"]
+
+
 def test_a_broadcast_reaches_everybody(connect: Any) -> None:
     exchange = Exchange("all", type="fanout")
     inboxes = [Inbox(connect(), Queue(f"box-{n}", exchange, auto_delete=True)) for n in range(3)]

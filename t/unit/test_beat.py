@@ -144,6 +144,8 @@ def test_entries_show_compare_and_pickle(app):
     assert other > entry
     assert entry <= other
     assert other >= entry
+    lazy = ScheduleEntry("a", "p.t", schedule=10, args=BeatLazyFunc(dict), app=app)
+    assert repr(lazy).startswith("<ScheduleEntry: a p.t(<celery.beat.BeatLazyFunc")
     copy = pickle.loads(pickle.dumps(entry))
     assert copy == entry
     assert copy.last_run_at == entry.last_run_at

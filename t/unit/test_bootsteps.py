@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
+import kombu
 import pytest
 
 from celery import bootsteps
@@ -286,6 +287,52 @@ def test_a_consumer_step_consumes_on_the_connection_of_the_worker():
     assert consumer.log == ["consuming", "cancelled", "closed"]
     step.shutdown(c)
     assert consumer.log == ["consuming", "cancelled", "closed"]
+
+
+@pytest.mark.parametrize("no_ack", [False, True])
+def test_what_a_consumer_step_refuses_is_logged_and_settled_not_raised(caplog, no_ack):
+    seen = []
+    queue = kombu.Queue(f"steps-{no_ack}")
+
+    class Mine(bootsteps.ConsumerStep):
+        def get_consumers(self, channel):
+            def on_message(body, message):
+                seen.append(body)
+                if not no_ack:
+                    message.ack()
+
+            return [kombu.Consumer(channel, [queue], callbacks=[on_message], no_ack=no_ack)]
+
+    options = {"polling_interval": 0.001}
+    with kombu.Connection("memory://", transport_options=options) as connection:
+        c = SimpleNamespace(connection=connection)
+        step = Mine(c)
+        step.start(c)
+        producer = connection.Producer()
+        producer.publish({"x": 1}, serializer="pickle", routing_key=queue.name)
+        producer.publish({"x": 2}, routing_key=queue.name)
+        while not seen:
+            connection.drain_events(timeout=5)
+
+        assert seen == [{"x": 2}]
+        assert "Mine drops a message that it cannot decode" in caplog.text
+        step.stop(c)
+        # Nothing comes back when the channel closes.
+        assert connection.default_channel._size(queue.name) == 0
+
+
+def test_a_consumer_step_leaves_alone_who_handles_errors_itself():
+    def mine(message, exc):
+        pass
+
+    consumer = SimpleNamespace(on_decode_error=mine, consume=lambda: None)
+
+    class Mine(bootsteps.ConsumerStep):
+        def get_consumers(self, channel):
+            return [consumer]
+
+    Mine(None).start(SimpleNamespace(connection=SimpleNamespace(channel=lambda: None)))
+    assert consumer.on_decode_error is mine
 
 
 def test_a_consumer_step_needs_consumers():

@@ -281,3 +281,12 @@ def test_reclassmethod_makes_a_class_method_of_any_method():
         tell = local.reclassmethod(Other.tell)
 
     assert Owner.tell() is Owner
+
+
+def test_a_promise_shows_the_documentation_of_its_target():
+    def target():
+        """What it is."""
+
+    assert PromiseProxy(lambda: target).__doc__ == "What it is."
+    assert PromiseProxy(lambda: target, __doc__="Given.").__doc__ == "Given."
+    assert "Asks for its target" in PromiseProxy.__doc__

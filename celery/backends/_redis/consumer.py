@@ -6,31 +6,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from celery import states
-from celery.backends._redis.channels import Channels
+from celery.backends._redis.channels import AnsweringChannels, Channels, Question
 from celery.backends._redis.params import E_LOST
 from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED, BaseResultConsumer
 
 logger = logging.getLogger("celery.backends.redis")
 
-#: Announcements handled before the waiting side is asked whether it has enough.
-READ_AT_ONCE = 200
-
-
-class _Confirmed:
-    """Ready once the server has confirmed channels."""
-
-    def __init__(self, channels: Channels, names: Iterable[bytes]) -> None:
-        self._channels = channels
-        self._names = set(names)
-
-    @property
-    def ready(self) -> bool:
-        return self._names <= self._channels.confirmed
+#: Calls remembered at most as just made.
+MOST_FRESH = 10_000
 
 
 class ResultConsumer(BaseResultConsumer):
@@ -39,8 +29,13 @@ class ResultConsumer(BaseResultConsumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._channels: Channels | None = None
+        #: What was asked last; whatever was asked before it is answered before it.
+        self._last_question: Question | None = None
+        #: Calls made by this process of which nobody has asked for the result: it is not there.
+        self._fresh: set[str] = set()
         self._writing = threading.Lock()
         self._cancelled: set[str] = set()
+        self._puts_off = False
         self._broken = False
         self._failures = 0
         self._pid = os.getpid()
@@ -70,7 +65,8 @@ class ResultConsumer(BaseResultConsumer):
         """Forget the connection of the parent."""
         if self._channels is not None:
             self._channels.forget()
-        self._channels = None
+        self._channels = self._last_question = None
+        self._fresh = set()
         self._cancelled = set()
         self._broken = False
         self._pid = os.getpid()
@@ -86,15 +82,39 @@ class ResultConsumer(BaseResultConsumer):
         if self._pid != os.getpid():
             self.on_after_fork()
         with self._writing:
-            if self._channels is None:
-                self._channels = Channels(self.backend.connection_pool)
             self._cancelled.difference_update(task_ids)
+            keys = [self._key(task_id) for task_id in task_ids]
             with self.reconnect_on_error():
-                self._channels.subscribe(map(self._key, task_ids))
+                self._last_question = self._open_channels().ask(keys)
+
+    def _open_channels(self) -> Channels:
+        channels = self._channels
+        if channels is None:
+            pool = self.backend.connection_pool
+            if AnsweringChannels.can_be():
+                channels = self._channels = AnsweringChannels(pool)
+                try:
+                    channels.connect()
+                except ResponseError as exc:
+                    logger.debug("Waiting for results takes more requests: %s", exc)
+                else:
+                    return channels
+            channels = self._channels = Channels(pool)
+        return channels
+
+    def note_sent(self, task_id: str) -> None:
+        """Note that a call is about to be sent by this process."""
+        if len(self._fresh) >= MOST_FRESH:
+            self._fresh.clear()
+        self._fresh.add(task_id)
 
     def cancel_for(self, task_id: str) -> None:
         """Receive nothing more about *task_id*."""
         self._cancelled.add(task_id)
+        if not self._puts_off:
+            self._cancel_unless_busy()
+
+    def _cancel_unless_busy(self) -> None:
         # Results also end here from their __del__, which runs wherever they die: possibly in this
         # thread, in the middle of a command. Whoever writes next does it then.
         if self._writing.acquire(blocking=False):
@@ -134,32 +154,26 @@ class ResultConsumer(BaseResultConsumer):
         if channels is None:
             time.sleep(timeout or 0)
             return
-        received = 0
-        # Cancelling is put off, so that many ends make one command.
-        with self._writing_later(), self.reconnect_on_error():
-            announced = channels.read(timeout)
-            while announced is not None and received < READ_AT_ONCE:
-                received += 1
-                self.on_state_change(self.backend.decode(announced[1]), announced)
-                announced = channels.read(0)
-
-    @contextmanager
-    def _writing_later(self) -> Iterator[None]:
-        if not self._writing.acquire(blocking=False):
-            # Another thread subscribes; reading does not disturb it.
-            yield
-            return
+        # Cancelling is put off, so that many ends make one command. Other threads may ask for
+        # results meanwhile, so no lock is held.
+        self._puts_off = True
         try:
-            yield
-            self._cancel()
+            with self.reconnect_on_error():
+                for payload in channels.read(timeout):
+                    self.on_state_change(self.backend.decode(payload), payload)
         finally:
-            self._writing.release()
+            self._puts_off = False
+        self._cancel_unless_busy()
 
     def on_unexpected(self, task_id: str, document: dict[str, Any]) -> None:
         """Drop the document: it can be read again."""
 
     def peek(self, results: list[Any]) -> None:
         """Read the documents; those of ended tasks need no channel."""
+        fresh = self._fresh
+        results = [result for result in results if result.id not in fresh]
+        if not results:
+            return
         keys = [self._key(result.id) for result in results]
         backend = self.backend
         payloads = [backend.get(keys[0])] if len(keys) == 1 else backend.mget(keys)
@@ -173,23 +187,23 @@ class ResultConsumer(BaseResultConsumer):
     def on_wait_for_pending(self, result: Any, timeout: float | None = None, **kwargs: Any) -> None:
         """Read what was stored before the channels were open."""
         results = result if isinstance(result, list) else [result]
-        waiting = [each.id for each in results if each._cache is None]
-        if not waiting:
-            return
-        if timeout != 0 and self._channels is not None:
-            names = map(_bytes, map(self._key, waiting))
-            confirmed = _Confirmed(self._channels, names)
+        question = self._last_question
+        if timeout != 0 and question is not None:
             try:
-                for _ in self.drain_events_until(confirmed, timeout=timeout):
-                    # Each round may confirm some.
+                for _ in self.drain_events_until(question, timeout=timeout):
+                    # Each round may answer it.
                     pass
             except self.backend.TimeoutError:
                 # One look is owed to every caller.
                 pass
-        still_waiting = {each.id for each in results if each._cache is None}
-        self._read_documents([task_id for task_id in waiting if task_id in still_waiting])
+        waiting = [each.id for each in results if each._cache is None]
+        self._fresh.difference_update(each.id for each in results)
+        if question is None or not question.is_answered:
+            self._read_documents(waiting)
 
     def _read_documents(self, task_ids: list[str]) -> None:
+        if not task_ids:
+            return
         for payload in self.backend.mget([self._key(task_id) for task_id in task_ids]):
             if payload:
                 self.on_state_change(self.backend.decode(payload), None)
@@ -213,10 +227,6 @@ class ResultConsumer(BaseResultConsumer):
             time.sleep(pause if timeout is None else min(pause, timeout))
             raise TimeoutError from exc
         self._broken, self._failures = False, 0
-
-
-def _bytes(key: Any) -> bytes:
-    return key if isinstance(key, bytes) else key.encode()
 
 
 #: Moved to the public path: it is what docs and tracebacks show.

@@ -29,6 +29,35 @@ redis.call('PUBLISH', KEYS[1], ARGV[1])
 return 1
 """
 
+#: Store the documents of many tasks and announce them, where what is stored has not to stay.
+#:
+#: KEYS  the documents, which are also the names of the channels
+#: ARGV  1 life in seconds, 0 for ever  2 state that stays when it is stored  3… documents
+#: Returns for each 1 when stored, 0 when the stored one was kept, 2 when something is stored that
+#: is not plain JSON: then the caller has to look into it.
+STORE_MANY_LUA: Final = """\
+local outcomes = {}
+for place, key in ipairs(KEYS) do
+    local document = ARGV[place + 2]
+    local head = redis.call('GETRANGE', key, 0, 63)
+    local state = string.match(head, '^{"status": "([^"]*)"')
+    if head ~= '' and not state then
+        outcomes[place] = 2
+    elseif state == ARGV[2] then
+        outcomes[place] = 0
+    else
+        if ARGV[1] == '0' then
+            redis.call('SET', key, document)
+        else
+            redis.call('SET', key, document, 'EX', ARGV[1])
+        end
+        redis.call('PUBLISH', key, document)
+        outcomes[place] = 1
+    end
+end
+return outcomes
+"""
+
 #: Count a header task that has ended, once; whoever completes the header claims the body.
 #:
 #: KEYS  1 parts  2 size of the header  3 tasks added to it later  4 counted tasks  5 claim

@@ -53,6 +53,7 @@ from celery.worker.consumer._messages import (
 )
 from celery.worker.consumer._packed import Packed
 from celery.worker.consumer._prefetch import Prefetch
+from celery.worker.consumer._survivors import REMEMBERED_S, Survivors
 from celery.worker.consumer._waiting import NO_TIMER, RateBucket, Waiting
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
@@ -166,6 +167,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         assert app is not None
         self.app: Celery = app
         self.controller = controller
+        #: Stores what pool processes leave to this one; None where they do it all.
+        self.results = getattr(controller, "results", None)
         #: Counts for metrics, None when nobody wants them.
         self.tally = getattr(controller, "tally", None)
         self.init_callback = init_callback
@@ -206,6 +209,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self._packed_timer = NO_TIMER
         #: Requests that were running when the connection was lost.
         self.carried: set[Request] = set()
+        #: The same, and those about to run, as their messages may come again.
+        self.survivors = Survivors()
         #: Runs one turn of the loop, within some seconds; None outside of the loop.
         self.turn: Callable[[float], Any] | None = None
         #: Called now and then while connecting, when the loop does not turn.
@@ -298,8 +303,21 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             self.on_connection_error_before_connected(exc)
         else:
             self.on_connection_error_after_connected(exc)
+        self._note_survivors()
         self.blueprint.restart(self)
         self._reduce_prefetch()
+
+    def _note_survivors(self) -> None:
+        """Remember what the pool still has, where the broker gives it back at once."""
+        if self.conninfo.transport.driver_type != "amqp":
+            return
+        waiting = [request for request in reserved_requests if request.is_in_pool()]
+        self.survivors.note({*active_requests, *waiting})
+        self._forget_survivors()
+
+    def _forget_survivors(self) -> None:
+        if self.survivors.forget_old():
+            self.timer.call_after(REMEMBERED_S, self._forget_survivors)
 
     def on_connection_error_before_connected(self, exc: BaseException) -> None:
         """Decide about an error that `ensure_connected` let pass: there are no more attempts.
@@ -345,6 +363,9 @@ class Consumer(TaskMessages, Waiting, Prefetch):
 
     def cancel_active_requests(self) -> None:
         """Cancel every request that is running; what that means is up to each."""
+        if self.results is not None:
+            # These have ended, and only wait for the store.
+            self.results.finish()
         for request in tuple(active_requests):
             self._cancel(request)
 

@@ -12,7 +12,7 @@ import redis
 
 from celery import Celery
 from celery.app.task import Context
-from celery.backends.redis import CLAIM_EXTENDED_S, CLAIM_S, DONE_S
+from celery.backends.redis import CLAIM_EXTENDED_S, CLAIM_S, DONE_S, LONG, RedisBackend
 from celery.exceptions import ImproperlyConfigured
 from t.harness import servers
 from t.harness.servers import wait_until
@@ -99,6 +99,105 @@ def test_failures_may_live_longer(redis_url, client):
     make(redis_url, result_failure_expires=0).backend.mark_as_failure("a", ValueError())
 
     assert client.ttl("celery-task-meta-a") == -1
+
+
+# -- Many documents at once
+
+
+def prepared(backend, *task_ids, value=4):
+    return [
+        (task_id, backend.mark_as_done_later(task_id, value, Context(id=task_id)))
+        for task_id in task_ids
+    ]
+
+
+def test_documents_stored_together_are_those_stored_one_by_one(backend, client):
+    """B-RES-005: same keys, life and fields; nothing is stored before."""
+    documents = prepared(backend, "a", "b")
+    assert client.keys() == []
+
+    assert backend.store_documents(documents) == [None, None]
+    backend.mark_as_done("c", 4, request=Context(id="c"))
+
+    found = {name: json.loads(client.get(f"celery-task-meta-{name}")) for name in "abc"}
+    assert list(found["a"]) == list(found["c"])
+    for name, document in found.items():
+        assert (document["task_id"], document["result"]) == (name, 4)
+        assert DAY - 5 <= client.ttl(f"celery-task-meta-{name}") <= DAY
+
+
+def test_documents_stored_together_are_announced_to_each_that_waits(app, backend):
+    results = [app.AsyncResult(task_id) for task_id in "abc"]
+    values = []
+    waiting = threading.Barrier(len(results) + 1)
+
+    def wait(result):
+        waiting.wait(10)
+        values.append(result.get(timeout=20))
+
+    threads = [threading.Thread(target=wait, args=(result,)) for result in results]
+    for thread in threads:
+        thread.start()
+    waiting.wait(10)
+    backend.store_documents(prepared(backend, "a", "b", "c", value=7))
+    for thread in threads:
+        thread.join(20)
+
+    assert values == [7, 7, 7]
+
+
+def test_among_many_a_success_stays_and_other_states_are_replaced(backend, client):
+    """B-RES-009."""
+    backend.mark_as_done("a", "first")
+    backend.store_result("b", None, "STARTED")
+    client.set("celery-task-meta-c", b"not json: from another serializer")
+    client.delete("celery-task-meta-d")
+    documents = prepared(backend, "a", "b", "d", value="second")
+
+    assert backend.store_documents(documents) == [None] * 3
+
+    assert [backend.get_result(task_id) for task_id in "abd"] == ["first", "second", "second"]
+
+
+def test_one_document_that_cannot_be_judged_fails_alone(backend, client):
+    client.set("celery-task-meta-b", b"not what a back-end stores")
+    documents = prepared(backend, "a", "b", "c")
+
+    first, second, third = backend.store_documents(documents)
+
+    assert (first, third) == (None, None)
+    assert isinstance(second, Exception)
+    assert backend.get_result("c") == 4
+
+
+def test_a_long_document_is_stored_at_once(backend):
+    value = "x" * LONG
+
+    assert prepared(backend, "a", value=value) == [("a", None)]
+    assert backend.get_result("a") == value
+
+
+@pytest.mark.parametrize(
+    "settings", [{"result_serializer": "pickle"}, {"result_compression": "gzip"}]
+)
+def test_documents_in_other_formats_are_stored_at_once(redis_url, settings):
+    backend = make(redis_url, accept_content=["json", "pickle"], **settings).backend
+
+    assert not backend.takes_documents
+    assert prepared(backend, "a") == [("a", None)]
+    assert backend.get_result("a") == 4
+
+
+def test_a_back_end_that_stores_in_its_own_way_is_asked_each_time(app):
+    class Custom(RedisBackend):
+        def store_result(self, *args, **kwargs):
+            return super().store_result(*args, **kwargs)
+
+    backend = Custom(app=app, url=app.conf.result_backend)
+
+    assert not backend.takes_documents
+    assert prepared(backend, "a") == [("a", None)]
+    assert backend.get_result("a") == 4
 
 
 def test_each_state_is_announced_on_a_channel_named_as_the_key(backend, client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import subprocess
 import sys
 import threading
@@ -348,3 +349,19 @@ def test_a_function_with_a_signature_of_its_own_tells_it(app):
         """Add."""
 
     assert str(inspect.signature(t._get_current_object())) == "(x, *, y=1)"
+
+
+def test_the_function_behind_a_task_keeps_its_signature(app):
+    """Tools that document code look at ``__wrapped__``."""
+
+    @app.task
+    def add(x, y=2):
+        """Add."""
+
+    @app.task(bind=True)
+    def again(self, n):
+        """Try again."""
+
+    assert str(inspect.signature(add.__wrapped__)) == "(x, y=2)"
+    assert str(inspect.signature(again.__wrapped__)) == "(n)"
+    assert add.__doc__ == "Add."

@@ -15,6 +15,7 @@ from kombu.exceptions import EncodeError, OperationalError
 
 from celery import _state, signals, states
 from celery.app import trace
+from celery.app._handover import handover
 from celery.app.task import Context, Task
 from celery.exceptions import (
     Ignore,
@@ -925,3 +926,80 @@ def test_publishing_a_follow_up_is_retried_with_an_end(app, own):
     assert policy["max_retries"] == ((own or {}).get("max_retries") or 3)
     assert policy["interval_start"] == app.conf.task_publish_retry_policy["interval_start"]
     assert MessageNacked in policy["retry_errors"]
+
+
+# -- Results that are left to the main process
+
+
+class Later:
+    """Stands in for a back-end that makes documents."""
+
+    persistent = True
+    process_cleanup = staticmethod(lambda: None)
+
+    def __init__(self) -> None:
+        self.stored: list[str] = []
+
+    def mark_as_done(self, task_id, result, request=None, store_result=True):
+        self.stored.append(task_id)
+
+    def mark_as_done_later(self, task_id, result, request):
+        return f"{task_id}: {result}".encode()
+
+
+def handed_over(app, monkeypatch, *, is_open=True, task=None, request=None, connect=None):
+    """Run a task; return what was handed over and what was stored."""
+    backend = Later()
+    monkeypatch.setattr(type(app), "backend", backend)
+    ran = task or app.task(name="body", shared=False)(lambda: 4)
+    tracer = trace.build_tracer("body", ran, app=app)
+    handover.begin(is_open)
+    receiver = (lambda **_: None) if connect is not None else None
+    if connect is not None:
+        connect.connect(receiver, weak=False)
+    try:
+        tracer("the-id", (), {}, request or {})
+    finally:
+        if connect is not None:
+            connect.disconnect(receiver)
+    return handover.take(), backend.stored
+
+
+def test_a_document_is_handed_over_instead_of_stored(app, monkeypatch):
+    assert handed_over(app, monkeypatch) == (("the-id", b"the-id: 4"), [])
+    assert not handover.is_open
+
+
+def test_without_an_invitation_the_result_is_stored(app, monkeypatch):
+    assert handed_over(app, monkeypatch, is_open=False) == (None, ["the-id"])
+
+
+def test_an_ignored_result_is_neither_stored_nor_handed_over(app, monkeypatch):
+    assert handed_over(app, monkeypatch, request={"ignore_result": True}) == (None, [])
+
+
+def test_a_part_of_a_chord_counts_before_the_task_has_ended(app, monkeypatch):
+    request = {"chord": {"task": "x"}}
+
+    assert handed_over(app, monkeypatch, request=request) == (None, ["the-id"])
+
+
+@pytest.mark.parametrize("signal", [signals.task_success, signals.task_postrun])
+def test_whoever_hears_of_a_success_finds_its_result(app, monkeypatch, signal):
+    assert handed_over(app, monkeypatch, connect=signal) == (None, ["the-id"])
+
+
+@pytest.mark.parametrize("hook", ["on_success", "after_return"])
+def test_a_hook_of_a_success_finds_its_result(app, monkeypatch, hook):
+    base = type("Hooked", (Task,), {hook: lambda self, *args: None})
+    task = app.task(name="body", shared=False, base=base)(lambda: 4)
+
+    assert handed_over(app, monkeypatch, task=task) == (None, ["the-id"])
+
+
+def test_a_task_with_a_back_end_of_its_own_stores_there(app, monkeypatch):
+    own = Later()
+    task = app.task(name="body", shared=False, backend=own)(lambda: 4)
+
+    assert handed_over(app, monkeypatch, task=task) == (None, [])
+    assert own.stored == ["the-id"]

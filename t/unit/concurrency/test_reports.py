@@ -129,6 +129,19 @@ def test_an_outcome_is_read_as_it_was(value: Any, is_plain: bool, tmp_path: Any)
     assert type(read) is type(value)
 
 
+def test_a_document_that_is_handed_over_comes_along(tmp_path: Any) -> None:
+    document = "id-\u00e9", b'{"status": "SUCCESS"}'
+    flags, payload = _reports.encode((0, "'done'", 0.25), Spill(str(tmp_path)), document)
+
+    assert _reports.decode(flags, payload) == (0, "'done'", 0.25, document)
+
+
+def test_a_document_of_a_failure_is_dropped(tmp_path: Any) -> None:
+    flags, payload = _reports.encode((1, "failed", 0.25), Spill(str(tmp_path)), ("id", b"{}"))
+
+    assert _reports.decode(flags, payload) == (1, "failed", 0.25)
+
+
 def test_a_huge_outcome_goes_through_a_file_once(tmp_path: Any) -> None:
     spill = Spill(str(tmp_path / "spill"))
     value = (0, "x" * (INLINE_LIMIT + 1), 1.0)

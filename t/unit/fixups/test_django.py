@@ -14,6 +14,7 @@ from django.core import checks
 from django.core.cache import caches
 from django.core.management.base import SystemCheckError
 from django.db import DatabaseError, InterfaceError, connections
+from django.db import transaction as db_transaction
 
 from celery import Celery, signals
 from celery.app.utils import detect_settings
@@ -401,3 +402,51 @@ def test_all_installed_apps_are_searched_by_default(monkeypatch):
     app.autodiscover_tasks(force=True)
 
     assert searched == [config.name for config in apps.get_app_configs()]
+
+
+# -- tasks that wait for a commit
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What was published."""
+    calls = []
+    monkeypatch.setattr(
+        DjangoTask, "apply_async", lambda self, *args, **kwargs: calls.append((args, kwargs))
+    )
+    return calls
+
+
+@pytest.fixture
+def committing():
+    app = Celery("django-tasks", task_cls=DjangoTask, set_as_current=False)
+
+    @app.task
+    def add(x, y):
+        return x + y
+
+    return add
+
+
+def test_the_call_waits_for_the_commit(committing, sent):
+    """B-DJ-005: they publish after commit and return None."""
+    with db_transaction.atomic():
+        assert committing.delay_on_commit(1, y=2) is None
+        assert committing.apply_async_on_commit((3,), countdown=5) is None
+        assert sent == []
+
+    assert sent == [(((1,), {"y": 2}), {}), (((3,),), {"countdown": 5})]
+
+
+def test_nothing_is_sent_when_the_transaction_is_rolled_back(committing, sent):
+    with db_transaction.atomic():
+        committing.delay_on_commit(1, 2)
+        db_transaction.set_rollback(True)
+
+    assert sent == []
+
+
+def test_without_a_transaction_it_is_sent_at_once(committing, sent):
+    committing.delay_on_commit(1, 2)
+
+    assert sent == [(((1, 2), {}), {})]

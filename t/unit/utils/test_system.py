@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from types import SimpleNamespace
 from typing import Optional, Union  # the older spellings are to be understood too
@@ -284,6 +285,18 @@ def test_memory_is_sampled(monkeypatch, capsys):
     assert "- rss (end): 1MB." in capsys.readouterr().out
     debug.memdump()
     assert "no sample" in capsys.readouterr().out
+
+
+def test_without_psutil_linux_tells_the_memory(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(debug, "Process", None)
+    statm = tmp_path / "statm"
+    statm.write_text("40960 256 100 1 0 50 0\n")
+    assert debug._rss_of_proc(str(statm)) == 256 * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform == "linux":
+        assert debug.sample_mem() == debug._mem_sample[-1]
+        debug.memdump()
+        assert "- rss (end): " in capsys.readouterr().out
+
+    monkeypatch.setattr(debug, "_rss_of_proc", lambda: None)
     assert debug.mem_rss() is None
     assert debug.sample_mem() is None

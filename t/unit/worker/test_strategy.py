@@ -149,6 +149,14 @@ def test_a_body_that_is_no_call_is_refused(handle, make_message, raw, consumer):
     assert consumer.ran == []
 
 
+@pytest.mark.parametrize("raw", ["[[1], {}]", '[[1], {"a": {"b": null}}]', "[[], {}, {}, {}]"])
+def test_a_body_of_another_number_of_parts_is_refused(handle, make_message, raw, consumer):
+    """B-WORK-030: it would fail in a pool process, and be taken for a task that failed."""
+    with pytest.raises(InvalidTaskError, match="not args, kwargs and options"):
+        handle(make_message(raw=raw.encode()))
+    assert consumer.ran == []
+
+
 @pytest.mark.parametrize("embed", [None, {}, {"chain": None}])
 def test_the_least_body_is_accepted(handle, make_message, embed, consumer):
     """B-WORK-030."""

@@ -1,0 +1,334 @@
+"""
+Awaiting results on an event loop.
+
+A `Waiter` watches one back-end for all coroutines of the process that await a result of it. Its
+thread reads: pushed documents where the back-end has them, else by looking again and again at all
+results together. A second thread, a bridge, asks for further results meanwhile; asking makes the
+server answer, and the answer ends the reader's round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from celery import _state
+from celery._result.joining import TIMED_OUT, assert_will_not_block
+from celery._result.node import ancestors
+from celery.exceptions import TimeoutError
+from celery.states import READY_STATES
+from celery.utils.bridge import Mailbox, acting_for, bridge_of, mailbox
+from celery.utils.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from celery._result.sets import ResultSet
+    from celery._result.single import AsyncResult
+
+logger = get_logger(__name__)
+
+#: Seconds between two looks at a store that pushes nothing: the first ones, and the longest.
+SHORTEST_PAUSE_S = 0.01
+LONGEST_PAUSE_S = 0.5
+
+#: Results that are settled before the other threads get a chance to run.
+AT_ONCE = 20
+
+
+class _Awaiting(NamedTuple):
+    """One coroutine that awaits a result."""
+
+    result: Any
+    box: Mailbox
+    future: asyncio.Future[None]
+
+
+class Waiter:
+    """
+    Settles futures as the results of one back-end end.
+
+    Args:
+        backend: Where to read.
+        oid: Name of the reply queue, where there is one: that of the thread that has sent.
+    """
+
+    def __init__(self, backend: Any, oid: str) -> None:
+        self._backend = backend
+        self._oid = oid
+        self._bridge = bridge_of(backend, "celery-subscriber")
+        self._lock = threading.Lock()
+        self._reader: threading.Thread | None = None
+        #: Who awaits, by the id of the task.
+        self._open: dict[str, list[_Awaiting]] = {}
+        #: Results to ask for, those that were asked for, those that have ended.
+        self._fresh: deque[Any] = deque()
+        self._asked: deque[Any] = deque()
+        self._ended: deque[Any] = deque()
+        self._news = threading.Event()
+        #: Held while the server is asked; its answer may reach the reader before that is noted.
+        self._asking = threading.Lock()
+        self._is_asking = False
+
+    async def wait(self, result: AsyncResult[Any]) -> None:
+        """Return once *result* has its final document."""
+        if result._cache is not None:
+            return
+        me = _Awaiting(result, mailbox(), asyncio.get_running_loop().create_future())
+        with self._lock:
+            known = self._open.setdefault(result.id, [])
+            known.append(me)
+            is_first = len(known) == 1
+            if self._reader is None:
+                self._reader = threading.Thread(
+                    target=self._run, name="celery-results", daemon=True
+                )
+                self._reader.start()
+        try:
+            if is_first:
+                self._fresh.append(result)
+                await self._bridge.call(self._ask)
+            await me.future
+        finally:
+            if not me.future.done() or me.future.cancelled():
+                self._give_up(me)
+
+    def _give_up(self, me: _Awaiting) -> None:
+        with self._lock:
+            known = self._open.get(me.result.id, [])
+            if me in known:
+                known.remove(me)
+            if known:
+                return
+            self._open.pop(me.result.id, None)
+        if self._is_pushed:
+            self._backend.remove_pending_result(me.result)
+
+    @property
+    def _is_pushed(self) -> bool:
+        return bool(self._backend.is_async)
+
+    # -- In the bridge
+
+    def _ask(self) -> None:
+        """Ask for everything that has come up since the last time."""
+        self._is_asking = True
+        with self._asking:
+            fresh = _taken(self._fresh)
+            if fresh and self._is_pushed:
+                buckets = self._backend.result_consumer.buckets
+                for result in fresh:
+                    buckets[result] = self._ended
+                with acting_for(self._backend.app, self._oid, self._backend):
+                    self._backend.add_pending_results(fresh, weak=True)
+            self._asked.extend(fresh)
+            self._is_asking = False
+        self._news.set()
+
+    # -- In the reader
+
+    @property
+    def ready(self) -> bool:
+        """Whether the reader has something else to do than to wait."""
+        return bool(self._is_asking or self._asked or self._ended or not self._open)
+
+    def _run(self) -> None:
+        while True:
+            self._news.wait()
+            try:
+                if self._is_pushed:
+                    with acting_for(self._backend.app, self._oid, self._backend):
+                        self._receive()
+                else:
+                    self._look()
+            except Exception as exc:
+                logger.exception("Cannot read results that are awaited")
+                self._fail(exc)
+
+    def _receive(self) -> None:
+        """Receive documents until nobody waits any more."""
+        consumer = self._backend.result_consumer
+        while self._open:
+            with self._asking:
+                asked = _taken(self._asked)
+            waiting = [result for result in asked if result._cache is None]
+            if waiting:
+                # What had been stored before it was asked for.
+                consumer.on_wait_for_pending(waiting)
+            for result in asked:
+                if result._cache is not None:
+                    self._ended.append(result)
+            self._settle()
+            for _ in consumer.drain_events_until(self):
+                self._settle()
+        self._rest()
+
+    def _look(self) -> None:
+        """Look at the store until nobody waits any more."""
+        pause = SHORTEST_PAUSE_S
+        while self._open:
+            if self._asked:
+                self._asked.clear()
+                pause = SHORTEST_PAUSE_S
+            for task_id, document in self._documents(list(self._open)):
+                for waiting in list(self._open.get(task_id, ())):
+                    waiting.result._maybe_set_cache(document)
+                    self._ended.append(waiting.result)
+            self._settle()
+            self._news.clear()
+            if not self._asked:
+                self._news.wait(pause)
+            self._news.set()
+            pause = min(pause * 1.5, LONGEST_PAUSE_S)
+        self._rest()
+
+    def _documents(self, task_ids: list[str]) -> Iterator[tuple[str, Any]]:
+        get_many = getattr(self._backend, "get_many", None)
+        if get_many is not None:
+            yield from get_many(task_ids, max_iterations=1)
+            return
+        for task_id in task_ids:
+            document = self._backend.get_task_meta(task_id)
+            if document["status"] in READY_STATES:
+                yield task_id, document
+
+    def _settle(self) -> None:
+        ended = self._ended
+        settled = 0
+        while ended:
+            result = ended.popleft()
+            with self._lock:
+                waiting = self._open.pop(result.id, ())
+            for each in waiting:
+                if each.result._cache is None:
+                    each.result._maybe_set_cache(result._cache)
+                each.box.post(each.future, None)
+            settled += 1
+            if settled % AT_ONCE == 0:
+                # Lets go of the interpreter: the loop has things to do as well.
+                threading.Event().wait(0)
+
+    def _rest(self) -> None:
+        """Sleep until somebody awaits again."""
+        self._news.clear()
+        if self._open or self._asked:
+            self._news.set()
+
+    def _fail(self, exc: Exception) -> None:
+        with self._lock:
+            waiting = [each for several in self._open.values() for each in several]
+            self._open.clear()
+        self._rest()
+        for each in waiting:
+            each.box.post(each.future, None, exc)
+
+
+def _taken(queue: deque[Any]) -> list[Any]:
+    """Return what is in *queue*, and empty it; others may add to it meanwhile."""
+    return [queue.popleft() for _ in range(len(queue))]
+
+
+#: By back-end.
+_waiters: WeakKeyDictionary[Any, Waiter] = WeakKeyDictionary()
+os.register_at_fork(after_in_child=_waiters.clear)
+
+
+async def until_ended(result: AsyncResult[Any]) -> None:
+    """Return once *result* has its final document, without blocking the loop."""
+    backend = result.backend
+    waiter = _waiters.get(backend)
+    if waiter is None:
+        waiter = _waiters.setdefault(backend, Waiter(backend, backend.app.thread_oid))
+    await waiter.wait(result)
+
+
+def assert_may_await() -> None:
+    """Raise RuntimeError where awaiting a result would occupy a pool slot."""
+    if not _state.may_await():
+        assert_will_not_block()
+
+
+async def aget(
+    result: AsyncResult[Any], timeout: float | None, propagate: bool, follow_parents: bool
+) -> Any:
+    """Do what `AsyncResult.get` does, without blocking the loop."""
+    if result.ignored:
+        return None
+    assert_may_await()
+    ancestors_too = follow_parents and propagate
+    parents = list(ancestors(result)) if ancestors_too else []
+    try:
+        async with asyncio.timeout(timeout):
+            if parents:
+                await _until_ended_or_failed(result, parents)
+            else:
+                await until_ended(result)
+    except builtins.TimeoutError as exc:
+        raise TimeoutError(TIMED_OUT) from exc
+    return result.maybe_throw(propagate=propagate)
+
+
+async def _until_ended_or_failed(result: AsyncResult[Any], parents: list[Any]) -> None:
+    """Return once *result* has ended, or raise what one of its *parents* has raised."""
+    leaves = [leaf for parent in parents for leaf in parent._leaves()]
+    waits = {asyncio.ensure_future(until_ended(leaf)): leaf for leaf in [result, *leaves]}
+    pending = set(waits)
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+                if waits[each] is not result:
+                    waits[each].maybe_throw()
+            if result._cache is not None:
+                return
+    finally:
+        for each in pending:
+            each.cancel()
+
+
+async def as_ended(results: list[Any], timeout: float | None = None) -> AsyncIterator[Any]:
+    """Yield *results* in the order in which they end.
+
+    Raises:
+        TimeoutError: They had not all ended after *timeout* seconds.
+    """
+    assert_may_await()
+    ended: asyncio.Queue[tuple[Any, BaseException | None]] = asyncio.Queue()
+
+    async def watch(result: Any) -> None:
+        try:
+            await until_ended(result)
+        except Exception as exc:  # noqa: BLE001 - raised by who iterates
+            ended.put_nowait((result, exc))
+        else:
+            ended.put_nowait((result, None))
+
+    watches = [asyncio.ensure_future(watch(result)) for result in results]
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else loop.time() + timeout
+    try:
+        for _ in results:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    result, error = await ended.get()
+            except builtins.TimeoutError as exc:
+                raise TimeoutError(TIMED_OUT) from exc
+            if error is not None:
+                raise error
+            yield result
+    finally:
+        for watch_ in watches:
+            watch_.cancel()
+
+
+async def agather(result: ResultSet, timeout: float | None, propagate: bool) -> list[Any]:
+    """Do what `ResultSet.get` does, without blocking the loop."""
+    async for leaf in as_ended(list(result._leaves()), timeout):
+        leaf.maybe_throw(propagate=propagate)
+    return result._values()
