@@ -80,6 +80,9 @@ ANSWER_TIMEOUT_S = 30.0
 #: Seconds between looks whether a broker is back, beside the attempts that are counted.
 LOOK_FOR_BROKER_S = 2.0
 
+#: Seconds for which events of tasks wait for others, to be sent together.
+FLUSH_EVENTS_WITHIN_S = 0.1
+
 #: Missed heartbeats after which a broker counts as gone.
 SILENT_BEATS = 2
 
@@ -283,6 +286,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             maybe_shutdown()
             self._brake()
             self.restart_count += 1
+            # The flush that was planned may have been lost with the loop.
+            self._flush_due = False
             try:
                 blueprint.start(self)
             except self.connection_errors as exc:
@@ -547,10 +552,10 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         return bool(conf.broker_connection_retry)
 
     def on_send_event_buffered(self) -> None:
-        """Flush the buffered events with the loop's next turn."""
+        """Flush the buffered events soon."""
         if self.hub is not None and not self._flush_due:
             self._flush_due = True
-            self.hub.call_soon(self._flush_events)
+            self.hub.call_later(FLUSH_EVENTS_WITHIN_S, self._flush_events)
 
     def _flush_events(self) -> None:
         self._flush_due = False
