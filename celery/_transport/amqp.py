@@ -19,7 +19,7 @@ from amqp.exceptions import PreconditionFailed, RecoverableConnectionError, Unex
 from amqp.method_framing import frame_handler
 
 from celery._transport._amqp_deliveries import Deliveries
-from celery._transport._amqp_outlet import AMQPOutlet
+from celery._transport._amqp_publishing import PatientChannel, PatientConnection, named
 from celery._transport._amqp_reader import Reader
 from celery._transport._pyamqp import (
     KombuChannel,
@@ -131,7 +131,7 @@ class Message(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
             self.channel.check_current(self._deliveries)
 
 
-class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
+class Channel(PatientChannel, KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     """A channel of `Connection`."""
 
     deliveries: Deliveries
@@ -145,10 +145,6 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     def _setup_listeners(self) -> None:
         super()._setup_listeners()
         self._callbacks[spec.Basic.GetOk] = self._on_got
-
-    def new_outlet(self) -> AMQPOutlet | None:
-        """Return the shortest way of messages through this channel."""
-        return None if self.connection.confirm_publish else AMQPOutlet(self)
 
     # -- receiving
 
@@ -302,7 +298,7 @@ def _new_frame_handler(connection: Connection, callback: Any) -> Any:
     return frame_handler(connection, callback)
 
 
-class Connection(KombuConnection):  # type: ignore[misc]  # kombu's, untyped
+class Connection(PatientConnection, KombuConnection):  # type: ignore[misc]  # kombu's, untyped
     """A connection of `Transport`."""
 
     Channel = Channel
@@ -514,6 +510,17 @@ class Transport(KombuTransport):  # type: ignore[misc]  # kombu's, untyped
     """AMQP, with many messages for one read and many acknowledgements for one write."""
 
     Connection = Connection
+
+    def establish_connection(self) -> Any:
+        """Connect.
+
+        Raises:
+            OSError: That failed; the text names the broker.
+        """
+        try:
+            return super().establish_connection()
+        except OSError as exc:
+            raise named(exc, self.client.as_uri()) from exc
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let *loop* deliver messages from now on."""
