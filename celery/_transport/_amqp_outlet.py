@@ -13,7 +13,10 @@ from amqp.serialization import dumps
 
 from celery._protocol.template import TableTemplate
 
-__all__ = ("AMQPOutlet",)
+__all__ = ("ANSWER_S", "AMQPOutlet")
+
+#: Seconds within which the broker has to answer, or take what is written.
+ANSWER_S = 10.0
 
 #: Type, channel, size of a frame; what a frame ends with.
 _FRAME = Struct(">BHI")
@@ -93,12 +96,14 @@ class AMQPOutlet:
             TableTemplate(message._serialize_properties(), headers),
         )
 
-    def send(self, messages: Sequence[bytes]) -> None:
-        """Send messages with one write.
+    def send(self, messages: Sequence[bytes], confirm_timeout: float | None = None) -> None:
+        """Send messages with one write; see `Outlet.send`.
 
         Raises:
             amqp.exceptions.RecoverableConnectionError: The connection is lost, or the broker
-                does not read.
+                does not read, or confirm, in time.
+            amqp.exceptions.MessageNacked: The broker has refused a message.
+            kombu.exceptions.OperationalError: The broker takes no messages for now.
         """
         connection = self.channel.connection
         if connection is not None and (connection.reader.has_data or self._has_news()):
@@ -106,12 +111,18 @@ class AMQPOutlet:
             connection = self._take_news(connection)
         if connection is None:
             raise RecoverableConnectionError("the channel is closed")
+        channel = self.channel
+        connection.check_takes_messages()
+        if connection.confirm_publish and confirm_timeout is None:
+            confirm_timeout = ANSWER_S
+        if confirm_timeout is not None or channel.unconfirmed is not None:
+            channel.expect_confirms(len(messages))
         try:
             connection.write(b"".join(messages))
-        except TimeoutError as exc:
-            raise RecoverableConnectionError(
-                f"{connection.client.as_uri()}: the broker does not read"
-            ) from exc
+        except (TimeoutError, BlockingIOError) as exc:
+            raise connection.silent("read") from exc
+        if confirm_timeout is not None:
+            channel.wait_for_confirms(confirm_timeout)
 
     def _take_news(self, connection: Any) -> Any:
         """Read what the broker has to say; return the connection if the channel is still open."""

@@ -70,6 +70,6 @@ class RedisOutlet:
         envelope = JSONTemplate(encode_envelope(message))
         return RedisTemplate(channel.key_head(routing_key, message), envelope)
 
-    def send(self, messages: Sequence[bytes]) -> None:
+    def send(self, messages: Sequence[bytes], confirm_timeout: float | None = None) -> None:
         """Send messages with one write, and wait until the server has them."""
         self.link.call(b"".join(messages), len(messages))

@@ -68,7 +68,7 @@ class SqliteOutlet:
         rank = channel.rank_of(message)
         return SqliteTemplate(routing_key, rank, JSONTemplate(queues.head_of(message)))
 
-    def send(self, messages: Sequence[Finished]) -> None:
+    def send(self, messages: Sequence[Finished], confirm_timeout: float | None = None) -> None:
         """Store messages in one transaction."""
         now = time.time()
         with self.channel.store as db:

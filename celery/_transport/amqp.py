@@ -15,11 +15,11 @@ import threading
 from typing import Any
 
 from amqp import spec
-from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
+from amqp.exceptions import PreconditionFailed, RecoverableConnectionError, UnexpectedFrame
 from amqp.method_framing import frame_handler
 
 from celery._transport._amqp_deliveries import Deliveries
-from celery._transport._amqp_outlet import AMQPOutlet
+from celery._transport._amqp_publishing import PatientChannel, PatientConnection, named
 from celery._transport._amqp_reader import Reader
 from celery._transport._pyamqp import (
     KombuChannel,
@@ -42,6 +42,9 @@ READ_SIZE = 1 << 18
 
 #: Errors of a read or write that mean "not now".
 NOT_NOW = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOENT}
+
+#: What RabbitMQ says when a message was held for longer than its ``consumer_timeout``.
+TOO_LATE = "delivery acknowledgement on channel"
 
 DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
@@ -128,7 +131,7 @@ class Message(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
             self.channel.check_current(self._deliveries)
 
 
-class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
+class Channel(PatientChannel, KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     """A channel of `Connection`."""
 
     deliveries: Deliveries
@@ -142,10 +145,6 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
     def _setup_listeners(self) -> None:
         super()._setup_listeners()
         self._callbacks[spec.Basic.GetOk] = self._on_got
-
-    def new_outlet(self) -> AMQPOutlet | None:
-        """Return the shortest way of messages through this channel."""
-        return None if self.connection.confirm_publish else AMQPOutlet(self)
 
     # -- receiving
 
@@ -271,6 +270,18 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
 
     # -- the end
 
+    def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
+        try:
+            super()._on_close(reply_code, reply_text, class_id, method_id)
+        except PreconditionFailed as exc:
+            if TOO_LATE not in reply_text:
+                raise
+            # Nothing is wrong but that a task takes its time. All that was delivered is given
+            # back, so a consumer has to begin anew, as with a lost connection.
+            raise RecoverableConnectionError(
+                reply_text, (class_id, method_id), reply_code=reply_code
+            ) from exc
+
     def _do_revive(self) -> None:
         self.deliveries = Deliveries(self.channel_id)
         super()._do_revive()
@@ -287,7 +298,7 @@ def _new_frame_handler(connection: Connection, callback: Any) -> Any:
     return frame_handler(connection, callback)
 
 
-class Connection(KombuConnection):  # type: ignore[misc]  # kombu's, untyped
+class Connection(PatientConnection, KombuConnection):  # type: ignore[misc]  # kombu's, untyped
     """A connection of `Transport`."""
 
     Channel = Channel
@@ -499,6 +510,17 @@ class Transport(KombuTransport):  # type: ignore[misc]  # kombu's, untyped
     """AMQP, with many messages for one read and many acknowledgements for one write."""
 
     Connection = Connection
+
+    def establish_connection(self) -> Any:
+        """Connect.
+
+        Raises:
+            OSError: That failed; the text names the broker.
+        """
+        try:
+            return super().establish_connection()
+        except OSError as exc:
+            raise named(exc, self.client.as_uri()) from exc
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let *loop* deliver messages from now on."""

@@ -17,7 +17,7 @@ from celery._protocol.template import Unfit
 __all__ = ("Outlet", "Template", "outlet_of")
 
 #: Options of `basic_publish` that nearly nobody uses.
-_UNUSUAL = ("mandatory", "immediate", "timeout", "confirm_timeout")
+_UNUSUAL = ("mandatory", "immediate", "timeout")
 
 
 class Template(Protocol):
@@ -60,8 +60,12 @@ class Outlet(Protocol):
         """
         ...
 
-    def send(self, messages: Sequence[Any]) -> None:
+    def send(self, messages: Sequence[Any], confirm_timeout: float | None = None) -> None:
         """Send messages with one write.
+
+        Args:
+            confirm_timeout: Seconds to wait for the broker to confirm that it has them, where
+                sending alone does not say so; None for not at all.
 
         Raises:
             Exception: As the channel raises when it can't publish.

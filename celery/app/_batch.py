@@ -56,6 +56,11 @@ class Finished(NamedTuple):
         """How a failed attempt is repeated; None for not at all."""
         return self.call.policy
 
+    @property
+    def confirm_timeout(self) -> float | None:
+        """Seconds for the broker to confirm it; None where nobody waits for that."""
+        return self.call.form.ready.confirm_timeout
+
 
 class Batch:
     """Collects the task messages of one thread, and sends them a few hundred at a time.
@@ -137,7 +142,10 @@ class Batch:
 
     def _send_finished(self, finished: list[Finished]) -> None:
         try:
-            self._outlet.send([message.data for message in finished])
+            self._outlet.send(
+                [message.data for message in finished],
+                max(filter(None, (message.confirm_timeout for message in finished)), default=None),
+            )
         except self._worth_a_retry(finished) as exc:
             if any(message.policy is None for message in finished):
                 raise _not_sent(finished) from exc

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from celery._protocol.message import Outgoing
 
-__all__ = ("Ready", "declared_by", "worth_a_retry")
+__all__ = ("CONFIRM_S", "Ready", "declared_by", "is_replicated", "worth_a_retry")
+
+#: Seconds that a broker has to confirm a message for a replicated queue.
+CONFIRM_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Ready:
     declare: list[Any] | None
     retry: bool
     retry_policy: Mapping[str, Any]
+    #: Seconds for the broker to confirm the message; None where nobody waits for that.
+    confirm_timeout: float | None
 
     @property
     def policy(self) -> Mapping[str, Any] | None:
@@ -46,6 +51,7 @@ class Ready:
             "compression": self.compression,
             "delivery_mode": self.delivery_mode,
             "headers": self.message.headers,
+            "confirm_timeout": self.confirm_timeout,
         }
 
 
@@ -70,3 +76,9 @@ def worth_a_retry(producer: Any, policy: Mapping[str, Any]) -> tuple[type[BaseEx
         *connection.recoverable_channel_errors,
         *(policy.get("retry_errors") or ()),
     )
+
+
+def is_replicated(queue: Any) -> bool:
+    """Say whether nodes of the broker have to agree before a message is safe in *queue*."""
+    arguments = None if queue is None else queue.queue_arguments
+    return arguments is not None and arguments.get("x-queue-type") in ("quorum", "stream")

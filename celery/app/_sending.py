@@ -197,7 +197,7 @@ class Sending:
             batch.add_finished(Finished(call, data), outlet)
             return True
         try:
-            outlet.send((data,))
+            outlet.send((data,), form.ready.confirm_timeout)
         except Exception as exc:
             policy = form.ready.policy
             if policy is None or not isinstance(exc, worth_a_retry(real, policy)):

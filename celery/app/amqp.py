@@ -34,7 +34,7 @@ from celery.app import routes as task_routes
 from celery.app._batch import Batch, Waiting
 from celery.app._express import Express
 from celery.app._lanes import Lanes
-from celery.app._publishing import Ready, declared_by, worth_a_retry
+from celery.app._publishing import CONFIRM_S, Ready, declared_by, is_replicated, worth_a_retry
 from celery.utils.functional import maybe_list
 from celery.utils.nodenames import anon_nodename
 from celery.utils.quorum_queues import detect_quorum_queues
@@ -780,6 +780,7 @@ class AMQP:
         declare: list[Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         exchange_type: str | None = None,
+        confirm_timeout: float | None = None,
         **kwargs: Any,
     ) -> Ready:
         """Complete *message* and its destination; see `publish_task` for the arguments."""
@@ -811,6 +812,7 @@ class AMQP:
             declare,
             plan.retry if retry is None else retry,
             {**plan.retry_policy, **retry_policy} if retry_policy else plan.retry_policy,
+            CONFIRM_S if confirm_timeout is None and is_replicated(queue) else confirm_timeout,
         )
 
     def _announce(self, event_dispatcher: Any, producer: Any, name: str, ready: Ready) -> None:

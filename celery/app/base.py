@@ -383,11 +383,15 @@ class Celery(Sending, BrokerConnections):
             amqp.forget_connections()
         _state._deregister_app(self)
 
-    def _after_fork(self) -> None:
+    def _forget_connections(self) -> None:
+        """Let go of connections, without closing anything: they may be those of a parent."""
         self._pool = None
         amqp = self.__dict__.get("amqp")
         if amqp is not None:
             amqp.forget_connections()
+
+    def _after_fork(self) -> None:
+        self._forget_connections()
         events = self.__dict__.get("events")
         if events is not None:
             events.__dict__.pop("_default_dispatcher", None)
@@ -1066,6 +1070,16 @@ def _restore_app(cls: type[Celery], kwargs: dict[str, Any]) -> Celery:
 
 def _restore_app_v1(cls: type[Celery], pickler: type[AppPickler], *args: Any) -> Any:
     return pickler()(cls, *args)
+
+
+def _forget_inherited() -> None:
+    # Also after a fork of which no library is told. What a parent has connected is its own.
+    for app in _state._get_active_apps():
+        app._forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_inherited)
 
 
 def _discover(app: Celery, packages: Any, related_name: str | None, **_: Any) -> None:

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from sqlite3 import Connection
 from typing import Any
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
+from celery import states
 from celery._embedded.bell import Bell
 from celery._embedded.location import SCHEME, path_of_url
 from celery._embedded.store import BUSY_TIMEOUT_S, Store
+from celery.backends._codec import encode_json
 from celery.backends._finality import stays
 from celery.backends.base import KeyValueStoreBackend
 
@@ -28,6 +31,9 @@ __all__ = ("SqliteBackend",)
 
 #: Seconds between looks while a bell is listened to, in case it was not heard.
 LOOK_S = 0.5
+
+#: Documents up to this many bytes are stored many at once.
+LONG = 16 * 1024
 
 WRITE = "INSERT OR REPLACE INTO results (key, value, expires) VALUES (?, ?, ?)"
 READ = "SELECT value FROM results WHERE key = ? AND (expires IS NULL OR expires > ?)"
@@ -107,6 +113,17 @@ class SqliteBackend(KeyValueStoreBackend):
             ).fetchone()
         return int(count)
 
+    def claim(self, name: str, seconds: int) -> bool:
+        """Become the only one, of those who ask for *name*, for so many seconds."""
+        now = time.time()
+        with self.store as db:
+            taken = db.execute(
+                "INSERT INTO results (key, value, expires) VALUES (?1, x'31', ?2) ON CONFLICT (key)"
+                " DO UPDATE SET expires = excluded.expires WHERE expires <= ?3",
+                (self.get_key_for_chord(name), now + seconds, now),
+            )
+            return taken.rowcount == 1
+
     def expire(self, key: Any, value: Any) -> None:
         """Let a key live for *value* more seconds."""
         with self.store as db:
@@ -119,7 +136,6 @@ class SqliteBackend(KeyValueStoreBackend):
         """Delete what has expired (``result_expires``)."""
         with self.store as db:
             db.execute("DELETE FROM results WHERE expires <= ?", (time.time(),))
-            db.execute("DELETE FROM chord_parts WHERE expires <= ?", (time.time(),))
 
     def _row(self, key: Any, value: Any) -> tuple[str, bytes, float | None]:
         expires = time.time() + self.expires if self.expires else None
@@ -141,6 +157,37 @@ class SqliteBackend(KeyValueStoreBackend):
                 db.execute(WRITE, row)
         self.bell.ring()
         return result
+
+    # -- Results that the main process of a worker stores, many at once
+
+    @cached_property
+    def takes_documents(self) -> bool:
+        """Whether documents are plain JSON, and stored by the code here."""
+        own = SqliteBackend
+        return self.encoder is encode_json and all(
+            getattr(type(self), name) is getattr(own, name)
+            for name in ("mark_as_done", "store_result", "_store_result", "set")
+        )
+
+    def mark_as_done_later(self, task_id: str, result: Any, request: Any) -> bytes | None:
+        """Return the document unless it is long, and would only be carried around."""
+        if self.takes_documents:
+            plain = self.encode_result(result, states.SUCCESS)
+            document = self._document(task_id, plain, states.SUCCESS, None, request)
+            payload: bytes = self._encode_document(document).encode()
+            if len(payload) <= LONG:
+                return payload
+        return super().mark_as_done_later(task_id, result, request)
+
+    def store_documents(self, documents: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
+        """Store documents of tasks that succeeded, in one transaction."""
+        rows = [self._row(self.get_key_for_task(task_id), text) for task_id, text in documents]
+        with self.store as db:
+            for row in rows:
+                if not self._stays(db, row[0], states.SUCCESS):
+                    db.execute(WRITE, row)
+        self.bell.ring()
+        return [None] * len(documents)
 
     def _stays(self, db: Connection, key: str, state: str) -> bool:
         before = db.execute(READ, (key, time.time())).fetchone()

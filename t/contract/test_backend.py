@@ -1100,3 +1100,20 @@ def test_waiting_survives_a_lost_connection(case, task_id):
     thread.join(30)
 
     assert got == ["through"]
+
+
+def test_documents_that_were_prepared_are_stored_together(case):
+    backend = case.backend
+    if not backend.takes_documents:
+        pytest.skip(f"{case.name} stores one result at a time")
+    ids = [new_id() for _ in range(3)]
+    backend.mark_as_done(ids[1], "first", request=case.request(ids[1]))
+    prepared = [
+        (task_id, backend.mark_as_done_later(task_id, number, case.request(task_id)))
+        for number, task_id in enumerate(ids)
+    ]
+
+    assert backend.store_documents(prepared) == [None] * 3
+
+    found = [backend.get_task_meta(task_id, cache=False)["result"] for task_id in ids]
+    assert found == [0, "first", 2]

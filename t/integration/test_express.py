@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -12,7 +15,7 @@ from kombu import Exchange, Queue
 
 from celery import Celery, signals
 from celery.app._express import Express
-from t.harness.servers import RabbitMQServer, RedisServer
+from t.harness.servers import RabbitMQServer, RedisServer, wait_until
 
 FRAME_MAX = 131072
 
@@ -151,3 +154,104 @@ def test_both_ways_lead_to_the_same_queue(app, written, broker):
         )
         assert straight == general
         assert straight["properties"]["delivery_mode"] == 2
+
+
+def test_many_threads_send_without_mixing_their_messages(app, broker):
+    """`delay` is called from any thread; each has a connection while it sends."""
+    name = app.conf.task_default_queue
+    app.send_task("p.t")
+    message_of(app, name)
+    threads, each = 8, 200
+
+    def send(number: int) -> None:
+        for count in range(each):
+            app.send_task("p.t", (number, count), task_id=f"{number}-{count}")
+
+    workers = [threading.Thread(target=send, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    seen: dict[int, list[int]] = {number: [] for number in range(threads)}
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+
+        def all_there() -> bool:
+            while (message := channel.basic_get(name, no_ack=True)) is not None:
+                number, count = json.loads(message.body)[0]
+                assert message.headers["id"] == f"{number}-{count}"
+                seen[number].append(count)
+            return sum(map(len, seen.values())) == threads * each
+
+        wait_until(all_there, "all messages")
+    # A thread may change its connection, but the broker has answered for what it sent before.
+    for counts in seen.values():
+        assert sorted(counts) == list(range(each))
+
+
+def test_a_child_never_sends_through_a_connection_of_its_parent(app):
+    """After a plain fork, too, of which nobody told the app."""
+    name = app.conf.task_default_queue
+    for _ in range(3):
+        app.send_task("p.t", (0,))
+    parents = connections_of(app)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            for count in range(20):
+                app.send_task("p.t", (count,))
+            status = 2 if connections_of(app) & parents else 0
+        finally:
+            os._exit(status)
+    for count in range(20):
+        app.send_task("p.t", (count,))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert connections_of(app) == parents
+    with app.connection_for_read() as connection:
+        wait_until(
+            lambda: (
+                connection.default_channel.queue_declare(name, passive=True).message_count == 43
+            ),
+            "all messages",
+        )
+
+
+def connections_of(app: Celery) -> set[Any]:
+    """Return the local ports of the connections that tasks are sent through."""
+    lanes = app.amqp.lanes
+    assert lanes is not None
+    ports = set()
+    for lane in lanes._idle:
+        channel = lane.connection._default_channel
+        sock = channel.desk.sock if hasattr(channel, "desk") else channel.connection.sock
+        ports.add(sock.getsockname())
+    return ports
+
+
+def test_an_idle_lane_goes_back_to_a_pool_that_runs_dry(broker):
+    """``broker_pool_limit`` counts every connection, whoever keeps it."""
+    app = Celery("p", broker=broker, set_as_current=False)
+    app.conf.update(broker_pool_limit=1, task_default_queue=f"q-{uuid4().hex}")
+    with app:
+        for _ in range(3):
+            app.send_task("p.t")
+            with app.pool.acquire(block=True, timeout=5) as connection:
+                connection.default_channel.queue_declare("other", passive=False)
+        waiting = threading.Event()
+        got = threading.Event()
+
+        def take() -> None:
+            waiting.set()
+            with app.pool.acquire(block=True, timeout=20):
+                got.set()
+
+        with app.producer_or_acquire() as producer:
+            thread = threading.Thread(target=take)
+            thread.start()
+            assert waiting.wait(10)
+            app.send_task("p.t", producer=producer)
+            assert not got.is_set()
+        # Whoever waits gets it, although it was kept for the next task.
+        assert got.wait(10)
+        thread.join()

@@ -22,6 +22,7 @@ from celery.utils.text import truncate
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
+    from celery.worker.consumer._survivors import Survivors
     from celery.worker.request import Request
 
 logger = get_logger("celery.worker.consumer.consumer")
@@ -92,6 +93,7 @@ class TaskMessages:
     event_dispatcher: Any
     connection_errors: tuple[type[BaseException], ...]
     strategies: dict[str, Any]
+    survivors: Survivors
     on_task_message: set[Callable[[Request], Any]]
     reset_rate_limits: Callable[[], None]
     call_locked: Callable[..., Any]
@@ -118,6 +120,7 @@ class TaskMessages:
         is_green = self.pool is not None and self.pool.is_green
         hand_over = self.call_locked if is_green else self.call_soon_ack
         on_refused = self._on_refused
+        survivors, errors = self.survivors.waiting, self.connection_errors
 
         def on_task_received(message: Any) -> None:
             body = None
@@ -137,17 +140,13 @@ class TaskMessages:
                     self.on_unknown_task(body, message, exc)
                     return
                 if in_loop:
-                    strategy(
-                        message, body, message.ack_log_error, message.reject_log_error, callbacks
-                    )
+                    ack, reject = message.ack_log_error, message.reject_log_error
                 else:
-                    strategy(
-                        message,
-                        body,
-                        partial(hand_over, message.ack_log_error),
-                        partial(hand_over, message.reject_log_error),
-                        callbacks,
-                    )
+                    ack = partial(hand_over, message.ack_log_error)
+                    reject = partial(hand_over, message.reject_log_error)
+                if survivors and self.survivors.take_over(message, ack, reject, errors):
+                    return
+                strategy(message, body, ack, reject, callbacks)
             except (WorkerShutdown, WorkerTerminate):
                 raise
             except Exception as exc:  # noqa: BLE001 - no message may end the loop

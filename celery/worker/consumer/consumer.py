@@ -15,12 +15,14 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import restart_state
 from billiard.exceptions import RestartFreqExceeded
+from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
 from celery import bootsteps
@@ -53,6 +55,7 @@ from celery.worker.consumer._messages import (
 )
 from celery.worker.consumer._packed import Packed
 from celery.worker.consumer._prefetch import Prefetch
+from celery.worker.consumer._survivors import REMEMBERED_S, Survivors
 from celery.worker.consumer._waiting import NO_TIMER, RateBucket, Waiting
 from celery.worker.state import active_requests, maybe_shutdown, reserved_requests
 
@@ -73,6 +76,12 @@ COLLECT_SOCKET_TIMEOUT = 5.0
 
 #: Seconds that an AMQP broker may take to answer a command, where heartbeats don't say less.
 ANSWER_TIMEOUT_S = 30.0
+
+#: Seconds between looks whether a broker is back, beside the attempts that are counted.
+LOOK_FOR_BROKER_S = 2.0
+
+#: Seconds for which events of tasks wait for others, to be sent together.
+FLUSH_EVENTS_WITHIN_S = 0.1
 
 #: Missed heartbeats after which a broker counts as gone.
 SILENT_BEATS = 2
@@ -98,6 +107,10 @@ Tasks with late acknowledgement that run when the connection is lost run on, and
 again all the same: each may run twice. From version 6.0 on they are cancelled instead; set
 worker_cancel_long_running_tasks_on_connection_loss to choose that now.
 """
+
+
+class _Connected(Exception):
+    """Ends the pause before the next attempt to connect."""
 
 
 class Consumer(TaskMessages, Waiting, Prefetch):
@@ -208,6 +221,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self._packed_timer = NO_TIMER
         #: Requests that were running when the connection was lost.
         self.carried: set[Request] = set()
+        #: The same, and those about to run, as their messages may come again.
+        self.survivors = Survivors()
         #: Runs one turn of the loop, within some seconds; None outside of the loop.
         self.turn: Callable[[float], Any] | None = None
         #: Called now and then while connecting, when the loop does not turn.
@@ -271,6 +286,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             maybe_shutdown()
             self._brake()
             self.restart_count += 1
+            # The flush that was planned may have been lost with the loop.
+            self._flush_due = False
             try:
                 blueprint.start(self)
             except self.connection_errors as exc:
@@ -300,8 +317,21 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             self.on_connection_error_before_connected(exc)
         else:
             self.on_connection_error_after_connected(exc)
+        self._note_survivors()
         self.blueprint.restart(self)
         self._reduce_prefetch()
+
+    def _note_survivors(self) -> None:
+        """Remember what the pool still has, where the broker gives it back at once."""
+        if self.conninfo.transport.driver_type != "amqp":
+            return
+        waiting = [request for request in reserved_requests if request.is_in_pool()]
+        self.survivors.note({*active_requests, *waiting})
+        self._forget_survivors()
+
+    def _forget_survivors(self) -> None:
+        if self.survivors.forget_old():
+            self.timer.call_after(REMEMBERED_S, self._forget_survivors)
 
     def on_connection_error_before_connected(self, exc: BaseException) -> None:
         """Decide about an error that `ensure_connected` let pass: there are no more attempts.
@@ -482,15 +512,25 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             conn.connect()
             return conn
 
+        look_at = monotonic() + LOOK_FOR_BROKER_S
+
         def before_next_attempt() -> None:
+            nonlocal look_at
             self.on_connecting()
             maybe_shutdown()
+            # The pauses between attempts grow up to half a minute, and the broker may be back.
+            if monotonic() >= look_at:
+                with suppress(*self.connection_errors, OperationalError):
+                    conn.ensure_connection(max_retries=0)
+                    raise _Connected
+                look_at = monotonic() + LOOK_FOR_BROKER_S
 
-        conn = conn.ensure_connection(
-            report,
-            conf.broker_connection_max_retries,
-            callback=before_next_attempt,
-        )
+        with suppress(_Connected):
+            conn.ensure_connection(
+                report,
+                conf.broker_connection_max_retries,
+                callback=before_next_attempt,
+            )
         self.first_connection_attempt = False
         self.broker_connection_retry_attempt = 0
         return conn
@@ -512,10 +552,10 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         return bool(conf.broker_connection_retry)
 
     def on_send_event_buffered(self) -> None:
-        """Flush the buffered events with the loop's next turn."""
+        """Flush the buffered events soon."""
         if self.hub is not None and not self._flush_due:
             self._flush_due = True
-            self.hub.call_soon(self._flush_events)
+            self.hub.call_later(FLUSH_EVENTS_WITHIN_S, self._flush_events)
 
     def _flush_events(self) -> None:
         self._flush_due = False

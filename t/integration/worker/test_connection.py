@@ -7,6 +7,7 @@ from signal import SIGTERM
 import pytest
 
 from t.harness import servers
+from t.harness.proxy import Proxy
 from t.harness.worker import eventually
 
 
@@ -26,6 +27,16 @@ def own_rabbitmq(make_project):
         project = make_project(server.new_url())
         project.server = server
         yield project
+
+
+class Impatient(servers.RabbitMQServer):
+    """A node that lets a message be held for a second, and looks as often."""
+
+    def prepare(self):
+        """Write the configuration."""
+        super().prepare()
+        options = "{consumer_timeout, 1000}, {channel_tick_interval, 1000}"
+        (self.folder / "advanced.config").write_text(f"[{{rabbit, [{options}]}}].\n")
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
@@ -118,18 +129,75 @@ def test_a_closed_connection_loses_nothing(request, broker):
     project.journal.wait_for(*labels, timeout_s=60)
 
 
-def test_a_late_task_is_delivered_again_after_a_lost_connection(on_rabbitmq, rabbitmq_server):
-    """B-WORK-086: it runs on, and runs again, unless it is cancelled."""
-    worker = on_rabbitmq.worker("-c2")
-    on_rabbitmq.send("late_gated", str(on_rabbitmq.journal), "a", str(on_rabbitmq.gate()))
-    on_rabbitmq.journal.wait_for("begin a")
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_late_task_that_is_delivered_again_runs_once(on_rabbitmq, rabbitmq_server, pool):
+    """B-WORK-086: it runs on; its worker knows it again and settles the new delivery."""
+    project = on_rabbitmq
+    worker = project.worker("-P", pool, "-c1")
+    project.send("late_gated", str(project.journal), "a", str(project.gate()))
+    project.journal.wait_for("begin a")
 
-    rabbitmq_server.disconnect_clients()
-    worker.wait_for("Connection to broker lost")
-    worker.wait_for(r"late_gated\[.*\] received", times=2)
-    on_rabbitmq.gate().touch()
+    for times in (1, 2):
+        rabbitmq_server.disconnect_clients()
+        worker.wait_for("Connection to broker lost", times=times)
+        worker.wait_for(r"late_gated\[.*\] was delivered again .* still runs", times=times)
+    project.reconnect()
+    project.gate().touch()
+    project.journal.wait_for("end a")
+    project.send("late_note", str(project.journal), "next")
+    project.journal.wait_for("next")
 
-    on_rabbitmq.journal.wait_for("begin a", "begin a", "end a", "end a")
+    assert project.journal.lines == ["begin a", "end a", "next"]
+    assert worker.stop() == 0
+    assert project.queue_length() == 0
+
+
+@pytest.mark.parametrize(
+    ("pool", "seen"), [("prefork", "still runs"), ("threads", "has ended here meanwhile")]
+)
+def test_a_late_task_that_ends_without_a_connection_runs_once(
+    make_project, amqp_url, rabbitmq_server, pool, seen
+):
+    """Its message is settled when it comes again.
+
+    The main process hears of the end as soon as it is done with connecting.
+    """
+    with Proxy(rabbitmq_server.port) as proxy:
+        project = make_project(amqp_url.replace(f":{rabbitmq_server.port}/", f":{proxy.port}/"))
+        worker = project.worker("-P", pool, "-c1")
+        project.send("late_gated", str(project.journal), "a", str(project.gate()))
+        project.journal.wait_for("begin a")
+
+        proxy.refuse()
+        worker.wait_for("Cannot connect to")
+        project.gate().touch()
+        project.journal.wait_for("end a")
+        proxy.restore()
+        worker.wait_for(rf"late_gated\[.*\] was delivered again .*{seen}")
+        project.reconnect()
+
+        assert project.send("add", 1, 1).get(timeout=30) == 2
+        assert project.journal.lines == ["begin a", "end a"]
+        assert worker.stop() == 0
+        assert project.queue_length() == 0
+
+
+def test_a_late_task_may_take_longer_than_the_broker_waits(make_project):
+    """B-BROK-012: RabbitMQ closes the channel of whoever holds a message for too long."""
+    with Impatient() as server:
+        project = make_project(server.new_url())
+        worker = project.worker("-c1")
+        project.send("late_gated", str(project.journal), "a", str(project.gate()))
+        project.journal.wait_for("begin a")
+
+        worker.wait_for(r"late_gated\[.*\] was delivered again .* still runs", times=2)
+        project.gate().touch()
+        project.journal.wait_for("end a")
+        assert project.send("add", 1, 1).get(timeout=30) == 2
+
+        assert project.journal.lines == ["begin a", "end a"]
+        assert worker.stop() == 0
+        assert project.queue_length() == 0
 
 
 def test_a_late_task_can_be_cancelled_with_its_connection(on_rabbitmq, rabbitmq_server):
