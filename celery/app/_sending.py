@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from kombu.messaging import Producer
 
@@ -175,11 +175,11 @@ class Sending:
 
     def _send(self, producer: Any, call: Call | Unusual) -> bool | None:
         """Send a call; return its ``ignore_result``."""
-        if type(call) is Call:
+        if isinstance(call, Call):
             if self._send_straight(producer, call):
                 return call.form.ignore_result
-            return self._send_generally(producer, call.as_unusual())
-        return self._send_generally(producer, cast("Unusual", call))
+            call = call.as_unusual()
+        return self._send_generally(producer, call)
 
     def _send_straight(self, producer: Any, call: Call) -> bool:
         """Send an ordinary call; false where it could not be sent this way."""

@@ -463,9 +463,9 @@ class AMQP:
     @property
     def lanes(self) -> Lanes | None:
         """Producers for sending tasks, None for an app without a pool of its own kind."""
-        pool = self.app.pool
         lanes = self._lanes
-        if lanes is None or lanes.pool is not pool:
+        if lanes is None or lanes.pool is not self.app._pool:
+            pool = self.app.pool
             if type(pool) is not BrokerConnectionPool or not pool.limit:
                 return None
             lanes = self._lanes = Lanes(self.app, pool)
