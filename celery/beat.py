@@ -173,7 +173,7 @@ class Service:
         if wait:
             self._is_stopped.wait()
 
-    def end(self, signum: int = 0, frame: Any = None) -> None:
+    def end(self, *_: Any) -> None:
         """
         Handle a signal to end.
 

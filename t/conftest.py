@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+from hypothesis import HealthCheck, settings
+
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -14,6 +16,10 @@ from t.harness.servers import (
     redis_server,
     redis_url,
 )
+
+# How fast examples are made says how busy the machine is, and nothing about what is tested.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 with contextlib.suppress(ImportError):
     # It finds the memory of the command line only before the environment has changed.

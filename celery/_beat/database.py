@@ -77,7 +77,7 @@ class DatabaseStore(SQLStore):
         self._engine.dispose()
 
 
-def _leave_transactions_to_us(connection: Any, record: Any) -> None:
+def _leave_transactions_to_us(connection: Any, _: Any) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA busy_timeout = 5000")
 

@@ -134,9 +134,13 @@ class ScheduleEntry:
             catch_up: Of several runs that were missed just now, take the first.
         """
         now = self.default_now()
-        if isinstance(self.schedule, schedule) and self.last_run_at is not None:
-            return self.schedule.due_at(self.last_run_at, now, catch_up)
-        return now
+        when = self.schedule
+        # Subclasses that know better when they are due, know nothing of this.
+        is_interval = isinstance(when, schedule) and type(when).is_due is schedule.is_due
+        if not is_interval or self.last_run_at is None:
+            return now
+        moment: datetime = when.due_at(self.last_run_at, now, catch_up)
+        return moment
 
     def _next_instance(self, last_run_at: datetime | None = None) -> ScheduleEntry:
         # Not `copy.copy`: what is pickled is without the app, and so would be its schedule.

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery._beat import shelf
 from celery._beat.sql import Execute, SQLStore
-from celery._beat.store import Lease, StoreError
+from celery._beat.store import OWNERS_HERE, Lease, StoreError
 from celery.utils.log import get_logger
 
 __all__ = ("FileStore",)
@@ -148,6 +148,9 @@ class FileStore(SQLStore):
         pid, _, host = owner.partition("@")
         if host.partition("/")[0] != platform.node() or os.name != "posix":
             return False
+        if int(pid) == os.getpid():
+            # In a container, a process often has the number of the one before it.
+            return owner not in OWNERS_HERE
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from celery._beat.store import Fenced, Lease, Run, Store
+from celery._beat.store import OWNERS_HERE, Fenced, Lease, Run, Store
 from celery.utils.log import get_logger
 
 __all__ = ("Leader", "may_take")
@@ -48,6 +48,7 @@ class Leader:
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
         self.owner = f"{os.getpid()}@{platform.node()}/{secrets.token_hex(4)}"
+        OWNERS_HERE.add(self.owner)
         #: While we send.
         self.fence: int | None = None
         #: Changes when entries were changed at run time.

@@ -37,6 +37,9 @@ STORES: dict[str, str] = {
     "sqlite": "celery._beat.database:DatabaseStore",
 }
 
+#: Senders of this process, and candidates.
+OWNERS_HERE: set[str] = set()
+
 _FILE_STORE = "celery._beat.file:FileStore"
 
 

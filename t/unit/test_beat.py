@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -538,6 +539,55 @@ def test_a_signal_ends_a_service_with_its_schedule_saved(app, error):
             raise error
 
     service = Service(app, scheduler_cls=Interrupted)
+    service.start()
+    assert service.scheduler.closed == 1
+
+
+@pytest.fixture
+def alarm():
+    """Put back what the test run itself does with alarms."""
+    handler, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    yield
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+def test_a_tick_that_has_begun_is_ended_before_the_service(app, alarm):
+    class Busy(Ticking):
+        def tick(self, *args, **kwargs):
+            service.end()
+            self.finished = True
+            return 0
+
+    service = Service(app, scheduler_cls=Busy)
+    service.start()
+    assert service.scheduler.finished
+    assert service.scheduler.closed == 1
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_tick_that_takes_long_is_cut_off(app, alarm, monkeypatch):
+    monkeypatch.setattr(beat, "LAST_TICK_S", 0.01)
+
+    class Stuck(Ticking):
+        def tick(self, *args, **kwargs):
+            service.end()
+            threading.Event().wait(30)
+            raise AssertionError("it went on")
+
+    service = Service(app, scheduler_cls=Stuck)
+    service.start()
+    assert service.scheduler.closed == 1
+
+
+def test_a_second_signal_ends_it_at_once(app, alarm):
+    class Stuck(Ticking):
+        def tick(self, *args, **kwargs):
+            service.end()
+            service.end()
+            raise AssertionError("it went on")
+
+    service = Service(app, scheduler_cls=Stuck)
     service.start()
     assert service.scheduler.closed == 1
 

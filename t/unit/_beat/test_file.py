@@ -171,6 +171,15 @@ def test_of_two_with_one_file_one_sends(app, filename, sent):
     second.close()
 
 
+def test_who_is_gone_is_known_on_the_same_machine_only(filename):
+    store, here = FileStore(filename), os.uname().nodename
+    assert store.is_gone(f"{_ended_process()}@{here}/x")
+    assert not store.is_gone(f"{os.getppid()}@{here}/x")
+    assert not store.is_gone(f"{_ended_process()}@elsewhere/x")
+    # One with our number was here before us, as happens in containers.
+    assert store.is_gone(f"{os.getpid()}@{here}/x")
+
+
 def test_writers_wait_for_each_other(filename):
     stores = [FileStore(filename) for _ in range(4)]
     for store in stores:

@@ -211,13 +211,17 @@ def test_without_the_right_to_send_nothing_is_written(make):
         other.reserve(other.schedule["a"])
 
 
-def test_in_a_shared_store_runs_missed_just_now_are_made_up_for(make, sent, tmp_path):
+def test_in_a_shared_store_runs_missed_just_now_are_made_up_for(
+    make, sent, app, tmp_path, monkeypatch
+):
     scheduler = make(
         beat_store_url=f"sqlite:///{tmp_path / 'shared.db'}",
         beat_schedule={"a": {"task": "p.t", "schedule": 1, "args": ["a"]}},
     )
     missed = 5
-    began = datetime.now(UTC) - timedelta(seconds=missed + 0.5)
+    began = datetime.now(UTC)
+    now = began + timedelta(seconds=missed + 0.5)
+    monkeypatch.setattr(app, "now", lambda: now)
     scheduler.schedule["a"].last_run_at = began
     until_idle(scheduler)
 
@@ -225,9 +229,11 @@ def test_in_a_shared_store_runs_missed_just_now_are_made_up_for(make, sent, tmp_
     assert scheduler.schedule["a"].last_run_at == began + timedelta(seconds=missed)
 
 
-def test_in_a_file_they_are_not(make, sent):
+def test_in_a_file_they_are_not(make, sent, app, monkeypatch):
     """B-BEAT-008: missed runs are not made up: one run only."""
     scheduler = make(beat_schedule={"a": {"task": "p.t", "schedule": 1, "args": ["a"]}})
-    scheduler.schedule["a"].last_run_at = datetime.now(UTC) - timedelta(seconds=5.5)
+    now = datetime.now(UTC)
+    monkeypatch.setattr(app, "now", lambda: now)
+    scheduler.schedule["a"].last_run_at = now - timedelta(seconds=5.5)
     until_idle(scheduler)
     assert len(sent()) == 1

@@ -111,8 +111,8 @@ def test_bad_options_are_usage_errors(
 
 
 def test_all_pool_names_are_accepted() -> None:
-    """B-CLI-036: prefork, eventlet, gevent, solo, processes, threads, custom."""
-    assert list(command.WORKERS_POOL.choices) == [
+    """B-CLI-036: prefork, eventlet, gevent, solo, processes, threads, custom; and asyncio."""
+    assert set(command.WORKERS_POOL.choices) == {
         "prefork",
         "eventlet",
         "gevent",
@@ -120,7 +120,8 @@ def test_all_pool_names_are_accepted() -> None:
         "processes",
         "threads",
         "custom",
-    ]
+        "asyncio",
+    }
 
 
 def test_an_unknown_user_aborts_the_start(run: Run, made: list[dict[str, Any]]) -> None:

@@ -80,8 +80,10 @@ def test_a_repeated_entry_may_cancel_itself(timer: Any, turn: Callable[[], None]
             entry.cancel()
 
     entry = timer.call_repeatedly(0.001, tick)
+    while len(ran) < 3:
+        turn()
     done: list[int] = []
-    timer.call_after(0.05, done.append, (1,))
+    timer.call_after(0.02, done.append, (1,))
     while not done:
         turn()
 
