@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Generator
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
-__all__ = ("Interruptible", "complete", "delegate", "interrupt", "is_coroutine_function")
+__all__ = ("Interruptible", "complete", "delegate", "interrupt")
 
 
 class _SoftLimit(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore[misc]  # no types
@@ -265,8 +264,3 @@ def interrupt(reason: BaseException) -> bool:
         False if there is none, or if it is on the processor: then raise *reason* right away.
     """
     return _kept.loop.interrupt(reason)
-
-
-def is_coroutine_function(fun: Any) -> bool:
-    """Say whether calling *fun* makes a coroutine, as far as can be known before."""
-    return inspect.iscoroutinefunction(inspect.unwrap(fun))
