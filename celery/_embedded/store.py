@@ -71,9 +71,6 @@ CREATE TABLE results (
     key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL
 ) WITHOUT ROWID;
 CREATE INDEX results_expires ON results (expires) WHERE expires IS NOT NULL;
-CREATE TABLE chord_parts (
-    chord TEXT, part TEXT, expires REAL, PRIMARY KEY (chord, part)
-) WITHOUT ROWID;
 """
 
 #: Connections that a fork has brought here. Closing one would tell SQLite that this process,

@@ -244,13 +244,10 @@ def _forget(db: sqlite3.Connection, now: float) -> None:
     for (queue,) in unused:
         queues.delete_queue(db, queue)
     queues.drop_expired(db, now, CHUNK)
-    for table in ("results", "chord_parts"):
-        column = "key" if table == "results" else "chord"
-        db.execute(
-            f"DELETE FROM {table} WHERE {column} IN"
-            f" (SELECT {column} FROM {table} WHERE expires <= ? LIMIT ?)",
-            (now, CHUNK),
-        )
+    db.execute(
+        "DELETE FROM results WHERE key IN (SELECT key FROM results WHERE expires <= ? LIMIT ?)",
+        (now, CHUNK),
+    )
     (spare,) = db.execute("PRAGMA freelist_count").fetchone()
     if spare > SPARE_PAGES:
         db.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()

@@ -113,6 +113,17 @@ class SqliteBackend(KeyValueStoreBackend):
             ).fetchone()
         return int(count)
 
+    def claim(self, name: str, seconds: int) -> bool:
+        """Become the only one, of those who ask for *name*, for so many seconds."""
+        now = time.time()
+        with self.store as db:
+            taken = db.execute(
+                "INSERT INTO results (key, value, expires) VALUES (?1, x'31', ?2) ON CONFLICT (key)"
+                " DO UPDATE SET expires = excluded.expires WHERE expires <= ?3",
+                (self.get_key_for_chord(name), now + seconds, now),
+            )
+            return taken.rowcount == 1
+
     def expire(self, key: Any, value: Any) -> None:
         """Let a key live for *value* more seconds."""
         with self.store as db:
@@ -125,7 +136,6 @@ class SqliteBackend(KeyValueStoreBackend):
         """Delete what has expired (``result_expires``)."""
         with self.store as db:
             db.execute("DELETE FROM results WHERE expires <= ?", (time.time(),))
-            db.execute("DELETE FROM chord_parts WHERE expires <= ?", (time.time(),))
 
     def _row(self, key: Any, value: Any) -> tuple[str, bytes, float | None]:
         expires = time.time() + self.expires if self.expires else None
