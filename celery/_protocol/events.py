@@ -7,6 +7,7 @@ An event is a flat JSON object; several events of one group may travel as a list
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,3 +87,22 @@ def origin(hostname: str, pid: int, utcoffset: float, clock: int | None) -> Even
         clock: Its logical clock; None for senders that keep none.
     """
     return {"hostname": hostname, "utcoffset": utcoffset, "pid": pid, "clock": clock}
+
+
+def origin_text(hostname: str, pid: int, utcoffset: float) -> str:
+    """Return what `text` needs to know about the sender; it changes with the distance to UTC."""
+    return f'"hostname": {json.dumps(hostname)}, "pid": {pid}, "utcoffset": {json.dumps(utcoffset)}'
+
+
+def text(own: str, origin: str, clock: int | None, timestamp: float, type_text: str) -> str:
+    """
+    Return one event as JSON, made of parts.
+
+    Args:
+        own: Its own fields, a JSON object; none of those that say where it comes from.
+        origin: Of `origin_text`.
+        type_text: Its type, a JSON string.
+    """
+    comma = ", " if len(own) > 2 else ""
+    moment = f'"clock": {"null" if clock is None else clock}, "timestamp": {timestamp!r}'
+    return f'{own[:-1]}{comma}{origin}, {moment}, "type": {type_text}}}'

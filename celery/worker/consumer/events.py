@@ -13,6 +13,9 @@ __all__ = ("Events",)
 
 logger = get_logger(__name__)
 
+#: Task events that are sent together at most; each message costs a round trip on some brokers.
+BUFFER_LIMIT = 250
+
 
 class Events(bootsteps.StartStopStep):
     """Keeps an event dispatcher; what could not be sent survives a lost connection.
@@ -56,6 +59,7 @@ class Events(bootsteps.StartStopStep):
             enabled=self.send_events if previous is None else previous.enabled,
             # Without a loop nobody would flush the buffer in time.
             buffer_group=["task"] if evented else None,
+            buffer_limit=BUFFER_LIMIT,
             on_send_buffered=c.on_send_event_buffered if evented else None,
         )
         for request in list(state.reserved_requests):

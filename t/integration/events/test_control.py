@@ -38,10 +38,6 @@ class Cluster:
 
     def ask(self, command: str, **options: Any) -> Any:
         """Send a command and wait for one reply."""
-        # Redis keeps no command for a mailbox that is just about to listen.
-        end = time.monotonic() + PATIENCE_S
-        while not self.app.control.ping(timeout=1.0, limit=1):
-            assert time.monotonic() < end, "no worker answers"
         options = {"reply": True, "timeout": PATIENCE_S, "limit": 1, **options}
         return self.app.control.broadcast(command, **options)
 

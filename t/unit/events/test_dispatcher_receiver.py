@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -315,3 +316,49 @@ def test_redis_gets_a_fanout_exchange() -> None:
     assert get_exchange(Connection("memory://"), "ev").type == "topic"
     assert get_exchange(Connection("redis://"), "ev").type == "fanout"
     assert get_exchange(Connection("memory://"), "ev").name == "ev"
+
+
+def test_buffered_events_are_the_same_on_the_wire_however_they_are_encoded(
+    app: Any, connection: Any
+) -> None:
+    """B-EVT-004, B-EVT-008: what is encoded at once has the fields of any other event."""
+    sender = dispatcher(app, connection, buffer_group=["task"])
+    odd = 'quote " backslash \\ line \n and ünïcode'
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    cases: list[dict[str, Any]] = [
+        {"uuid": "a", "name": odd, "args": None, "retries": 0, "runtime": 0.5, "ok": True},
+        {"uuid": "b", "eta": moment, "nested": {"x": [1, 2]}},
+        {},
+        {"uuid": "c", "timestamp": 12.5},
+        {"uuid": "d", "hostname": "liar"},
+    ]
+    for fields in cases:
+        sender.send('task-"odd"', **fields)
+    sender.send("task-blind", blind=True)
+    encoded = sender._groups_waiting["task"]
+    events = json.loads(sender._joined(encoded))
+
+    assert [type(each) for each in encoded] == [str, str, str, dict, dict, str]
+    for event, fields in zip(events, cases, strict=False):
+        common = {"hostname", "pid", "utcoffset", "clock", "timestamp", "type"}
+        assert event.keys() == common | fields.keys()
+        assert event["type"] == 'task-"odd"'
+        assert event["hostname"] == sender.hostname
+        assert event["pid"] == sender.pid
+        assert event["utcoffset"] == sender.tzoffset
+    assert [event["clock"] for event in events[:5]] == sorted(
+        event["clock"] for event in events[:5]
+    )
+    assert events[0]["name"] == odd
+    assert events[0]["runtime"] == 0.5
+    assert events[1]["nested"] == {"x": [1, 2]}
+    assert events[3]["timestamp"] == 12.5
+    assert events[5]["clock"] is None
+
+
+def test_other_serializers_get_events_as_they_are(app: Any, connection: Any) -> None:
+    sender = dispatcher(app, connection, buffer_group=["task"], serializer="yaml")
+    sender.send("task-started", uuid="a")
+    (event,) = sender._joined(sender._groups_waiting["task"])
+
+    assert event["uuid"] == "a"
