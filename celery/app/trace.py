@@ -82,7 +82,7 @@ from celery.states import (
     SUCCESS,
 )
 from celery.utils.collections import LimitedSet
-from celery.utils.functional import unless_idle
+from celery.utils.functional import is_coroutine_function, unless_idle
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.objects import mro_lookup
@@ -677,7 +677,7 @@ def build_tracer(
         finally:
             leave(uuid, args, kwargs, done)
 
-    if _coroutines.is_coroutine_function(body):
+    if is_coroutine_function(body):
         setattr(trace_task, "steps", steps)  # noqa: B010 - a function has no such field by type
 
     return trace_task
