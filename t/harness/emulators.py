@@ -25,7 +25,7 @@ HOME = Path(os.environ.get("EMULATORS_VENV") or ROOT / ".venv-emulators")
 #: Programs, and what brings them.
 PACKAGES = {
     "moto_server": ["moto[s3,dynamodb]>=5.2", "flask", "flask-cors"],
-    "secantusd-py": ["secantusdb==0.7.0b3"],
+    "secantusd-py": ["--pre", "secantusdb==0.7.0b3"],
     "noida-db": ["noida-db==0.2.3"],
 }
 
@@ -56,7 +56,7 @@ def _install(name: str) -> str:
     done = subprocess.run(
         [
             str(HOME / "bin" / "python"), "-m", "pip", "install", "-q", "--only-binary=:all:",
-            "--pre", *PACKAGES[name],
+            *PACKAGES[name],
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
