@@ -18,7 +18,6 @@ from celery import _state
 from celery._canvas import stamping
 from celery._protocol.rest import Rest
 from celery._types import Generic
-from celery.utils.bridge import call_for
 from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
@@ -493,6 +492,9 @@ class Signature(dict[str, Any], Generic[R]):
         **options: Any,
     ) -> results.AsyncResult[R]:
         """Do what `apply_async` does on an event loop, without blocking it."""
+        # Who awaits has imported asyncio; others need not.
+        from celery.utils.bridge import call_for
+
         return await call_for(self.app, self.apply_async, args, kwargs, **options)
 
     def election(self) -> Any:

@@ -48,7 +48,7 @@ _IN_JSON = re.compile(f'"~{_TOKEN}~([0-9]{{2}})~"')
 _IN_BYTES = re.compile(f"~{_TOKEN}~([0-9]{{2}})~".encode())
 
 #: Picks values, in the order of their places.
-Pick = Callable[[Sequence[Any]], Any]
+Pick = Callable[[Sequence[Any]], tuple[Any, ...]]
 
 
 class Unfit(ValueError):
@@ -58,7 +58,9 @@ class Unfit(ValueError):
 def _pick(places: Sequence[bytes | str]) -> Pick:
     indexes = [int(place) for place in places]
     # With fewer than two, `itemgetter` does not give tuples.
-    return itemgetter(*indexes) if len(indexes) > 1 else lambda values: [values[i] for i in indexes]
+    if len(indexes) > 1:
+        return itemgetter(*indexes)
+    return lambda values: tuple(values[index] for index in indexes)
 
 
 class JSONTemplate:
@@ -83,7 +85,15 @@ class JSONTemplate:
         Raises:
             Unfit: A value is no text, number or None.
         """
-        return self._format % tuple(self._pick((*map(_json_value, values), *encoded)))
+        written = [
+            "null"
+            if value is None
+            else encode_basestring_ascii(value)
+            if type(value) is str
+            else _json_number(value)
+            for value in values
+        ]
+        return self._format % self._pick((*written, *encoded))
 
 
 class TableTemplate:
@@ -109,16 +119,16 @@ class TableTemplate:
         Raises:
             Unfit: A value is too long for a property.
         """
-        table = self._format % tuple(self._pick([_table_value(value) for value in values]))
+        written = [
+            b"V" if value is None else _table_text(value) if type(value) is str else _other(value)
+            for value in values
+        ]
+        table = self._format % self._pick(written)
         rest = self._rest_format % tuple(map(_short_text, self._rest_pick(values)))
         return b"%b%b%b%b" % (self._before, _SIZE.pack(len(table)), table, rest)
 
 
-def _json_value(value: Any) -> str:
-    if value is None:
-        return "null"
-    if type(value) is str:
-        return encode_basestring_ascii(value)
+def _json_number(value: Any) -> str:
     if type(value) is int:
         return repr(value)
     raise Unfit("no text, number or None")
@@ -138,12 +148,12 @@ def _bytes_format(data: bytes, prefix: bytes) -> tuple[bytes, Pick]:
     return b"%b".join(piece.replace(b"%", b"%%") for piece in constant), _pick(places)
 
 
-def _table_value(value: Any) -> bytes:
-    if type(value) is str:
-        data = value.encode()
-        return b"S%b%b" % (_SIZE.pack(len(data)), data)
-    if value is None:
-        return b"V"
+def _table_text(value: str) -> bytes:
+    data = value.encode()
+    return b"S%b%b" % (_SIZE.pack(len(data)), data)
+
+
+def _other(value: Any) -> bytes:
     # Behind the size of the table and the empty name.
     return bytes(amqp_dumps("F", [{"": value}])[5:])
 

@@ -92,7 +92,7 @@ class Waiter:
         try:
             if is_first:
                 self._fresh.append(result)
-                await self._bridge.call(self._ask)
+                self._bridge.cast(self._ask)
             await me.future
         finally:
             if not me.future.done() or me.future.cancelled():
@@ -118,17 +118,25 @@ class Waiter:
     def _ask(self) -> None:
         """Ask for everything that has come up since the last time."""
         self._is_asking = True
-        with self._asking:
-            fresh = _taken(self._fresh)
-            if fresh and self._is_pushed:
-                buckets = self._backend.result_consumer.buckets
-                for result in fresh:
-                    buckets[result] = self._ended
-                with acting_for(self._backend.app, self._oid, self._backend):
-                    self._backend.add_pending_results(fresh, weak=True)
-            self._asked.extend(fresh)
+        try:
+            with self._asking:
+                fresh = _taken(self._fresh)
+                if fresh and self._is_pushed:
+                    self._subscribe(fresh)
+                self._asked.extend(fresh)
+                self._is_asking = False
+        except Exception as exc:
             self._is_asking = False
+            logger.exception("Cannot ask for results that are awaited")
+            self._fail(exc)
         self._news.set()
+
+    def _subscribe(self, results: list[Any]) -> None:
+        buckets = self._backend.result_consumer.buckets
+        for result in results:
+            buckets[result] = self._ended
+        with acting_for(self._backend.app, self._oid, self._backend):
+            self._backend.add_pending_results(results, weak=True)
 
     # -- In the reader
 

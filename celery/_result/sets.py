@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 from vine import barrier, promise
 
 from celery import _state, states
-from celery._result import awaiting
 from celery._result.joining import assert_will_not_block
 from celery._result.node import ResultBase, ResultTuple, importable_class, plain_form
 from celery.exceptions import ImproperlyConfigured
@@ -264,6 +263,8 @@ class ResultSet(ResultBase):
         Raises:
             TimeoutError: Not all members had ended in time.
         """
+        from celery._result import awaiting  # and asyncio
+
         return await awaiting.agather(self, timeout, propagate)
 
     def __await__(self) -> Generator[Any, Any, list[Any]]:
@@ -278,6 +279,8 @@ class ResultSet(ResultBase):
         Args:
             timeout: Seconds for all of them.
         """
+        from celery._result import awaiting  # and asyncio
+
         return awaiting.as_ended(list(self._leaves()), timeout)
 
     def join(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 from vine import promise
 
 from celery import _state, states
-from celery._result import awaiting
 from celery._result.graph import dependencies, descend
 from celery._result.joining import assert_will_not_block
 from celery._result.node import (
@@ -210,6 +209,8 @@ class AsyncResult(ResultBase, Generic[T]):
             TimeoutError: The task had not ended after *timeout* seconds.
             RuntimeError: Called within a task that would occupy its pool slot meanwhile.
         """
+        from celery._result import awaiting  # and asyncio
+
         return cast("T", await awaiting.aget(self, timeout, propagate, follow_parents))
 
     def __await__(self) -> Generator[Any, Any, T]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kombu.connection import Connection
-
-from celery._transport.connection import BrokerConnection
 from celery.utils.objects import FallbackContext
 
 if TYPE_CHECKING:
@@ -97,6 +94,11 @@ class BrokerConnections:
             **conf.broker_transport_options,
             **(parts.get("transport_options") or {}),
         }
+        # Loaded when something is sent or received; not with every app.
+        from kombu.connection import Connection
+
+        from celery._transport.connection import BrokerConnection
+
         connection: Any = self.amqp.Connection
         if connection is Connection:
             # Unless the user has chosen a class, one that knows our transports.

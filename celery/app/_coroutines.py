@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
-__all__ = ("Interruptible", "complete", "delegate", "interrupt", "is_coroutine_function")
+__all__ = ("Interruptible", "complete", "delegate", "interrupt")
 
 
 class _SoftLimit(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore[misc]  # no types
@@ -114,6 +113,36 @@ class Interruptible(Coroutine[Any, Any, Any]):
         return self._coro.__await__()
 
 
+class TimePassed(SystemExit):
+    """Ends a coroutine whose hard time limit has passed; no tracer stores it."""
+
+
+class Limits(NamedTuple):
+    """Time limits of the coroutine that a call may turn out to be."""
+
+    #: Seconds; None for no limit.
+    soft_s: float | None
+    hard_s: float | None
+    #: Called with ``soft=True`` and ``timeout=`` when the soft limit passes.
+    on_soft: Callable[..., Any] | None
+
+
+_limits: contextvars.ContextVar[Limits | None] = contextvars.ContextVar("limits", default=None)
+
+
+def call_limited(limits: Limits, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call *fun* with *limits* for the coroutine that it completes.
+
+    Raises:
+        TimePassed: The hard limit has passed.
+    """
+    token = _limits.set(limits)
+    try:
+        return fun(*args, **kwargs)
+    finally:
+        _limits.reset(token)
+
+
 class _Loop:
     """The loop that one thread keeps."""
 
@@ -128,6 +157,7 @@ class _Loop:
             loop = self._loop = asyncio.new_event_loop()
         body = Interruptible(coro)
         task = body.task = loop.create_task(body, context=contextvars.copy_context())
+        timers = _timers(loop, body, _limits.get())
         self._running = body
         try:
             loop.run_until_complete(task)
@@ -139,6 +169,8 @@ class _Loop:
             loop.run_until_complete(task)
         finally:
             self._running = None
+            for timer in timers:
+                timer.cancel()
         return body.outcome()
 
     def interrupt(self, reason: BaseException) -> bool:
@@ -150,17 +182,33 @@ class _Loop:
         return True
 
 
+def _timers(
+    loop: asyncio.AbstractEventLoop, body: Interruptible, limits: Limits | None
+) -> list[asyncio.TimerHandle]:
+    """Have *body* interrupted when its time is over."""
+    if limits is None:
+        return []
+    soft_s, hard_s, on_soft = limits
+
+    def warn() -> None:
+        body.interrupt(SoftTimeLimitExceeded())
+        if on_soft is not None:
+            on_soft(soft=True, timeout=soft_s)
+
+    timers = []
+    if soft_s:
+        timers.append(loop.call_later(soft_s, warn))
+    if hard_s:
+        timers.append(loop.call_later(hard_s, body.interrupt, TimePassed()))
+    return timers
+
+
 class _Kept(threading.local):
     def __init__(self) -> None:
         self.loop = _Loop()
 
-    def forget(self) -> None:
-        """Start anew in a forked child; the loop belongs to the parent."""
-        self.loop = _Loop()
-
 
 _kept = _Kept()
-os.register_at_fork(after_in_child=_kept.forget)
 _delegate: Callable[[Coroutine[Any, Any, Any]], Any] | None = None
 
 
@@ -168,6 +216,15 @@ def delegate(run: Callable[[Coroutine[Any, Any, Any]], Any] | None) -> None:
     """Have *run* complete the coroutines of this process; None for the loop of each thread."""
     global _delegate  # noqa: PLW0603 - one register per process, by design
     _delegate = run
+
+
+def _start_anew() -> None:
+    """Forget loops in a forked child: they belong to the parent."""
+    _kept.loop = _Loop()
+    delegate(None)
+
+
+os.register_at_fork(after_in_child=_start_anew)
 
 
 def complete(coro: Coroutine[Any, Any, Any]) -> Any:
@@ -207,8 +264,3 @@ def interrupt(reason: BaseException) -> bool:
         False if there is none, or if it is on the processor: then raise *reason* right away.
     """
     return _kept.loop.interrupt(reason)
-
-
-def is_coroutine_function(fun: Any) -> bool:
-    """Say whether calling *fun* makes a coroutine, as far as can be known before."""
-    return inspect.iscoroutinefunction(inspect.unwrap(fun))

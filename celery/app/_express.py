@@ -30,7 +30,7 @@ from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
     from celery.app._publishing import Ready
-    from celery.app.amqp import AMQP
+    from celery.app.amqp import AMQP, PublishPlan
 
 __all__ = ("Call", "Express", "Form", "Unusual")
 
@@ -114,15 +114,23 @@ class Form:
         named: Name to route by, shadow, hard and soft time limit.
         options: Further options, as they were given to `Celery.send_task`.
         ready: A message with marks, and where it goes.
+        repr_levels: ``task_repr_maxlevels``.
     """
 
     __slots__ = (
-        "ignore_result", "may_be_held_back", "name", "named", "options", "ready", "templates",
+        "ignore_result", "may_be_held_back", "name", "named", "options", "ready", "repr_levels",
+        "templates",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, named: tuple[Any, ...], options: Mapping[str, Any], ready: Ready
+        self,
+        name: str,
+        named: tuple[Any, ...],
+        options: Mapping[str, Any],
+        ready: Ready,
+        repr_levels: int,
     ) -> None:
+        self.repr_levels = repr_levels
         self.name = name
         self.named = named
         self.options = options
@@ -165,14 +173,14 @@ class Express:
         self._forms: dict[Hashable, Form | Literal[False] | None] = {}
         self._valid_for: tuple[Any, ...] = ()
 
-    def is_open(self) -> bool:
+    def _is_open(self, plan: PublishPlan) -> bool:
         """Say whether calls may be sent without telling anybody."""
         amqp = self._amqp
         return not (
             signals.before_task_publish.receivers
             or signals.after_task_publish.receivers
             or signals.task_sent.receivers
-            or not amqp.plan.is_plain
+            or not plan.is_plain
             or not wire_body.is_standard("json")
             # Monitoring packages put functions of theirs in these places.
             or amqp.Producer is not Producer
@@ -191,12 +199,11 @@ class Express:
         for value in options.values():
             if type(value) not in _PLAIN:
                 return None
-        if not self.is_open():
-            return None
         amqp = self._amqp
-        router = amqp.router
-        queues = amqp.queues
-        valid_for = (amqp.plan, router, queues.revision)
+        plan = amqp.plan
+        if not self._is_open(plan):
+            return None
+        valid_for = (plan, amqp._router or amqp.router, amqp.queues.revision)
         if valid_for != self._valid_for:
             self._forms, self._valid_for = {}, valid_for
         forms = self._forms
@@ -243,7 +250,7 @@ class Express:
         ready = amqp.ready(message, **options)
         if not wire_body.is_standard(ready.serializer) or ready.compression:
             return None
-        return Form(name, named, given, ready)
+        return Form(name, named, given, ready, amqp.plan.repr_levels)
 
     def write(self, producer: Any, call: Call) -> tuple[Outlet, Any] | None:
         """Return the message of a call, and what sends it; None where the general way is needed."""
@@ -273,7 +280,7 @@ class Express:
         if type(args) not in _ARGUMENTS or type(kwargs) is not dict:
             return None
         amqp = self._amqp
-        levels = amqp.plan.repr_levels
+        levels = form.repr_levels
         try:
             embedded = call.embedded
             body = wire_body.dumps_call(

@@ -14,8 +14,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from celery.app._coroutines import is_coroutine_function
 from celery.exceptions import ImproperlyConfigured
+from celery.utils.functional import is_coroutine_function
 
 if TYPE_CHECKING:
     from celery.app.base import Celery

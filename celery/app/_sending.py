@@ -1,17 +1,15 @@
-"""Sending calls by name: what `celery.Celery` offers of it, alone and many at once."""
+"""Sending calls by name: what `celery.Celery` offers of it, alone and many at once.
+
+What is needed to send, and not to make an app, is loaded with `Celery.amqp`.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
-
-from kombu.messaging import Producer
+from typing import TYPE_CHECKING, Any
 
 from celery import _state, canvas
-from celery.app._batch import Batch, Finished
-from celery.app._express import Call, Unusual
-from celery.app._publishing import worth_a_retry
 from celery.exceptions import AlwaysEagerIgnored
 from celery.utils.functional import maybe_list
 from celery.utils.ids import new_id
@@ -32,9 +30,6 @@ class Sending:
         amqp: AMQP
         AsyncResult: Any
         producer_or_acquire: Any
-
-        @property
-        def backend(self) -> Any: ...
 
         @property
         def thread_oid(self) -> str: ...
@@ -101,7 +96,7 @@ class Sending:
                 root_id = request.root_id or request.id
         callbacks, errbacks = maybe_list(link), maybe_list(link_error)
         has_time = countdown is not None or eta is not None
-        call: Call | Unusual | None = None
+        call: Any = None
         if (
             not (retries or replaced_task_nesting)
             and router is None
@@ -112,7 +107,7 @@ class Sending:
             named = (route_name, shadow, time_limit, soft_time_limit)
             form = amqp.express.form(name, named, options)
             if form is not None and not (has_time and form.may_be_held_back):
-                call = Call(
+                call = amqp.ordinary(
                     form,
                     task_id,
                     root_id or task_id,
@@ -128,7 +123,7 @@ class Sending:
                     else amqp.embedded(callbacks, errbacks, chain, chord),
                 )
         if call is None:
-            call = Unusual(
+            call = amqp.unusual(
                 name,
                 args,
                 kwargs,
@@ -160,10 +155,10 @@ class Sending:
             )
         producer = producer or publisher
         if producer is not None and connection is None:
-            ignored = self._send(producer, call)
+            ignored = amqp.send(producer, call)
         else:
             with amqp.sender(connection) as chosen:
-                ignored = self._send(chosen, call)
+                ignored = amqp.send(chosen, call)
         if request is not None and request.id == task_id:
             request._replaced = True
         result: results.AsyncResult[Any] = (result_cls or self.AsyncResult)(task_id)
@@ -172,99 +167,6 @@ class Sending:
         if add_to_parent and parent is not None:
             parent.add_trail(result)
         return result
-
-    def _send(self, producer: Any, call: Call | Unusual) -> bool | None:
-        """Send a call; return its ``ignore_result``."""
-        if type(call) is Call:
-            if self._send_straight(producer, call):
-                return call.form.ignore_result
-            return self._send_generally(producer, call.as_unusual())
-        return self._send_generally(producer, cast("Unusual", call))
-
-    def _send_straight(self, producer: Any, call: Call) -> bool:
-        """Send an ordinary call; false where it could not be sent this way."""
-        express = self.amqp.express
-        batch = producer if type(producer) is Batch else None
-        real = producer if batch is None else batch.producer
-        written = express.write(real, call) if type(real) is Producer else None
-        if written is None:
-            return False
-        outlet, data = written
-        form = call.form
-        if not form.ignore_result:
-            self.backend.on_task_call(producer, call.task_id)
-        if batch is not None:
-            batch.add_finished(Finished(call, data), outlet)
-            return True
-        try:
-            outlet.send((data,), form.ready.confirm_timeout)
-        except Exception as exc:
-            policy = form.ready.policy
-            if policy is None or not isinstance(exc, worth_a_retry(real, policy)):
-                raise
-            return False
-        return True
-
-    def _send_generally(self, producer: Any, call: Unusual) -> bool | None:
-        """Make the message of any call and publish it; return its ``ignore_result``."""
-        name, args, kwargs, fields, options, route_name, router, task_type, request = call
-        options = dict(options)
-        amqp = self.amqp
-        stamped_headers = options.pop("stamped_headers", None)
-        stamps = (
-            {key: options.pop(key) for key in stamped_headers if key in options}
-            if stamped_headers
-            else {}
-        )
-        options = (router or amqp.router).route(
-            options, route_name or name, args, kwargs, task_type
-        )
-        if request is not None:
-            if (
-                options.get("priority") is None
-                and amqp.plan.inherit_priority
-                and request.delivery_info
-            ):
-                options["priority"] = request.delivery_info.get("priority")
-            if request.stamps:
-                # Stamps pass on to whatever a stamped task calls.
-                stamps = {**request.stamps, **stamps}
-                stamped_headers = list(
-                    dict.fromkeys([*(stamped_headers or ()), *(request.stamped_headers or ())])
-                )
-        if options.get("priority") is None:
-            options.pop("priority", None)
-        ignore_result: bool | None = options.pop("ignore_result", None)
-        message_options = {
-            key: options.pop(key) for key in ("argsrepr", "kwargsrepr", "origin") if key in options
-        }
-        task_id, countdown, eta = fields["task_id"], fields["countdown"], fields["eta"]
-        message = amqp.create_task_message(
-            name=name,
-            args=args,
-            kwargs=kwargs,
-            **fields,
-            create_sent_event=amqp.plan.send_sent_event,
-            ignore_result=ignore_result,
-            stamped_headers=stamped_headers,
-            **message_options,
-            **stamps,
-        )
-        if countdown is not None or eta is not None:
-            delayed = amqp.delay_in_broker(
-                producer.connection,
-                options.get("queue"),
-                countdown,
-                eta,
-                options.get("routing_key"),
-            )
-            if delayed is not None:
-                options["exchange"], options["routing_key"] = delayed
-                options["declare"] = []
-        if not ignore_result:
-            self.backend.on_task_call(producer, task_id)
-        amqp.send_task_message(producer, name, message, **options)
-        return ignore_result
 
     def send_tasks(
         self, signatures: Iterable[Signature], producer: Any = None, **options: Any

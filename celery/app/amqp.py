@@ -32,6 +32,7 @@ from celery._protocol import message as wire
 from celery._transport.connection import BrokerConnectionPool
 from celery.app import routes as task_routes
 from celery.app._batch import Batch, Waiting
+from celery.app._dispatch import Dispatch
 from celery.app._express import Express
 from celery.app._lanes import Lanes
 from celery.app._publishing import CONFIRM_S, Ready, declared_by, is_replicated, worth_a_retry
@@ -245,7 +246,7 @@ class PublishPlan:
     is_plain: bool
 
 
-class AMQP:
+class AMQP(Dispatch):
     """Queues, messages and producers of one app (``app.amqp``)."""
 
     Connection = Connection
@@ -463,9 +464,9 @@ class AMQP:
     @property
     def lanes(self) -> Lanes | None:
         """Producers for sending tasks, None for an app without a pool of its own kind."""
-        pool = self.app.pool
         lanes = self._lanes
-        if lanes is None or lanes.pool is not pool:
+        if lanes is None or lanes.pool is not self.app._pool:
+            pool = self.app.pool
             if type(pool) is not BrokerConnectionPool or not pool.limit:
                 return None
             lanes = self._lanes = Lanes(self.app, pool)
@@ -843,7 +844,7 @@ class AMQP:
             # In a batch within a batch, the outer one sends.
             yield producer
             return
-        batch = Batch(producer, self._publish, self.app._send_generally)
+        batch = Batch(producer, self._publish, self.send_generally)
         yield batch
         batch.flush()
 

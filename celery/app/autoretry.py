@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import wraps
 from typing import Any
 
-from celery.app._coroutines import is_coroutine_function
 from celery.exceptions import Ignore, Retry
+from celery.utils.functional import is_coroutine_function
 from celery.utils.time import get_exponential_backoff_interval
 
 __all__ = ("add_autoretry_behaviour",)

@@ -21,7 +21,6 @@ from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from kombu.clocks import LamportClock
-from kombu.common import oid_from
 from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
 
 from celery import _state, signals
@@ -883,6 +882,8 @@ class Celery(Sending, BrokerConnections):
     @lasting_property
     def oid(self) -> str:
         """Id of this app in this process: the name of its reply queue."""
+        from kombu.common import oid_from
+
         return oid_from(self, threads=False)  # type: ignore[no-any-return]
 
     @property
@@ -890,6 +891,8 @@ class Celery(Sending, BrokerConnections):
         """Id of this app in this thread."""
         oid: str | None = getattr(self._local, "oid", None)
         if oid is None:
+            from kombu.common import oid_from
+
             oid = self._local.oid = oid_from(self, threads=True)
         return oid
 

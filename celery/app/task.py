@@ -763,6 +763,10 @@ class Task(Generic[P, R]):
             group_index=request.group_index,
             parent_id=request.parent_id,
         )
+        for last in sig.awaited():
+            # Its value goes to whoever waits for that of this task; what followed it knows whom.
+            if last.options["reply_to"] == self.app.thread_oid:
+                last.options["reply_to"] = request.reply_to
         sig.delay()
         request._replaced = True
         raise Ignore("Replaced by new task")

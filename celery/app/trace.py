@@ -82,7 +82,7 @@ from celery.states import (
     SUCCESS,
 )
 from celery.utils.collections import LimitedSet
-from celery.utils.functional import unless_idle
+from celery.utils.functional import is_coroutine_function, unless_idle
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.objects import mro_lookup
@@ -443,7 +443,8 @@ def build_tracer(
     may_hand_over = not eager and on_success is None and after_return is None
     inherit_priority = bool(conf.task_inherit_parent_priority)
     task_init = unless_idle(loader.on_task_init)
-    clean_up_loader = None if eager else unless_idle(loader.on_process_cleanup)
+    clean_up_loader = unless_idle(loader.on_process_cleanup)
+    backend_cleans_up: bool | None = None
     reprsize = task.resultrepr_maxsize
     push_task, pop_task = _state._task_stack.push, _state._task_stack.pop
     push_request, pop_request = task.request_stack.push, task.request_stack.pop
@@ -535,10 +536,13 @@ def build_tracer(
         return end, end.handle_error_state(task, ctx, eager=eager)
 
     def cleanup() -> None:
+        nonlocal backend_cleans_up
         try:
-            clean_up_backend = unless_idle(task.backend.process_cleanup)
-            if clean_up_backend is not None:
-                clean_up_backend()
+            if backend_cleans_up is None:
+                # All back-ends of the task, one for each thread, are of one class.
+                backend_cleans_up = unless_idle(task.backend.process_cleanup) is not None
+            if backend_cleans_up:
+                task.backend.process_cleanup()
             if clean_up_loader is not None:
                 clean_up_loader()
         except (KeyboardInterrupt, SystemExit, MemoryError):
@@ -673,7 +677,7 @@ def build_tracer(
         finally:
             leave(uuid, args, kwargs, done)
 
-    if _coroutines.is_coroutine_function(body):
+    if is_coroutine_function(body):
         setattr(trace_task, "steps", steps)  # noqa: B010 - a function has no such field by type
 
     return trace_task

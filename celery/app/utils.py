@@ -21,8 +21,6 @@ from pprint import pformat
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from kombu.connection import Connection
-
 from celery.app.defaults import (
     DEFAULTS,
     NEW_TO_OLD,
@@ -473,6 +471,8 @@ def _show_broker(value: Any) -> Any:
         return value
     if ";" not in value and "+" not in value:
         try:
+            from kombu.connection import Connection
+
             return sanitize_url(Connection(value).as_uri(include_password=True))
         except (ImportError, KeyError, ValueError):
             pass  # an unknown transport or port; the text itself still tells something

@@ -55,9 +55,6 @@ def make_codec(serializer: str, accept: Collection[str] | None) -> Codec:
     return Codec(content_type, content_encoding, encode, decode)
 
 
-_encode_plain = kombu_json.JSONEncoder().encode
-
-
 def encode_json(data: Any) -> str:
     """Encode as kombu's JSON serializer does.
 
@@ -65,7 +62,7 @@ def encode_json(data: Any) -> str:
         kombu.exceptions.EncodeError: There is no JSON for a value in *data*.
     """
     try:
-        return _encode_plain(data)
+        return jsontext.encode(data)
     except Exception as exc:
         raise EncodeError(exc) from exc
 

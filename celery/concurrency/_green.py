@@ -7,6 +7,8 @@ that traces tasks lets that pass, so a stopped task doesn't end as one that fail
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,12 @@ from billiard.exceptions import Terminated
 from greenlet import GreenletExit
 from kombu.asynchronous import timer
 
+from celery.app import _coroutines
+from celery.app._coroutines import Interruptible
 from celery.concurrency import base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
 
 class Killed(GreenletExit, SystemExit):  # type: ignore[misc]  # greenlet may have no types
@@ -121,3 +125,81 @@ class GreenTimer(timer.Timer):
     def queue(self) -> set[GreenEntry]:
         """The entries that are not due yet, in no order."""
         return self._queue
+
+
+class LoopThread:
+    """
+    An asyncio loop in a real thread, where the coroutines of all green threads run.
+
+    It can't run among them: asyncio allows for one running loop in a real thread. Subclasses say
+    how a green thread waits for something that happens in a real one.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Complete the coroutines of this process from now on."""
+        _coroutines.delegate(self.complete)
+
+    def stop(self) -> None:
+        """Let the thread end; harmless twice."""
+        _coroutines.delegate(None)
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(self._end, loop)
+
+    @staticmethod
+    def _end(loop: asyncio.AbstractEventLoop) -> None:
+        """Let the loop end as soon as nothing runs on it."""
+        running = asyncio.all_tasks(loop)
+        if running:
+            last = asyncio.ensure_future(asyncio.wait(running))
+            last.add_done_callback(lambda _: loop.stop())
+        else:
+            loop.stop()
+
+    def _start_thread(self, run: Callable[[], None]) -> None:
+        """Call *run* in a real thread."""
+        raise NotImplementedError
+
+    def _bell(self) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None]]:
+        """Return what rings in any thread, waits for that in this green one, and cleans up."""
+        raise NotImplementedError
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            ring, wait, close = self._bell()
+
+            def run() -> None:
+                loop = self._loop = asyncio.new_event_loop()
+                loop.call_soon(ring)
+                loop.run_forever()
+                loop.close()
+
+            self._start_thread(run)
+            wait()
+            close()
+            assert self._loop is not None
+        return self._loop
+
+    def complete(self, coro: Coroutine[Any, Any, Any]) -> Any:
+        """Run *coro* to its end, while this green thread waits; what ends that is for *coro*."""
+        loop = self._started()
+        body = Interruptible(coro)
+        context = contextvars.copy_context()
+        ring, wait, close = self._bell()
+
+        def begin() -> None:
+            body.task = loop.create_task(body, context=context)
+            body.task.add_done_callback(lambda _: ring())
+
+        loop.call_soon_threadsafe(begin)
+        try:
+            wait()
+        except BaseException as exc:  # noqa: BLE001 - comes back out of the coroutine
+            loop.call_soon_threadsafe(body.interrupt, exc)
+            wait()
+        finally:
+            close()
+        return body.outcome()

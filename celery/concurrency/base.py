@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import human_status
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
+from celery.app._coroutines import Limits, TimePassed, call_limited
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils import timer2
 from celery.utils.log import get_logger
@@ -89,20 +91,33 @@ def apply_target(
     getpid: Callable[[], int] = os.getpid,
     propagate: tuple[type[BaseException], ...] = (),
     monotonic: Callable[[], float] = time.monotonic,
+    soft_timeout: float | None = None,
+    timeout: float | None = None,
     **_: Any,
 ) -> None:
     """
     Run *target* here and now, in the manner of a pool: one accept, one outcome.
 
     Args:
+        soft_timeout: Seconds after which a coroutine is told; plain functions are not.
+        timeout: Seconds after which a coroutine is ended.
         pid: What to call the process in *accept_callback*; None asks *getpid*.
         propagate: Exceptions of the body that the caller wants raised instead of reported.
         _: Options that don't apply in process, and ``error_callback``.
     """
+    if soft_timeout or timeout:
+        limits = Limits(soft_timeout, timeout, _.get("timeout_callback"))
+        target = partial(call_limited, limits, target)
     if accept_callback is not None:
         accept_callback(pid or getpid(), monotonic())
     try:
         result = target(*args, **(kwargs or {}))
+    except TimePassed:
+        if _.get("timeout_callback") is not None:
+            _["timeout_callback"](soft=False, timeout=timeout)
+        else:
+            einfo = describe(TimeLimitExceeded(timeout))
+            report_failure(einfo, callback, _.get("error_callback"))
     except propagate:
         raise
     except (WorkerShutdown, WorkerTerminate):
@@ -151,6 +166,9 @@ class BasePool:
     #: A body that passes its soft or hard time limit is interrupted.
     enforces_soft_limit = False
     enforces_hard_limit = False
+
+    #: Both limits are enforced where the body is a coroutine, even if not for plain functions.
+    limits_coroutines = False
 
     #: The body of a message may be handed over as a view of the receive buffer.
     body_can_be_buffer = False
@@ -239,9 +257,10 @@ class BasePool:
         ]
         if ignored:
             logger.warning(
-                "The %s pool can't interrupt tasks: %s not enforced",
+                "The %s pool can't interrupt tasks: %s not enforced%s",
                 type(self).__module__.rpartition(".")[2],
                 " and ".join(ignored),
+                ", but in coroutines" if self.limits_coroutines else "",
             )
 
     def stop(self) -> None:

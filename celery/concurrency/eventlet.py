@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import eventlet
 import greenlet
-from eventlet import greenpool, greenthread, patcher
+from eventlet import greenpool, greenthread, hubs, patcher
 
 from celery import signals
 from celery.concurrency import base
-from celery.concurrency._green import GreenTimer, Killed, apply_killable
+from celery.concurrency._green import GreenTimer, Killed, LoopThread, apply_killable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,6 +63,27 @@ class Timer(GreenTimer):
         return greenthread.spawn_after(delay, run, entry).cancel
 
 
+class _LoopThread(LoopThread):
+    """Where coroutines run beside the green threads."""
+
+    def _start_thread(self, run: Callable[[], None]) -> None:
+        patcher.original("_thread").start_new_thread(run, ())
+
+    def _bell(self) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None]]:
+        reader, writer = os.pipe()
+        write: Callable[[int, bytes], int] = patcher.original("os").write
+
+        def close() -> None:
+            os.close(reader)
+            os.close(writer)
+
+        return (
+            lambda: (write(writer, b"!"), None)[1],
+            lambda: hubs.trampoline(reader, read=True),
+            close,
+        )
+
+
 class TaskPool(base.BasePool):
     """Run calls in up to *limit* green threads."""
 
@@ -81,11 +102,13 @@ class TaskPool(base.BasePool):
         self.getpid = lambda: id(greenlet.getcurrent())
         self.spawn_n = greenthread.spawn_n
         self._running: dict[int, Any] = {}
+        self._coroutines = _LoopThread()
 
     def on_start(self) -> None:
         """Create the group that limits the number of green threads."""
         _warn_if_unpatched()
         self._pool = self.Pool(self.limit)
+        self._coroutines.start()
         signals.eventlet_pool_started.send(sender=self)
 
     def on_stop(self) -> None:
@@ -93,12 +116,14 @@ class TaskPool(base.BasePool):
         signals.eventlet_pool_preshutdown.send(sender=self)
         if self._pool is not None:
             self._pool.waitall()
+        self._coroutines.stop()
         signals.eventlet_pool_postshutdown.send(sender=self)
 
     def on_terminate(self) -> None:
         """Stop the running calls."""
         for pid in list(self._running):
             self.terminate_job(pid)
+        self._coroutines.stop()
 
     def on_apply(
         self,

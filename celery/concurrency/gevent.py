@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from billiard.exceptions import TimeLimitExceeded
+from gevent import monkey
+from gevent.event import Event
 from gevent.pool import Pool
 
 from celery.concurrency import base
-from celery.concurrency._green import GreenTimer, Killed, apply_killable
+from celery.concurrency._green import GreenTimer, Killed, LoopThread, apply_killable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,6 +100,19 @@ class Timer(GreenTimer):
         return lambda: greenlet.kill(block=False)
 
 
+class _LoopThread(LoopThread):
+    """Where coroutines run beside the green threads."""
+
+    def _start_thread(self, run: Callable[[], None]) -> None:
+        monkey.get_original("_thread", "start_new_thread")(run, ())
+
+    def _bell(self) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None]]:
+        rung = Event()
+        watcher = gevent.get_hub().loop.async_()
+        watcher.start(rung.set)
+        return watcher.send, rung.wait, watcher.close
+
+
 class TaskPool(base.BasePool):
     """Run calls in up to *limit* green threads."""
 
@@ -118,20 +133,24 @@ class TaskPool(base.BasePool):
         self.getpid = lambda: id(gevent.getcurrent())
         self.timeout = self.options.get("timeout")
         self._running: dict[int, gevent.Greenlet] = {}
+        self._coroutines = _LoopThread()
 
     def on_start(self) -> None:
         """Create the group that limits the number of green threads."""
         self._pool = self.Pool(self.limit)
+        self._coroutines.start()
 
     def on_stop(self) -> None:
         """Wait for the running calls."""
         if self._pool is not None:
             self._pool.join()
+        self._coroutines.stop()
 
     def on_terminate(self) -> None:
         """Stop the running calls."""
         for pid in list(self._running):
             self.terminate_job(pid)
+        self._coroutines.stop()
 
     def on_apply(
         self,

@@ -2,7 +2,7 @@
 The pool without concurrency: a call runs where it is made.
 
 For debugging, and for hosts that bring their own concurrency (one worker process per container).
-While a body runs, the worker does nothing else; time limits are not enforced.
+While a body runs, the worker does nothing else; time limits are enforced in coroutines only.
 """
 
 from __future__ import annotations
@@ -20,12 +20,24 @@ class TaskPool(BasePool):
     """Run each call in the thread of the caller."""
 
     body_can_be_buffer = True
+    limits_coroutines = True
+    _default_limits: dict[str, float | None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.limit = 1
-        # Bound on the instance: one frame less for every task.
-        self.on_apply = apply_target  # type: ignore[method-assign]
+        limits = {name: self.options.get(name) for name in ("soft_timeout", "timeout")}
+        if any(limits.values()):
+            self._default_limits = limits
+        else:
+            # Bound on the instance: one frame less for every task.
+            self.on_apply = apply_target  # type: ignore[method-assign]
+
+    def on_apply(self, *args: Any, **kwargs: Any) -> None:
+        """Run one call with the limits of the pool, where it has none of its own."""
+        for name, limit in self._default_limits.items():
+            kwargs[name] = kwargs.get(name) or limit
+        apply_target(*args, **kwargs)
 
     def on_start(self) -> None:
         """Announce the one process there is, as pools with many announce each."""

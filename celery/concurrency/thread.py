@@ -1,8 +1,8 @@
 """
 The pool of operating system threads.
 
-For bodies that wait or release the interpreter lock.  Time limits are not enforced, and a running
-body can't be stopped, because Python offers no safe way to interrupt a thread.
+For bodies that wait or release the interpreter lock.  A running body can't be stopped, because
+Python offers no safe way to interrupt a thread; so time limits are enforced in coroutines only.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class TaskPool(BasePool):
 
     body_can_be_buffer = True
     signal_safe = False
+    limits_coroutines = True
     limit: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -58,6 +59,8 @@ class TaskPool(BasePool):
         kwargs: dict[str, Any] | None = None,
         callback: Callable[[Any], Any] | None = None,
         accept_callback: Callable[[int, float], Any] | None = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
         **_: Any,
     ) -> ApplyResult:
         """Queue one call for the next free thread."""
@@ -69,6 +72,9 @@ class TaskPool(BasePool):
                 kwargs,
                 callback,
                 accept_callback,
+                soft_timeout=soft_timeout or self.options.get("soft_timeout"),
+                timeout=timeout or self.options.get("timeout"),
+                timeout_callback=_.get("timeout_callback"),
                 error_callback=_.get("error_callback"),
             )
         )

@@ -86,13 +86,16 @@ def mailbox() -> Mailbox:
     return found
 
 
+#: What to call, and what to settle with the outcome.
+_Call = tuple[Callable[[], Any], Mailbox | None, asyncio.Future[Any] | None]
+
+
 class Bridge:
     """A thread that makes calls; it starts with the first one."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._calls: SimpleQueue[tuple[Callable[[], Any], Mailbox, asyncio.Future[Any]] | None]
-        self._calls = SimpleQueue()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -105,6 +108,12 @@ class Bridge:
         context = contextvars.copy_context()
         self._calls.put((partial(context.run, fun, *args, **kwargs), box, future))
         return await future
+
+    def cast(self, fun: Callable[[], Any]) -> None:
+        """Have *fun* called in the thread, whatever becomes of the caller; it must not raise."""
+        if self._thread is None:
+            self._start()
+        self._calls.put((fun, None, None))
 
     def _start(self) -> None:
         with self._lock:
@@ -126,7 +135,12 @@ class Bridge:
             if item is None:
                 return
             call, box, future = item
-            if not future.cancelled():
+            if box is None or future is None:
+                try:
+                    call()
+                except Exception:
+                    logger.exception("Error in a call for an event loop")
+            elif not future.cancelled():
                 try:
                     value = call()
                 except BaseException as exc:  # noqa: BLE001 - raised again where it is awaited

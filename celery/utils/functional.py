@@ -31,6 +31,7 @@ __all__ = (
     "firstmethod",
     "fun_accepts_kwargs",
     "head_from_fun",
+    "is_coroutine_function",
     "is_list",
     "lazy",
     "mattrgetter",
@@ -387,3 +388,8 @@ def head_from_fun(fun: Callable[..., Any], bound: bool = False) -> Callable[...,
     head.__kwdefaults__ = {p.name: p.default for p in keyword if p.default is not empty} or None
     head.__module__ = getattr(fun, "__module__", None) or __name__
     return head
+
+
+def is_coroutine_function(fun: Any) -> bool:
+    """Say whether calling *fun* makes a coroutine, as far as can be known before."""
+    return inspect.iscoroutinefunction(inspect.unwrap(fun))

@@ -461,11 +461,21 @@ class WorkController:
         return taken
 
     def _release_slot(self, runtime_s: float | None = None) -> None:
-        if self.pool.is_green:
-            # Whoever ends is still counted by the pool, and may not wait for itself.
-            self.timer.call_after(0, self.semaphore.release)
-        else:
+        if not self.pool.is_green:
             self.semaphore.release(runtime_s)
+            return
+        # Whoever ends is still counted by the pool, and may not wait for itself.
+        self._ended_in_pool += 1
+        if self._ended_in_pool == 1:
+            self.timer.call_after(0, self._release_slots)
+
+    _ended_in_pool = 0
+
+    def _release_slots(self) -> None:
+        """Give back the slots of all that have ended; one green thread is enough for that."""
+        ended, self._ended_in_pool = self._ended_in_pool, 0
+        for _ in range(ended):
+            self.semaphore.release()
 
     # -- for remote control
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from struct import pack
 from time import monotonic
 from typing import Any
 
 import pytest
+from amqp import spec
 from amqp.exceptions import ChannelError, ConsumerCancelled, RecoverableConnectionError
+from amqp.serialization import dumps
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.asynchronous import Hub
 from kombu.exceptions import MessageStateError
@@ -248,6 +251,33 @@ def test_what_cannot_be_unpacked_is_told(inbox: Any, send: Any) -> None:
     consumer.drain_until(lambda: bool(refused))
 
     assert refused[0][0].headers == {"compression": "application/x-gzip"}
+
+
+def test_headers_that_nobody_can_read_are_told(own: Any, connections: Any, send: Any) -> None:
+    """The message can be settled, and does not come again with each new connection."""
+    send(1)
+    publish = pack(">HH", *spec.Basic.Publish) + dumps("Bssbb", (0, "", QUEUE, False, False))
+    far_away = b"\x01t" + b"T" + b"\xff" * 8
+    header = pack(">HHQHI", 60, 0, 4, 0x2000, len(far_away)) + far_away
+    sender = connections("kombu")
+    channel = sender.channel()
+    for kind, contents in ((1, publish), (2, header), (3, b"body")):
+        head = pack(">BHI", kind, channel.channel_id, len(contents))
+        sender.connection.transport.write(head + contents + b"\xce")
+    channel.queue_declare(QUEUE, passive=True)
+    refused: list[Any] = []
+
+    def refuse(message: Any, error: BaseException) -> None:
+        refused.append((message.body, type(error)))
+        message.ack()
+
+    consumer = own(on_decode_error=refuse)
+    consumer.drain_until(lambda: bool(refused) and bool(consumer.messages))
+    consumer.finish_turn()
+    consumer.abandon()
+
+    assert refused == [(b"body", OverflowError)]
+    assert left(connections) == [(1, True)]
 
 
 def test_big_messages_come_whole(inbox: Any, send: Any) -> None:
@@ -629,6 +659,16 @@ def test_a_lost_connection_is_told(inbox: Any) -> None:
     with pytest.raises(consumer.connection.connection_errors):
         consumer.drain_until(lambda: False)
     assert not consumer.connection.connected
+
+
+def test_a_loop_hears_of_a_connection_that_was_given_up(connections: Any) -> None:
+    """By somebody who waited in vain for an answer, say, and swallowed the error."""
+    consumer = Inbox(connections("ours"), True)
+    consumer.turn(0.001)
+    consumer.connection.connection.collect()
+
+    with pytest.raises(RecoverableConnectionError):
+        consumer.turn()
 
 
 def test_consumers_of_higher_priority_come_first(inbox: Any, send: Any) -> None:

@@ -25,6 +25,7 @@ from celery import Celery
 from celery.concurrency import get_implementation
 from celery.concurrency.base import BasePool
 from t.contract import pool_targets as targets
+from t.contract.pools import POOLS, TABLE, Features, table
 
 #: Both say the same of eventlet, which is here because people still use it.
 pytestmark = [
@@ -33,55 +34,6 @@ pytestmark = [
 ]
 
 PATIENCE_S = 20.0
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a pool declares it can do."""
-
-    name: str
-    evented: bool = False
-    threads: bool = True
-    start_method: str = "fork"
-    has_processes: bool = False
-    has_hard_limit: bool = False
-    has_soft_limit: bool = False
-    can_terminate: bool = False
-    can_grow: bool = False
-    is_concurrent: bool = True
-    green: str | None = None
-    #: Coroutine functions run on the pool's own loop, and only they can be interrupted.
-    has_loop: bool = False
-    #: A coroutine can be interrupted by limits and termination.
-    interrupts_coroutines: bool = False
-
-
-PREFORK = {
-    "has_processes": True, "has_hard_limit": True, "has_soft_limit": True,
-    "can_terminate": True, "can_grow": True, "interrupts_coroutines": True,
-}  # fmt: skip
-POOLS = {
-    "prefork-hub": Features("prefork", evented=True, threads=False, **PREFORK),
-    "prefork-thread": Features("prefork", **PREFORK),
-    "prefork-spawn": Features(
-        "prefork", evented=True, threads=False, start_method="spawn", **PREFORK
-    ),
-    "solo": Features("solo", is_concurrent=False),
-    "threads": Features("threads"),
-    "asyncio": Features(
-        "asyncio",
-        has_loop=True,
-        has_hard_limit=True,
-        has_soft_limit=True,
-        can_terminate=True,
-        can_grow=True,
-        interrupts_coroutines=True,
-    ),
-    "gevent": Features(
-        "gevent", green="gevent", has_hard_limit=True, can_terminate=True, can_grow=True
-    ),
-    "eventlet": Features("eventlet", green="eventlet", can_terminate=True, can_grow=True),
-}
 
 
 @dataclass
@@ -407,6 +359,11 @@ def test_info_names_the_implementation_and_the_limit(bench: Bench) -> None:
         assert set(info["writes"]) == {"total", "avg", "all", "raw", "strategy", "inqueues"}
 
 
+def test_the_guide_shows_what_the_pools_declare() -> None:
+    """Written by ``python -m t.contract.pools``."""
+    assert TABLE.read_text() == table()
+
+
 def test_limits_that_are_not_enforced_are_named_once_at_the_start(
     open_bench: Benches, features: Features, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -598,8 +555,29 @@ def test_a_coroutine_that_ignores_the_soft_limit_fails_with_it(bench: Bench, tmp
     assert following.value == 0.001
 
 
+def test_a_coroutine_that_passes_the_hard_limit_is_ended(bench: Bench, tmp_path: Any) -> None:
+    only(bench.features.interrupts_coroutines, "limits of coroutines")
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+    call = bench.call_coroutine("coro_cleanup", str(begun), str(cleaned), timeout=0.3)
+    bench.ended(call)
+    following = bench.call_coroutine("coro_pause", 0.001)
+    bench.ended(following)
+
+    assert call.kinds == ["accepted", "hard"]
+    assert following.value == 0.001
+
+
+def test_limits_of_the_pool_apply_to_coroutines_too(open_bench: Benches, tmp_path: Any) -> None:
+    bench = open_bench(2, soft_timeout=0.2, timeout=20.0)
+    only(bench.features.interrupts_coroutines, "limits of coroutines")
+    call = bench.call_coroutine("coro_catch_soft_limit", str(tmp_path / "begun"))
+    bench.ended(call)
+
+    assert call.value == "caught SoftTimeLimitExceeded"
+
+
 def test_a_terminated_coroutine_runs_its_cleanup(bench: Bench, tmp_path: Any) -> None:
-    only(bench.features.interrupts_coroutines, "terminating coroutines")
+    only(bench.features.terminates_coroutines, "terminating coroutines")
     begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
     call = bench.call_coroutine("coro_cleanup", str(begun), str(cleaned))
     bench.until(lambda: targets.notes(begun))
@@ -625,6 +603,20 @@ def test_coroutines_share_a_loop_up_to_the_limit(open_bench: Benches, tmp_path: 
 
     assert len({call.pid for call in calls}) == 50
     assert all(call.kinds == ["accepted", "success"] for call in calls)
+
+
+def test_coroutines_of_several_calls_run_at_the_same_time(
+    open_bench: Benches, tmp_path: Any
+) -> None:
+    bench = open_bench(5)
+    only(bench.features.is_concurrent, "calls in the background")
+    go, begun = tmp_path / "go", tmp_path / "begun"
+    calls = [bench.call_coroutine("coro_begin_and_wait", str(begun), str(go)) for _ in range(5)]
+    bench.until(lambda: len(targets.notes(begun)) == 5)
+    go.touch()
+    bench.ended(*calls)
+
+    assert all(call.value == str(go) for call in calls)
 
 
 def test_plain_functions_run_beside_coroutines(bench: Bench, tmp_path: Any) -> None:

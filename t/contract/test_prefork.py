@@ -431,6 +431,39 @@ def _with_channel_of(create: Callable[[Any], None], kind: int) -> Callable[[Any]
     return wrapped
 
 
+def test_a_call_takes_few_steps_of_the_main_process(open_pool: OpenPool) -> None:
+    """Calls of Python functions for one job, from handing it over to its outcome."""
+    pool, hub = open_pool(1, threads=False), Hub()
+    pool.register_with_event_loop(hub)
+    turn(hub, lambda: all_up(pool))
+    outcomes: list[Any] = []
+    accepted: list[Any] = []
+    calls: list[str] = []
+
+    def note(frame: Any, event: str, arg: Any) -> None:
+        if event == "call" and "/celery/concurrency/" in frame.f_code.co_filename:
+            calls.append(frame.f_code.co_qualname)
+
+    def run(jobs: int) -> None:
+        outcomes.clear()
+        for _ in range(jobs):
+            pool.apply_async(
+                targets.add, (1, 2),
+                accept_callback=lambda *args: accepted.append(args), callback=outcomes.append,
+            )  # fmt: skip
+        turn(hub, lambda: len(outcomes) == jobs)
+
+    run(10)
+    sys.setprofile(note)
+    try:
+        run(200)
+    finally:
+        sys.setprofile(None)
+
+    # 15, and what a turn of the loop costs, in which many reports come as a rule.
+    assert len(calls) / 200 < 20, sorted({(calls.count(name), name) for name in calls})
+
+
 # -- Children
 
 

@@ -46,6 +46,12 @@ RESTORE_S = 3
 #: Seconds after which a silent broker counts as gone.
 SILENCE_S = 1.5
 
+#: Seconds after the return of a broker within which the next task has to run.
+BACK_S = 5.0
+#: Part of a processor that an idle worker may use, seconds over which that is measured, and how
+#: often before it counts.
+IDLE_LOAD, IDLE_WINDOW_S, IDLE_WINDOWS = 0.01, 1.0, 5
+
 CONCURRENCY = {"prefork": 2, "threads": 2, "solo": 1}
 PREFETCH_MULTIPLIER = 4
 
@@ -281,6 +287,11 @@ class Run:
         if isinstance(self.broker, RabbitMQBroker):
             # Only what the broker has confirmed counts as published.
             self.app.conf.broker_transport_options = {"confirm_publish": True}
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the worker is of this library."""
+        return self.python == sys.executable
 
     @property
     def gate(self) -> Path:
@@ -623,6 +634,10 @@ def scenario_drawn(draw: random.Random) -> Scenario:
 DEADLY = {"kill", "freeze", "freeze_idle"}
 #: Faults that must not show in any way.
 HARMLESS = {"term", "delay"}
+#: Faults after which our worker on Redis still has what it holds: nothing is delivered again.
+KEPT_ON_REDIS = {"disconnect", "cut"}
+#: Faults after which a worker might try in vain, over and over.
+MAY_SPIN = {"restart", "disconnect", "cut", "half_open", "swallow", "blackhole", "refuse"}
 
 
 # -- Verdicts
@@ -649,7 +664,7 @@ def is_stock_redis(run: Run) -> bool:
     """
     if run.broker.name != "redis":
         return False
-    if run.python != sys.executable:
+    if not run.is_ours:
         return True
     transport = type(run.app.connection_for_write().transport)
     return transport.__module__.startswith("kombu.")
@@ -688,7 +703,9 @@ def complain(run: Run, verdict: Verdict) -> list[str]:
         found.append(f"failed {sorted(verdict.failed)}")
     if verdict.duplicated_without_need:
         found.append(f"ran again, not in flight: {sorted(verdict.duplicated_without_need)}")
-    if len(verdict.duplicated) > (0 if scenario.fault in HARMLESS else run.window):
+    keeps = run.broker.name == "redis" and run.is_ours and not is_stock_redis(run)
+    untouched = scenario.fault in HARMLESS or (keeps and scenario.fault in KEPT_ON_REDIS)
+    if len(verdict.duplicated) > (0 if untouched else run.window):
         found.append(f"ran again, too many: {sorted(verdict.duplicated)}")
     return found
 
@@ -742,6 +759,10 @@ def _play(run: Run) -> float:
     recovery_s = time.monotonic() - over
     _wait_for_the_dead(run)
     _wait_until_quiet(run)
+    if run.is_ours and run.scenario.fault == "restart" and recovery_s > BACK_S:
+        raise AssertionError(f"the broker is back, and the next task took {recovery_s:.1f} s")
+    if run.is_ours and run.scenario.fault in MAY_SPIN:
+        _check_idle(run)
     living = [
         worker.process
         for worker in run.workers
@@ -753,6 +774,23 @@ def _play(run: Run) -> float:
     if not codes or any(codes):
         raise AssertionError(f"the workers ended with {codes}")
     return recovery_s
+
+
+def _check_idle(run: Run) -> None:
+    # What still comes from the fault, and other users of the machine, may spoil a window.
+    loads = []
+    for _ in range(IDLE_WINDOWS):
+        before, start = _cpu_s(run.worker), time.monotonic()
+        time.sleep(IDLE_WINDOW_S)
+        loads.append((_cpu_s(run.worker) - before) / (time.monotonic() - start))
+        if loads[-1] < IDLE_LOAD:
+            return
+    raise AssertionError(f"an idle worker uses {min(loads):.1%} of a processor")
+
+
+def _cpu_s(worker: WorkerProcess) -> float:
+    # The clocks that clock_getcpuclockid(3) names, which are finer than those in /proc.
+    return sum(time.clock_gettime((~pid << 3) | 2) for pid in [worker.pid, *worker.children()])
 
 
 def _wait_for_the_dead(run: Run) -> None:

@@ -38,6 +38,22 @@ def test_a_fault_loses_nothing(
 
 @pytest.mark.long_faults
 @pytest.mark.timeout(0)
+def test_a_worker_frozen_while_it_waits_loses_nothing_in_fifty_rounds(
+    broker_named: Callable[[str], Broker], tmp_path: Path
+) -> None:
+    """Each round freezes an idle worker, publishes, and kills it."""
+    lost = []
+    for number in range(50):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        scenario = Scenario("freeze_idle", "redis", "prefork", late=bool(number % 2))
+        outcome = run_scenario(scenario, broker_named("redis"), folder)
+        lost += outcome.complaints
+    assert not lost
+
+
+@pytest.mark.long_faults
+@pytest.mark.timeout(0)
 def test_an_hour_of_random_faults_loses_nothing(
     broker_named: Callable[[str], Broker],
     minutes: float,

@@ -1,7 +1,7 @@
 """Workers of both implementations share one Redis queue under load, and are killed in turn.
 
-The reference can lose the message that it is fetching when it is killed, so it is asked to end;
-ours is killed without notice.
+Ours is killed without notice. The reference loses the message that it is fetching when it is
+killed; so no more than that many may be lost, and none where it is asked to end.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class Node:
         self.process.wait(PATIENCE_S)
 
 
+@pytest.mark.parametrize("end_of_theirs", [signal.SIGTERM, signal.SIGKILL])
 def test_no_task_is_lost_where_both_share_a_queue(
-    reference_python: str, our_python: str, tmp_path: Path
+    reference_python: str, our_python: str, tmp_path: Path, end_of_theirs: signal.Signals
 ) -> None:
     ledger = tmp_path / "ledger"
     ledger.touch()
@@ -61,12 +62,15 @@ def test_no_task_is_lost_where_both_share_a_queue(
     def done() -> Counter[str]:
         return Counter(ledger.read_text().split())
 
+    # What theirs pops and has not filed when it dies.
+    spare = KILLS if end_of_theirs == signal.SIGKILL else 0
+
     with RedisServer() as server, redis.Redis.from_url(server.url) as store:
         env = {**Site(server.url, "").environment(), "INTEROP_LEDGER": str(ledger)}
         ours_env = {**env, "PYTHONPATH": str(Path(__file__).parents[2])}
         kinds: dict[str, tuple[str, dict[str, str], Any]] = {
             "ours": (our_python, ours_env, signal.SIGKILL),
-            "theirs": (reference_python, env, signal.SIGTERM),
+            "theirs": (reference_python, env, end_of_theirs),
         }
         senders = [
             subprocess.Popen(
@@ -88,7 +92,7 @@ def test_no_task_is_lost_where_both_share_a_queue(
                     nodes[kind].end(signum)
                     nodes[kind] = Node(python, some_env, f"{kind}{number}")
             assert [sender.wait(PATIENCE_S) for sender in senders] == [0, 0]
-            wait_until(lambda: len(done()) == TASKS, "all tasks", PATIENCE_S)
+            wait_until(lambda: len(done()) >= TASKS - spare, "all tasks", PATIENCE_S)
             wait_until(
                 lambda: not store.exists("celery", "unacked", "unacked_index"),
                 "the last acknowledgement", PATIENCE_S,
@@ -102,7 +106,8 @@ def test_no_task_is_lost_where_both_share_a_queue(
                     node.end(signal.SIGKILL)
 
     counts = done()
-    assert len(counts) == TASKS
+    lost, again = TASKS - len(counts), sum(counts.values()) - len(counts)
+    assert 0 <= lost <= spare
     # Only what was under way when a worker was killed may have run again.
-    assert sum(counts.values()) - TASKS <= KILLS * 2 * 4
-    print(f"ran again: {sum(counts.values()) - TASKS}", file=sys.stderr)
+    assert again <= KILLS * 2 * (8 if spare else 4)
+    print(f"lost: {lost}, ran again: {again}", file=sys.stderr)

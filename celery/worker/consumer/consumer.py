@@ -15,12 +15,14 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import restart_state
 from billiard.exceptions import RestartFreqExceeded
+from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
 from celery import bootsteps
@@ -75,6 +77,9 @@ COLLECT_SOCKET_TIMEOUT = 5.0
 #: Seconds that an AMQP broker may take to answer a command, where heartbeats don't say less.
 ANSWER_TIMEOUT_S = 30.0
 
+#: Seconds between looks whether a broker is back, beside the attempts that are counted.
+LOOK_FOR_BROKER_S = 2.0
+
 #: Seconds for which events of tasks wait for others, to be sent together.
 FLUSH_EVENTS_WITHIN_S = 0.1
 
@@ -102,6 +107,10 @@ Tasks with late acknowledgement that run when the connection is lost run on, and
 again all the same: each may run twice. From version 6.0 on they are cancelled instead; set
 worker_cancel_long_running_tasks_on_connection_loss to choose that now.
 """
+
+
+class _Connected(Exception):
+    """Ends the pause before the next attempt to connect."""
 
 
 class Consumer(TaskMessages, Waiting, Prefetch):
@@ -503,15 +512,25 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             conn.connect()
             return conn
 
+        look_at = monotonic() + LOOK_FOR_BROKER_S
+
         def before_next_attempt() -> None:
+            nonlocal look_at
             self.on_connecting()
             maybe_shutdown()
+            # The pauses between attempts grow up to half a minute, and the broker may be back.
+            if monotonic() >= look_at:
+                with suppress(*self.connection_errors, OperationalError):
+                    conn.ensure_connection(max_retries=0)
+                    raise _Connected
+                look_at = monotonic() + LOOK_FOR_BROKER_S
 
-        conn = conn.ensure_connection(
-            report,
-            conf.broker_connection_max_retries,
-            callback=before_next_attempt,
-        )
+        with suppress(_Connected):
+            conn.ensure_connection(
+                report,
+                conf.broker_connection_max_retries,
+                callback=before_next_attempt,
+            )
         self.first_connection_attempt = False
         self.broker_connection_retry_attempt = 0
         return conn

@@ -8,7 +8,7 @@ import signal
 import threading
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore, Reject
 from t.harness.worker import CONF_VARIABLE
 
@@ -30,6 +30,39 @@ def wrap(self: Any, x: Any, name: Any) -> list[Any]:
 
 def ident(x: Any = None) -> Any:
     return x
+
+
+def inc(x: int) -> int:
+    return x + 1
+
+
+def total(values: Any) -> Any:
+    return sum(values)
+
+
+def retried(self: Any, x: int) -> int:
+    """Add one at the second attempt."""
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return x + 1
+
+
+def replaced(self: Any, x: int, how: str) -> Any:
+    """Let something else add one."""
+    tasks = self.app.tasks
+    add, same, summed = (tasks[f"flow.{name}"] for name in ("inc", "ident", "total"))
+    match how:
+        case "task":
+            sig = add.s(x)
+        case "chain":
+            sig = chain(add.s(x - 2), add.s(), add.s())
+        case "chord":
+            sig = chord([same.s(x), add.s(0)], summed.s())
+        case "group":
+            sig = group(same.s(x), same.s(1)) | summed.s()
+        case "twice":
+            sig = self.s(x, how="chain")
+    raise self.replace(sig)
 
 
 def in_order(values: list[Any]) -> int:
@@ -72,8 +105,12 @@ def make_app(conf: dict[str, Any]) -> Celery:
     """Return an app with these tasks."""
     made = Celery("canvas_proj", set_as_current=False)
     made.conf.update(conf)
-    for function in (ident, in_order, body, errback):
+    for function in (ident, inc, total, in_order, body, errback):
         made.task(name=f"flow.{function.__name__}", shared=False)(function)
+    made.task(name="flow.quiet", shared=False, ignore_result=True)(inc)
+    made.task(name="flow.retried", bind=True, shared=False)(retried)
+    made.task(name="flow.retried_late", bind=True, shared=False, acks_late=True)(retried)
+    made.task(name="flow.replaced", bind=True, shared=False)(replaced)
     made.task(name="flow.wrap", bind=True, shared=False)(wrap)
     made.task(name="flow.faulty", bind=True, shared=False)(faulty)
     made.task(name="flow.faulty_late", bind=True, shared=False, acks_late=True)(faulty)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -1003,3 +1004,35 @@ def test_a_task_with_a_back_end_of_its_own_stores_there(app, monkeypatch):
 
     assert handed_over(app, monkeypatch, task=task) == (None, [])
     assert own.stored == ["the-id"]
+
+
+# -- What a task costs
+
+
+def test_a_task_without_anything_around_it_takes_few_calls(app):
+    """A message of such a task, from the body as it was sent to the answer of the process."""
+    task = app.task(name="body", shared=False, ignore_result=True)(lambda x, y: x + y)
+    body = b'[[2, 2], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+    calls: list[str] = []
+
+    def execute():
+        return trace.trace_task_ret(
+            task.name, "id", {"id": "id", "ignore_result": None}, body, "application/json", "utf-8",
+            app=app,
+        )  # fmt: skip
+
+    def note(frame, event, arg):
+        if event == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    # What is made at the first time.
+    execute()
+    sys.setprofile(note)
+    try:
+        answer = execute()
+    finally:
+        sys.setprofile(None)
+
+    assert answer[:2] == (0, "4")
+    # Among them: this test's own two, and those that find task and accepted content.
+    assert len(calls) <= 32, calls
