@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from celery._beat.store import Contents, Fenced, Lease, Run, Store, StoreError
+from celery._beat.store import Contents, Fenced, Lease, Run, Store, StoreError, least_tick
 from celery.exceptions import ImproperlyConfigured
 
 try:
@@ -62,20 +62,22 @@ _RELEASE = f"""
 redis.call('HSET', KEYS[1], 'owner', '')
 """
 
-#: ARGV: fence, how many names and runs, these, then names and ticks that were sent.
+#: ARGV: fence, least tick, how many names and runs, these, then names and ticks that were sent.
 #: Result: tick of the last run.
 _CLAIM = f"""
 {_ONLY_SENDER}
-local size = tonumber(ARGV[2])
-for i = 3 + 2 * size, #ARGV, 2 do
+local size = tonumber(ARGV[3])
+for i = 4 + 2 * size, #ARGV, 2 do
   if redis.call('HGET', KEYS[3], ARGV[i]) == ARGV[i + 1] then
     redis.call('HDEL', KEYS[3], ARGV[i])
   end
 end
-local last = redis.call('HINCRBY', KEYS[1], 'ticks', size)
+local before = tonumber(redis.call('HGET', KEYS[1], 'ticks'))
+local last = math.max(before + size, tonumber(ARGV[2]))
+redis.call('HSET', KEYS[1], 'ticks', string.format('%.0f', last))
 for i = 1, size do
-  local name = ARGV[1 + 2 * i]
-  redis.call('HSET', KEYS[2], name, ARGV[2 + 2 * i])
+  local name = ARGV[2 + 2 * i]
+  redis.call('HSET', KEYS[2], name, ARGV[3 + 2 * i])
   redis.call('HSET', KEYS[3], name, string.format('%.0f', last - size + i))
 end
 return last
@@ -191,12 +193,12 @@ class RedisStore(Store):
 
     def claim(self, fence: int, runs: Mapping[str, Run], sent: Mapping[str, int]) -> int:
         """Note runs, with messages that may be unsent from now on; return the first tick."""
-        last = self._fenced(_CLAIM, fence, len(runs), *_written(runs), *_flat(sent))
+        last = self._fenced(_CLAIM, fence, least_tick(), len(runs), *_written(runs), *_flat(sent))
         return last - len(runs) + 1
 
     def settle(self, fence: int, sent: Mapping[str, int]) -> None:
         """Note that ticks have been sent."""
-        self._fenced(_CLAIM, fence, 0, *_flat(sent))
+        self._fenced(_CLAIM, fence, 0, 0, *_flat(sent))
 
     def save(
         self, fence: int, runs: Mapping[str, Run], gone: set[str], notes: Mapping[str, Any]

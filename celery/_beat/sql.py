@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
-from celery._beat.store import Contents, Fenced, Lease, Run, Store
+from celery._beat.store import Contents, Fenced, Lease, Run, Store, least_tick
 
 __all__ = ("SCHEMA", "Execute", "SQLStore")
 
@@ -61,7 +61,8 @@ WHERE store = :store AND fence = :fence AND owner = :seen AND beats = :beats
 # Whoever writes as the sender begins with this.  It locks the row until the end of the
 # transaction, so a successor either waits, or has come before and is found out here.
 _LOCK = """
-UPDATE celery_beat_store SET beats = beats + 1, ticks = ticks + :ticks
+UPDATE celery_beat_store
+SET beats = beats + 1, ticks = CASE WHEN ticks + :ticks > :now THEN ticks + :ticks ELSE :now END
 WHERE store = :store AND fence = :fence AND owner <> ''
 """
 _TICKS = "SELECT ticks FROM celery_beat_store WHERE store = :store"
@@ -219,7 +220,7 @@ class SQLStore(Store):
         return bool(removed)
 
     def _lock(self, execute: Execute, fence: int, ticks: int = 0) -> None:
-        changed, _ = execute(_LOCK, store=self.name, fence=fence, ticks=ticks)
+        changed, _ = execute(_LOCK, store=self.name, fence=fence, ticks=ticks, now=least_tick())
         if not changed:
             raise Fenced(f"fence {fence} of {self.info} is over")
 

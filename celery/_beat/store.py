@@ -14,6 +14,7 @@ Why it is so: ``docs/internals/decisions/0006-beat-store.rst``.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,17 @@ from typing import Any, ClassVar
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.imports import symbol_by_name
 
-__all__ = ("Contents", "Fenced", "Lease", "Run", "Store", "StoreError", "open_store")
+__all__ = (
+    "OWNERS_HERE",
+    "Contents",
+    "Fenced",
+    "Lease",
+    "Run",
+    "Store",
+    "StoreError",
+    "least_tick",
+    "open_store",
+)
 
 #: Where the store of a URL scheme is; ``db+`` is left out before.
 STORES: dict[str, str] = {
@@ -169,6 +180,16 @@ class Store(ABC):
     def is_gone(self, owner: str) -> bool:
         """Say whether the process *owner* certainly has ended."""
         return False
+
+
+def least_tick() -> int:
+    """
+    Return a number that ticks from now on have at least: the time in microseconds.
+
+    A counter alone would go back with a server that loses its last writes or is restored from a
+    copy, and brokers that have seen larger numbers would drop messages.
+    """
+    return int(time.time() * 1_000_000)
 
 
 def open_store(where: str, name: str = "celery-beat") -> Store:

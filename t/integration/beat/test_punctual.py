@@ -13,7 +13,7 @@ from t.integration.beat.test_takeover import IS_LONG, Beats
 
 ENTRIES, EVERY = 100, 1.0
 #: Seconds; the long form is the one that counts.
-SPAN = 300 if IS_LONG else 6
+SPAN = 300 if IS_LONG else 4
 #: Milliseconds within which 99 of 100 ticks are sent; the short form runs beside other tests.
 LATE_MS = 50 if IS_LONG else 500
 
@@ -96,7 +96,7 @@ def test_ten_thousand_entries_that_wait_cost_next_to_nothing(beats, redis_url, t
     log = tmp_path / "logs" / "beat-0.log"
     # It has made the schedule, and saved it.
     eventually(lambda: log.read_text().count("Waking up") >= 2, timeout_s=60)
-    span = 30 if IS_LONG else 6
+    span = 30 if IS_LONG else 5
     before = cpu_seconds(process.pid)
     with pytest.raises(AssertionError, match="still answers"):
         eventually(lambda: process.poll() is not None, timeout_s=span)
