@@ -669,7 +669,9 @@ class Claims:
         """Seconds after which `pump` should be called where there is no loop."""
         if self._is_claiming:
             return None
-        return PACE_S if self._acks or (not self._is_dry and self._room()) else None
+        # Without consumers nothing is claimed, so it never turns out that there is nothing.
+        claims_soon = self.sinks and not self._is_dry and self._room()
+        return PACE_S if self._acks or claims_soon else None
 
     # -- settling and closing
 
