@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +114,20 @@ def test_a_transport_that_blocks_serves_every_pool(make_project, tmp_path, pool)
     assert worker.stop() == 0
     assert sorted(project.journal.lines, key=int) == [str(n) for n in range(12)]
     assert list((tmp_path / "queue").iterdir()) == []
+
+
+@pytest.mark.parametrize("pool", ["gevent", "asyncio"])
+def test_an_idle_worker_sleeps(on_redis, pool):
+    """Counted in times it goes to sleep again, which a busy machine does not change."""
+    worker = on_redis.worker("-P", pool, "-c2")
+    assert on_redis.send("add", 1, 1).get(timeout=20) == 2
+
+    def slept() -> int:
+        text = Path(f"/proc/{worker.pid}/status").read_text()
+        return int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+    threading.Event().wait(2)
+    before = slept()
+    threading.Event().wait(2)
+
+    assert slept() - before < 200
