@@ -14,7 +14,7 @@ project = "celery"
 author = "the authors of this implementation"
 version = release = celery.__version__
 extensions = ["celery_settings"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**/_*.rst"]
 html_theme = "alabaster"
 html_theme_options = {"page_width": "1000px", "description": "Tasks, done elsewhere."}
 html_show_copyright = False

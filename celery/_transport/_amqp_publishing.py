@@ -65,10 +65,11 @@ class _Patient:
         connection = self.connection
         if timeout is not None or connection is None:
             return super().wait(method, callback, timeout, returns_tuple)  # type: ignore[misc]
+        seconds = min(connection.read_timeout or ANSWER_S, ANSWER_S)
         try:
-            return super().wait(method, callback, ANSWER_S, returns_tuple)  # type: ignore[misc]
+            return super().wait(method, callback, seconds, returns_tuple)  # type: ignore[misc]
         except TimeoutError as exc:
-            raise connection.silent("answer") from exc
+            raise connection.silent("answer", seconds) from exc
 
 
 class PatientChannel(_Patient):
@@ -164,6 +165,7 @@ class PatientConnection(_Patient):
     if TYPE_CHECKING:
         client: Any
         transport: Any
+        collect: Callable[[], None]
         drain_events: Callable[..., None]
 
     #: Whether the broker has said that it takes no messages for now.
@@ -177,10 +179,12 @@ class PatientConnection(_Patient):
 
     def silent(self, verb: str, seconds: float | None = None) -> RecoverableConnectionError:
         """Return the error of a broker that did not *verb* in time, and give the connection up."""
-        self.transport.connected = False
-        return RecoverableConnectionError(
+        error = RecoverableConnectionError(
             f"{self.client.as_uri()}: the broker did not {verb} within {seconds or ANSWER_S:g} s"
         )
+        # Its channels go with it: nobody else is to wait for an answer in vain.
+        self.collect()
+        return error
 
     def _on_blocked(self) -> Any:
         self.is_blocked, self._is_wait_over = True, False

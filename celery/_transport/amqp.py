@@ -441,6 +441,10 @@ class Connection(PatientConnection, KombuConnection):  # type: ignore[misc]  # k
     def on_turn(self) -> None:
         """Finish a turn: from here on the loop may wait."""
         self.turns = True
+        if self.channels is None:
+            # Somebody gave it up, and perhaps told nobody; the loop can't hear it from the socket.
+            self.leave()
+            raise RecoverableConnectionError("Connection already closed")
         if self.reader.has_data:
             # Read by somebody who waited for one answer, or left by an error.
             self._step_through()
@@ -482,7 +486,8 @@ class Connection(PatientConnection, KombuConnection):  # type: ignore[misc]  # k
         """Forget the connection, which is closed or lost."""
         # The server delivers again what it has not been told of.
         self.due.clear()
-        self.leave()
+        if not self.turns:
+            self.leave()
         super().collect()
 
 

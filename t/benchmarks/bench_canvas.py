@@ -171,14 +171,14 @@ RUN: dict[str, tuple[Callable[[int], Any], tuple[int, ...], str]] = {
 }
 
 
-def measure(names: list[str]) -> None:
+def measure(names: list[str], only: list[int]) -> None:
     """Print one JSON line for each figure; the worker, if needed, runs already."""
     for cases in (SENT, RUN):
         for name, (case, sizes, _) in cases.items():
             if name not in names:
                 continue
             case(sizes[0])  # connects, and fills caches
-            for n in sizes:
+            for n in only or sizes:
                 figures: list[Any] = []
                 until = time.monotonic() + REPEAT_S
                 while not figures or (len(figures) < REPEATS and time.monotonic() < until):
@@ -243,7 +243,7 @@ def _worker(python: str, env: dict[str, str]) -> Any:
         process.wait()
 
 
-def _round(python: str, names: list[str]) -> list[Any]:
+def _round(python: str, names: list[str], sizes: list[int]) -> list[Any]:
     found = []
     with _redis() as url:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
@@ -252,7 +252,8 @@ def _round(python: str, names: list[str]) -> list[Any]:
             wanted = [name for name in names if name in cases]
             if not wanted:
                 continue
-            command = [python, Path(__file__).name, "--child", *wanted]
+            only = [f"--size={n}" for n in sizes]
+            command = [python, Path(__file__).name, "--child", *only, *wanted]
             run = lambda command=command, **more: subprocess.run(  # noqa: E731
                 command, cwd=Path(__file__).parent, env={**env, **more}, check=True, text=True,
                 stdout=subprocess.PIPE,
@@ -303,11 +304,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("cases", nargs="*", default=[])
     parser.add_argument("--against", help="interpreter with another implementation")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--size", type=int, action="append", default=[], help="only this one")
     parser.add_argument("--child", action="store_true")
     given = parser.parse_args(arguments)
     names = given.cases or [*SENT, *RUN]
     if given.child:
-        measure(names)
+        measure(names, given.size)
         sys.stdout.flush()
         # Results in their thousands are not worth an orderly end.
         os._exit(0)
@@ -316,7 +318,7 @@ def main(arguments: list[str]) -> None:
     for case in names:
         for _ in range(given.rounds):
             for python in pythons:
-                for name, n, figure in _round(python, [case]):
+                for name, n, figure in _round(python, [case], given.size):
                     figures.setdefault((name, n), {}).setdefault(python, []).append(figure)
         for (name, n), found in figures.items():
             unit = {**SENT, **RUN}[name][2]

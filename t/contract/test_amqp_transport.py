@@ -661,6 +661,16 @@ def test_a_lost_connection_is_told(inbox: Any) -> None:
     assert not consumer.connection.connected
 
 
+def test_a_loop_hears_of_a_connection_that_was_given_up(connections: Any) -> None:
+    """By somebody who waited in vain for an answer, say, and swallowed the error."""
+    consumer = Inbox(connections("ours"), True)
+    consumer.turn(0.001)
+    consumer.connection.connection.collect()
+
+    with pytest.raises(RecoverableConnectionError):
+        consumer.turn()
+
+
 def test_consumers_of_higher_priority_come_first(inbox: Any, send: Any) -> None:
     low = inbox(prefetch=5)
     high = inbox(Queue(QUEUE, consumer_arguments={"x-priority": 10}), prefetch=2)

@@ -25,6 +25,7 @@ from celery import Celery
 from celery.concurrency import get_implementation
 from celery.concurrency.base import BasePool
 from t.contract import pool_targets as targets
+from t.contract.pools import POOLS, TABLE, Features, table
 
 #: Both say the same of eventlet, which is here because people still use it.
 pytestmark = [
@@ -33,66 +34,6 @@ pytestmark = [
 ]
 
 PATIENCE_S = 20.0
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a pool declares it can do."""
-
-    name: str
-    evented: bool = False
-    threads: bool = True
-    start_method: str = "fork"
-    has_processes: bool = False
-    has_hard_limit: bool = False
-    has_soft_limit: bool = False
-    can_terminate: bool = False
-    can_grow: bool = False
-    is_concurrent: bool = True
-    green: str | None = None
-    #: Coroutine functions run on the pool's own loop, and only they can be interrupted.
-    has_loop: bool = False
-    #: The soft limit is raised in coroutines.
-    interrupts_coroutines: bool = False
-    #: A coroutine can be terminated.
-    terminates_coroutines: bool = False
-
-
-PREFORK = {
-    "has_processes": True, "has_hard_limit": True, "has_soft_limit": True,
-    "can_terminate": True, "can_grow": True, "interrupts_coroutines": True,
-    "terminates_coroutines": True,
-}  # fmt: skip
-POOLS = {
-    "prefork-hub": Features("prefork", evented=True, threads=False, **PREFORK),
-    "prefork-thread": Features("prefork", **PREFORK),
-    "prefork-spawn": Features(
-        "prefork", evented=True, threads=False, start_method="spawn", **PREFORK
-    ),
-    "solo": Features("solo", is_concurrent=False, interrupts_coroutines=True),
-    "threads": Features("threads", interrupts_coroutines=True),
-    "asyncio": Features(
-        "asyncio",
-        has_loop=True,
-        has_hard_limit=True,
-        has_soft_limit=True,
-        can_terminate=True,
-        can_grow=True,
-        interrupts_coroutines=True,
-        terminates_coroutines=True,
-    ),
-    "gevent": Features(
-        "gevent",
-        green="gevent",
-        has_hard_limit=True,
-        can_terminate=True,
-        can_grow=True,
-        terminates_coroutines=True,
-    ),
-    "eventlet": Features(
-        "eventlet", green="eventlet", can_terminate=True, can_grow=True, terminates_coroutines=True
-    ),
-}
 
 
 @dataclass
@@ -416,6 +357,11 @@ def test_info_names_the_implementation_and_the_limit(bench: Bench) -> None:
         assert info["timeouts"] == [0, 0]
         assert set(info) >= {"max-tasks-per-child", "put-guarded-by-semaphore"}
         assert set(info["writes"]) == {"total", "avg", "all", "raw", "strategy", "inqueues"}
+
+
+def test_the_guide_shows_what_the_pools_declare() -> None:
+    """Written by ``python -m t.contract.pools``."""
+    assert TABLE.read_text() == table()
 
 
 def test_limits_that_are_not_enforced_are_named_once_at_the_start(

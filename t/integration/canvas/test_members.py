@@ -5,6 +5,7 @@ Each task gives one more than it was given, however it comes to that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,8 @@ MEMBERS = {
     "without a result": "flow.quiet",
 }
 
-STORES = ["redis", "rpc", "sqlite", "files", "memcached"]
+#: Files are polled as databases are: in the long form only.
+STORES = ["redis", "rpc", "sqlite", "memcached", *(["files"] if os.environ.get("T_LONG") else [])]
 
 
 def is_possible(store: str, member: str, place: str) -> bool:

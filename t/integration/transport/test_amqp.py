@@ -30,7 +30,7 @@ class Consuming:
         self.connection: Any = BrokerConnection(url, **options)
         self.got: list[Any] = []
         self._hub: Any = Hub() if in_hub else None
-        channel = self.connection.channel()
+        channel = self.channel = self.connection.channel()
         if in_hub:
             self._hub.propagate_errors = (Exception,)
             self.connection.transport.register_with_event_loop(
@@ -208,3 +208,23 @@ def test_what_was_acknowledged_does_not_come_again(
         again = consuming(url)
 
         assert again.wait_for(10) == [*range(20, 30)]
+
+
+def test_an_answer_that_does_not_come_ends_the_connection(
+    amqp_url: str, rabbitmq_server: RabbitMQServer, consuming: Any
+) -> None:
+    """Within the time for reading; and whoever asks next need not wait again."""
+    with Proxy(rabbitmq_server.port) as proxy:
+        url = amqp_url.replace(f":{rabbitmq_server.port}/", f":{proxy.port}/")
+        consumer = consuming(url, transport_options={"read_timeout": 1})
+        other = consumer.connection.channel()
+        consumer.turn()
+        proxy.swallow()
+        begin = monotonic()
+        with pytest.raises(consumer.connection.connection_errors, match="did not answer"):
+            other.queue_declare("never")
+        for channel in (other, consumer.channel):
+            with pytest.raises(consumer.connection.connection_errors):
+                channel.queue_declare("never")
+
+        assert 0.9 < monotonic() - begin < 5

@@ -9,7 +9,7 @@ import pytest
 from t.harness.worker import eventually
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads", "gevent", "eventlet", "prefork"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "gevent", "eventlet", "prefork", "asyncio"])
 def test_every_pool_runs_tasks_and_answers(project, pool):
     """B-WORK-008: with -P on the command line, so that modules are patched first."""
     worker = project.worker("-P", pool, "-c2")
