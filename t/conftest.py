@@ -6,6 +6,7 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
+from t.harness.emulators import elasticsearch_server, mongo_server, moto_server
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -29,8 +30,11 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "elasticsearch_server",
     "memcached_server",
     "memcached_url",
+    "mongo_server",
+    "moto_server",
     "postgresql_server",
     "postgresql_url",
     "rabbitmq_server",

@@ -28,7 +28,8 @@ class Features:
     #: Header tasks of chords are counted in the store.
     counts_chords: bool = False
     chords: bool = True
-    #: How results go: by themselves ("ttl"), by the clean-up task ("cleanup"), with the client.
+    #: How results go: by themselves ("ttl"), by the clean-up task ("cleanup"), with the client
+    #: ("client"), or as the service is told to ("service").
     expiry: str = "ttl"
     compresses: bool = False
     failure_expires: bool = False
@@ -36,6 +37,12 @@ class Features:
     is_key_value: bool = True
     #: Which fixture can interrupt connections.
     server: str | None = None
+    #: Which fixture stands for the service; it keeps nothing when it is restarted.
+    emulator: str | None = None
+    #: Not its URL alone says where the store is, but settings of the app.
+    in_settings: bool = False
+    #: Bytes of a large result that it takes.
+    large: int = 3_000_000
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,7 +80,42 @@ BACKENDS = {
         "db+{postgresql_url}", expiry="cleanup", is_key_value=False, server="postgresql_server"
     ),
     "embedded": Features("sqlite:///{tmp}/embedded.db", counts_chords=True),
-    "memcached": Features("{memcached_url}", counts_chords=True, server="memcached_server"),
+    "s3": Features(
+        "s3://",
+        expiry="service",
+        in_settings=True,
+        compresses=True,
+        emulator="moto_server",
+        settings={
+            "s3_bucket": "results",
+            "s3_base_path": "{name}/",
+            "s3_endpoint_url": "{server}",
+            "s3_access_key_id": "key",
+            "s3_secret_access_key": "secret",
+            "s3_region": "us-east-1",
+        },
+    ),
+    "dynamodb": Features(
+        "dynamodb://key:secret@localhost:{port}/results-{name}",
+        counts_chords=True,
+        expiry="service",
+        compresses=True,
+        emulator="moto_server",
+        large=390_000,
+    ),
+    "mongodb": Features(
+        "{server}-{name}",
+        expiry="cleanup",
+        compresses=True,
+        is_key_value=False,
+        emulator="mongo_server",
+    ),
+    "elasticsearch": Features(
+        "{server}/results-{name}", expiry="service", emulator="elasticsearch_server"
+    ),
+    "memcached": Features(
+        "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
+    ),
 }
 
 MARKS = {
@@ -127,11 +169,16 @@ def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
     """Each back-end in turn."""
     name = request.param
     features = BACKENDS[name]
-    words = {"tmp": str(tmp_path)}
+    words = {"tmp": str(tmp_path), "name": new_id()[:8]}
     for word in ("redis_url", "amqp_url", "postgresql_url", "memcached_url"):
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None
+    if features.emulator:
+        emulator = request.getfixturevalue(features.emulator)
+        words |= {"server": emulator.url, "port": str(emulator.port)}
+        if name == "s3":
+            emulator.make_bucket(features.settings["s3_bucket"])
 
     def make(**settings: Any) -> Case:
         app = Celery(
@@ -140,7 +187,13 @@ def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
             backend=features.url.format(**words),
             set_as_current=False,
         )
-        app.conf.update(features.settings, **settings)
+        app.conf.update(
+            {
+                key: value.format(**words) if isinstance(value, str) else value
+                for key, value in features.settings.items()
+            },
+            **settings,
+        )
         made = Case(name, features, app, make, server)
         stack.callback(close, app)
         return made

@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pytest
 
@@ -65,11 +65,10 @@ def require_program(name: str) -> str:
     found = find_program(name)
     if found is None:
         missing(f"{name} is not installed")
-    assert found is not None
     return found
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """Skip the test because a server is missing; in CI that is a failure."""
     if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
         pytest.fail(f"{reason}, and CI runs must not skip it")
@@ -156,6 +155,10 @@ class Server:
         """Ask the server something that only a working one answers."""
         return accepts_connections(self.port)
 
+    def require(self) -> None:
+        """Skip the test where the program is missing, or fail it, see `missing`."""
+        require_program(self.program)
+
     def prepare(self) -> None:
         """Make what the server needs before its first start."""
 
@@ -167,7 +170,7 @@ class Server:
         return [require_program("setpriv"), *user, *command]
 
     def __enter__(self) -> Self:
-        require_program(self.program)
+        self.require()
         try:
             self.prepare()
             self.start()
