@@ -163,3 +163,20 @@ def test_green_pools_patch_before_anything_else(argv):
     )
 
     assert patched == [1]
+
+
+def test_declaring_tasks_loads_nothing_that_sends_or_reads():
+    """An app and its tasks are imported by every program; most of them do little more."""
+    program = (
+        "import sys\n"
+        "from celery import Celery, chord, group\n"
+        "app = Celery('x', broker='redis://')\n"
+        "app.conf.task_ignore_result = True\n"
+        "@app.task\n"
+        "def task(): pass\n"
+        "print(*sys.modules)"
+    )
+    loaded = _output(program).split()
+
+    heavy = {"kombu.connection", "kombu.messaging", "kombu.common", "yaml", "asyncio", "redis"}
+    assert not heavy & set(loaded)
