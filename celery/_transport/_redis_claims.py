@@ -33,6 +33,7 @@ from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args
 from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
 from celery._transport._redis_scripts import CLAIM, LEAVE, PUT_BACK
+from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
@@ -163,6 +164,8 @@ class Claims:
         self.kept: frozenset[str] | None = None
         #: Called with seconds after which `pump` wants to be called; None without a loop.
         self.call_later: Callable[[float], Any] | None = None
+        #: Called after that in a turn of the loop whose wait is settled already.
+        self.nudge: Callable[[], None] = noop
         self.watches_changed = True
 
         self._number = 1
@@ -180,6 +183,8 @@ class Claims:
         self._is_dry = False
         #: Entry in the timer of the loop, while we have asked to be called.
         self._wake_entry: Any = None
+        #: Whether the call that was asked for has come and nothing was done about it yet.
+        self._is_woken = False
         self._waits: dict[str, Wait] = {}
         self._idle_waits: set[str] = set()
         #: Waits whose inbox has something in it.
@@ -231,7 +236,10 @@ class Claims:
         self._acks.append(tag)
         if self.kept is not None:
             self.lease.hurry()
-        elif self.call_later is None and (
+        elif self.call_later is not None:
+            if self._wake_entry is None:
+                self.wake_soon()
+        elif (
             not self.lease.is_running
             or monotonic() - max(self._sent_at, self._settled_at) > QUIET_S
         ):
@@ -307,13 +315,11 @@ class Claims:
         self.lease.check()
         room = self._room()
         now = monotonic()
+        is_time = self._is_woken or now - self._sent_at >= PACE_S
+        self._is_woken = False
         if room and self.sinks and self._may_claim(now):
             limit = self.channel.qos.prefetch_count
-            if (
-                room >= min(limit - (limit >> 2), MUCH_ROOM)
-                or self._fired
-                or now - self._sent_at >= PACE_S
-            ):
+            if room >= min(limit - (limit >> 2), MUCH_ROOM) or self._fired or is_time:
                 self._claim(min(room, MOST_AT_ONCE), now)
                 return
             self._wake(PACE_S)
@@ -322,7 +328,7 @@ class Claims:
         if self._is_dry and room and self._idle_waits:
             self._arm(now)
         if self._acks:
-            if len(self._acks) >= MOST_ACKS or now - self._sent_at >= PACE_S:
+            if len(self._acks) >= MOST_ACKS or is_time:
                 self._claim(0, now)
             else:
                 self._wake(PACE_S)
@@ -645,9 +651,15 @@ class Claims:
         if self.call_later is not None and self._wake_entry is None:
             self._wake_entry = self.call_later(delay_s)
 
+    def wake_soon(self) -> None:
+        """Have the loop call again before long, although it may be about to wait."""
+        self._wake(PACE_S)
+        self.nudge()
+
     def on_woken(self) -> None:
         """Note that the call of `pump` that was asked for has come."""
         self._wake_entry = None
+        self._is_woken = True
 
     @property
     def pause_s(self) -> float | None:
@@ -708,6 +720,8 @@ class Claims:
         self.ready.clear()
         self.sinks.clear()
         self.call_later = None
+        if self._wake_entry is not None:
+            self._wake_entry.cancel()
         self._acks.extendleft(self._unconfirmed)
         self._disconnect()
         self.lease.hurry()

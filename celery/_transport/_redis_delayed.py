@@ -74,6 +74,7 @@ class Delayed:
         name = message.headers.get("id") or message.properties.get("correlation_id") or tag
         self._leaving.append((tag, name, f"{delay_s:.6f}", message.queue, key))
         del self.claims.held[tag]
+        self.claims.wake_soon()
         self.claims.lease.look_within(delay_s)
         return True
 

@@ -61,14 +61,14 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
 
     def use_loop(self, claims: Claims, hub: Any) -> None:
         """Let *claims* be called again by *hub* when they want to."""
-
-        def call_later(delay_s: float) -> None:
-            hub.call_later(delay_s, claims.on_woken)
-            if self.tick is not None and self.tick.is_running:
-                self.tick.wakes_loop = True
-
         claims.watches_changed = True
-        claims.call_later = call_later
+        claims.call_later = lambda delay_s: hub.call_later(delay_s, claims.on_woken)
+        claims.nudge = self._nudge
+
+    def _nudge(self) -> None:
+        """Have the loop notice a timer that was set in its tick, see `Tick`."""
+        if self.tick is not None and self.tick.is_running:
+            self.tick.wakes_loop = True
 
     def discard(self, channel: Any) -> None:
         """Forget a channel."""
