@@ -115,6 +115,12 @@ def test_a_polled_chord_runs_its_body(polling):
     worker.close()
 
 
+def test_the_task_that_polls_outlives_its_process(polling):
+    """B-CANV-061: its message is all that is left of the chord."""
+    unlock = polling.tasks["celery.chord_unlock"]
+    assert (unlock.acks_late, unlock.reject_on_worker_lost) == (True, True)
+
+
 def test_a_polled_chord_fails_with_its_header(polling, caplog):
     """B-CANV-056, B-CANV-051: the body's state is FAILURE, and the log says why."""
     ident, boom = declare(polling)
