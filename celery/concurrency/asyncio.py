@@ -197,6 +197,7 @@ class TaskPool(BasePool):
     body_can_be_buffer = True
     signal_safe = False
     enforces_soft_limit = True
+    reports_terminated = True
     enforces_hard_limit = True
     limit: int
 

@@ -167,6 +167,9 @@ class BasePool:
     enforces_soft_limit = False
     enforces_hard_limit = False
 
+    #: A call that `terminate_job` has ended fails with billiard's Terminated.
+    reports_terminated = False
+
     #: Both limits are enforced where the body is a coroutine, even if not for plain functions.
     limits_coroutines = False
 

@@ -92,6 +92,7 @@ class TaskPool(base.BasePool):
     signal_safe = False
     is_green = True
     task_join_will_block = False
+    reports_terminated = True
     limit: int
     _pool: Any = None
 

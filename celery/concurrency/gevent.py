@@ -121,6 +121,7 @@ class TaskPool(base.BasePool):
     signal_safe = False
     is_green = True
     task_join_will_block = False
+    reports_terminated = True
     enforces_hard_limit = True
     limit: int
     _pool: Pool | None = None

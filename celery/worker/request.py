@@ -25,7 +25,12 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import (
+    SoftTimeLimitExceeded,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 
 from celery import signals
 from celery._protocol.message import TASK_HEADERS
@@ -116,6 +121,7 @@ class Request(MessageFields):
         "_slot",
         "_task",
         "_terminate_on_accept",
+        "_terminated_by",
         "_utc",
         "acknowledged",
         "id",
@@ -173,6 +179,7 @@ class Request(MessageFields):
         self._job: Any = None
         self._slot: Any = None
         self._terminate_on_accept: Any = None
+        self._terminated_by: int | None = None
         self._ended = self._revoked = self._is_storing = self.acknowledged = False
         self.time_start: float | None = None
         self.worker_pid: int | None = None
@@ -374,6 +381,9 @@ class Request(MessageFields):
         if isinstance(exc, Retry):
             self.on_retry(exc_info)
             return
+        if self._terminated_by is not None and isinstance(exc, Terminated):
+            self._announce_revoked("terminated", True, self._terminated_by, False)
+            return
         if not self._end():
             return
         if isinstance(exc, Ignore):
@@ -503,7 +513,11 @@ class Request(MessageFields):
             self._terminate_on_accept = (pool, signal)
             return
         pool.terminate_job(self.worker_pid, signum)
-        self._announce_revoked("terminated", True, signum, False)
+        if getattr(pool, "reports_terminated", False) is True:
+            # Not yet: it may have succeeded by now, or refuse to end.
+            self._terminated_by = signum
+        else:
+            self._announce_revoked("terminated", True, signum, False)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """End the running task because this worker can't see it through.

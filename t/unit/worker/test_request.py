@@ -9,7 +9,7 @@ from time import monotonic, time
 
 import pytest
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import signals
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry, TaskRevokedError
@@ -365,6 +365,21 @@ def test_terminating_ends_the_process_and_announces_it(make_request, pool, backe
 
     request.on_failure(einfo(WorkerLostError("ended by us")))
     assert backend.marked == [("REVOKED", "terminated")]
+
+
+def test_a_pool_that_tells_of_the_end_has_the_last_word(make_request, pool, backend, task):
+    """A task that succeeds while it is being terminated has succeeded: one final state."""
+    pool.reports_terminated = True
+    fast, slow = accept(make_request()), accept(make_request())
+    for request in (fast, slow):
+        request.terminate(pool, signal="TERM")
+    assert backend.marked == []
+
+    fast.on_success((0, "value", 0.1))
+    slow.on_failure(einfo(Terminated(15)))
+
+    assert backend.marked == [("REVOKED", "terminated")]
+    assert (fast.is_revoked(), slow._revoked) == (False, True)
 
 
 def test_terminating_waits_for_acceptance(make_request, pool):
