@@ -1,15 +1,15 @@
 """Results that pool processes leave to the main process: stored by a thread, many at once.
 
 A request whose document is on its way counts as running. It succeeds, is acknowledged and told of
-when the store has the document, never before. While one batch is being stored the next gathers,
-so there are as many in it as the load is high, and a single one doesn't wait for company. The
-thread retries as the settings say; then requests whose documents can't be stored fail.
+when the store has the document, never before. While one batch is being stored the next gathers;
+one waits two milliseconds for company, unless its message is to be acknowledged, for which the
+broker may be waiting. The thread retries as the settings say; then requests whose documents can't
+be stored fail.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,10 @@ logger = get_logger(__name__)
 
 #: Documents stored with one call.
 MOST_AT_ONCE = 128
+#: That many are worth a call at any time.
+ENOUGH = 32
+#: Seconds for which fewer wait for company.
+PACE_S = 0.002
 #: With as many waiting the store can't keep up, and their slots in the pool stay taken.
 MANY = 4 * MOST_AT_ONCE
 #: Seconds for which the end of the worker waits for a store.
@@ -40,20 +44,20 @@ class Results:
 
     Args:
         app: Its back-end stores; the thread has one of its own.
-        call_soon: Has the event loop call something; from any thread.
+        loop: The event loop of the worker.
         slots: Of the pool.
     """
 
-    def __init__(
-        self, app: Celery, call_soon: Callable[[Callable[[], Any]], Any], slots: Slots
-    ) -> None:
+    def __init__(self, app: Celery, loop: Any, slots: Slots) -> None:
         self._app = app
         self._slots = slots
-        self._call_soon = call_soon
+        self._call_soon = loop.call_soon
+        self._call_later = loop.call_later
         self._waiting: list[Entry] = []
         self._batch: list[Entry] = []
         self._errors: list[Exception | None] | None = None
-        self._will_send = False
+        #: A call of `_send` is under way: soon, or later.
+        self._will_send = self._may_send = False
         self._is_closed = False
         self._thread: threading.Thread | None = None
         #: Free when there is a batch for the thread.
@@ -77,10 +81,8 @@ class Results:
         self._waiting.append((request, answer, document))
         if self._is_closed:
             self.finish()
-        elif not self._batch and not self._will_send:
-            # More may come in this turn of the loop.
-            self._will_send = True
-            self._call_soon(self._send)
+        elif not self._batch:
+            self._plan(is_urgent=not request.acknowledged)
 
     def finish(self, timeout: float = PATIENCE_S) -> bool:
         """Wait until everything is stored, for *timeout* seconds at most; say whether it is."""
@@ -101,6 +103,21 @@ class Results:
 
     # -- in the loop
 
+    def _plan(self, is_urgent: bool = False) -> None:
+        """Have `_send` called when it is time."""
+        if is_urgent or len(self._waiting) >= ENOUGH:
+            if not self._will_send:
+                # More may come in this turn of the loop.
+                self._will_send = True
+                self._call_soon(self._send)
+        elif not (self._may_send or self._will_send):
+            self._may_send = True
+            self._call_later(PACE_S, self._send_later)
+
+    def _send_later(self) -> None:
+        self._may_send = False
+        self._send()
+
     def _send(self) -> None:
         self._will_send = False
         if self._batch or not self._waiting:
@@ -119,7 +136,8 @@ class Results:
         if errors is None:
             return  # `finish` was faster
         batch, self._batch = self._batch, []
-        self._send()
+        if self._waiting:
+            self._plan(is_urgent=any(not entry[0].acknowledged for entry in self._waiting))
         for (request, answer, _), error in zip(batch, errors, strict=True):
             try:
                 if error is None:

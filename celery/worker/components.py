@@ -168,7 +168,7 @@ class Pool(bootsteps.StartStopStep):
             w.semaphore = Slots(processes, depth=FURTHER_SLOTS if pool.uses_semaphore else 0)
             w.process_task = w._process_task_in_slot
         if evented and pool.uses_semaphore and w.app.backend.takes_documents:
-            w.results = Results(w.app, w.hub.call_soon, w.semaphore)
+            w.results = Results(w.app, w.hub, w.semaphore)
         _set_task_join_will_block(pool.task_join_will_block)
         return pool
 

@@ -22,10 +22,17 @@ class Loop:
     def __init__(self) -> None:
         self.calls: deque[Any] = deque()
         self.has_come = threading.Semaphore(0)
+        #: Calls that were to come later.
+        self.delayed = 0
 
     def call_soon(self, call: Any) -> None:
         self.calls.append(call)
         self.has_come.release()
+
+    def call_later(self, delay: float, call: Any) -> None:
+        assert delay < 0.01
+        self.delayed += 1
+        self.call_soon(call)
 
     def turn(self) -> None:
         """Make the next call, waiting for it."""
@@ -51,7 +58,8 @@ class Store:
 
 
 class Request:
-    def __init__(self) -> None:
+    def __init__(self, acknowledged: bool = True) -> None:
+        self.acknowledged = acknowledged
         self.told: list[Any] = []
 
     def on_stored(self, answer: Any) -> None:
@@ -73,11 +81,11 @@ def loop():
 
 @pytest.fixture
 def results(store, loop):
-    return Results(SimpleNamespace(backend=store), loop.call_soon, Slots(2))  # type: ignore[arg-type]
+    return Results(SimpleNamespace(backend=store), loop, Slots(2))  # type: ignore[arg-type]
 
 
-def put(results: Results, *ids: str) -> list[Request]:
-    requests = [Request() for _ in ids]
+def put(results: Results, *ids: str, acknowledged: bool = True) -> list[Request]:
+    requests = [Request(acknowledged) for _ in ids]
     for request, task_id in zip(requests, ids, strict=True):
         results.put(request, (0, task_id, 0.5), (task_id, b"{}"))  # type: ignore[arg-type]
     return requests
@@ -112,13 +120,35 @@ def test_what_comes_while_a_batch_is_stored_gathers_in_order(results, store, loo
     later = put(results, *map(str, range(_results.MOST_AT_ONCE + 1)))
     assert not loop.calls
     store.may_store.set()
-    for _ in range(3):
+    while not later[-1].told:
         loop.turn()
 
     assert [len(batch) for batch in store.batches] == [1, _results.MOST_AT_ONCE, 1]
     assert [request.told[0][1] for request in later] == [
         str(number) for number in range(_results.MOST_AT_ONCE + 1)
     ]
+
+
+def test_a_few_wait_for_company_but_not_many(results, loop):
+    put(results, "a", "b")
+    assert loop.delayed == 1
+    put(results, *map(str, range(_results.ENOUGH - 3)))
+    assert len(loop.calls) == 1
+    put(results, "c")
+    assert len(loop.calls) == 2
+    assert loop.delayed == 1
+
+
+def test_one_whose_message_is_to_be_acknowledged_waits_for_nobody(results, store, loop):
+    (late,) = put(results, "a", acknowledged=False)
+    assert loop.delayed == 0
+    loop.turn()
+    put(results, "b", "c", acknowledged=False)
+    while len(store.batches) < 2:
+        loop.turn()
+
+    assert late.told
+    assert loop.delayed == 0
 
 
 def test_one_that_cannot_be_stored_fails_alone(results, store, loop):
@@ -193,7 +223,7 @@ def test_slots_stay_taken_while_a_store_does_not_keep_up(results, store, monkeyp
 
 def test_results_are_wanted_when_tasks_wait_for_the_pool():
     slots = Slots(2)
-    results = Results(SimpleNamespace(), print, slots)  # type: ignore[arg-type]
+    results = Results(SimpleNamespace(), Loop(), slots)  # type: ignore[arg-type]
     taken: list[int] = []
     for number in range(2):
         slots.acquire(taken.append, number)
