@@ -364,7 +364,10 @@ class Claims:
 
     def on_wait_readable(self, key: str) -> None:
         """Read the end of a blocking move."""
-        wait = self._waits[key]
+        wait = self._waits.get(key)
+        if wait is None:
+            # Its queue was cancelled by what came before in the same turn of the loop.
+            return
         for reply in wait.link.receive():
             if wait.server_id == 0:
                 wait.server_id = reply if isinstance(reply, int) else -1

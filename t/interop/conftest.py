@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = "celery[redis]==5.7.0"
+FLOWER = "flower>=2,<3"
 EXTRAS = ("pyyaml", "msgpack", "sqlalchemy")
 
 
@@ -34,3 +35,21 @@ def reference_python() -> str:
 def our_python() -> str:
     """Interpreter with this implementation."""
     return sys.executable
+
+
+@pytest.fixture(scope="session")
+def flower_python() -> str:
+    """Interpreter with Flower from PyPI and this implementation; made on first use."""
+    home = Path(os.environ.get("INTEROP_FLOWER_VENV") or ROOT / ".venv-flower")
+    python = home / "bin" / "python"
+    stamp = home / ".complete"
+    if not stamp.exists():
+        venv.create(home, with_pip=True, clear=True)
+        # Our package satisfies what Flower asks for, so pip gets no other.
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "-e", f"{ROOT}[redis]", FLOWER],
+            check=True,
+            timeout=600,
+        )
+        stamp.touch()
+    return str(python)
