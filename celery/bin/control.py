@@ -28,7 +28,7 @@ class NoReply(click.ClickException):
 
     def __init__(self, timeout: float, destination: Sequence[str] | None) -> None:
         asked = ", ".join(destination) if destination else "any worker"
-        super().__init__(f"{_NO_REPLY}: waited {timeout:g} s (--timeout) for {asked}.")
+        super().__init__(f"{_NO_REPLY}: waited {timeout:g} s for {asked}.")
 
 
 def _commands(kind: str) -> dict[str, Any]:
