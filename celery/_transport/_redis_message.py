@@ -96,6 +96,7 @@ class ClaimedMessage(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
         properties = payload["properties"]
         if "compression" in headers:
             # Unpacking, and what becomes of errors in it, are kombu's.
+            self.errors = []
             super().__init__(payload, channel=channel)
         else:
             self._raw = payload

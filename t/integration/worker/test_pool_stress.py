@@ -22,7 +22,7 @@ from celery.states import READY_STATES
 from t.harness.servers import RedisServer
 from t.harness.worker import WorkerProcess, eventually
 
-DURATION_S = 3600.0 if os.environ.get("T_LONG") else 25.0
+DURATION_S = 3600.0 if os.environ.get("T_LONG") else 15.0
 
 #: Tasks under way at most.
 AT_ONCE = 40

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json as kombu_json
 
-from celery._transport._redis_message import decode_envelope, encode_envelope
+from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 special = st.dates() | st.uuids() | st.binary(max_size=10) | st.decimals(allow_nan=False)
@@ -65,3 +65,20 @@ def test_values_beyond_json_come_back() -> None:
 def test_what_is_no_message_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError):
         decode_envelope(raw)
+
+
+def test_a_body_that_cannot_be_unpacked_comes_with_the_error() -> None:
+    class Channel:
+        def decode_body(self, body: Any, encoding: Any) -> Any:
+            return body
+
+    payload = {
+        "body": b"not packed",
+        "headers": {"compression": "application/x-gzip"},
+        "properties": {"delivery_info": {}, "delivery_tag": "t"},
+    }
+    message = ClaimedMessage(payload, Channel(), "t", "q", None)
+
+    ((kind, _, _),) = message.errors
+    assert issubclass(kind, Exception)
+    assert message.body == b"not packed"
