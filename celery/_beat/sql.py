@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -85,7 +85,7 @@ UPDATE celery_beat_run SET last_run_at = :at, total_run_count = :count, tick = :
 WHERE store = :store AND name = :name
 """
 _SETTLE = """
-UPDATE celery_beat_run SET tick = NULL WHERE store = :store AND name = :name AND tick = :tick
+UPDATE celery_beat_run SET tick = NULL WHERE store = :store AND tick BETWEEN :first AND :last
 """
 _FORGET_RUN = "DELETE FROM celery_beat_run WHERE store = :store AND name = :name"
 
@@ -236,5 +236,15 @@ class SQLStore(Store):
             execute(_ADD_RUN, **values)
 
     def _settle(self, execute: Execute, sent: Mapping[str, int]) -> None:
-        for name, tick in sent.items():
-            execute(_SETTLE, store=self.name, name=name, tick=tick)
+        # A tick has its number alone, and those of one claim follow each other.
+        for first, last in _ranges(sorted(sent.values())):
+            execute(_SETTLE, store=self.name, first=first, last=last)
+
+
+def _ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of numbers, in order, that follow each other."""
+    start = 0
+    for place, number in enumerate(numbers):
+        if place + 1 == len(numbers) or numbers[place + 1] != number + 1:
+            yield numbers[start], number
+            start = place + 1

@@ -26,8 +26,9 @@ class NoReply(click.ClickException):
 
     exit_code = EX_UNAVAILABLE
 
-    def __init__(self) -> None:
-        super().__init__(_NO_REPLY)
+    def __init__(self, timeout: float, destination: Sequence[str] | None) -> None:
+        asked = ", ".join(destination) if destination else "any worker"
+        super().__init__(f"{_NO_REPLY}: waited {timeout:g} s for {asked}.")
 
 
 def _commands(kind: str) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def status(ctx: click.Context, timeout: float, destination: list[str] | None, js
         timeout=timeout, destination=destination, callback=callback
     ).ping()
     if not replies:
-        raise NoReply
+        raise NoReply(timeout, destination)
     if json:
         context.echo(dumps(replies))
     if not context.quiet:
@@ -202,7 +203,7 @@ def inspect(
         timeout=timeout, destination=destination, callback=callback
     )._request(command, **arguments)
     if not replies:
-        raise NoReply
+        raise NoReply(timeout, destination)
     if json:
         context.echo(dumps(replies))
         return
@@ -246,6 +247,6 @@ def control(
         arguments=arguments,
     )
     if not replies:
-        raise NoReply
+        raise NoReply(timeout, destination)
     if json:
         context.echo(dumps(replies))

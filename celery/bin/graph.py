@@ -90,9 +90,10 @@ def _words(ctx: click.Context) -> dict[str, str]:
 
 def _asked_nodes(app: Any) -> dict[str, list[str]]:
     """Ask the workers who they are; returns their pool processes by node name."""
-    replies = app.control.inspect().stats()
+    inspect = app.control.inspect()
+    replies = inspect.stats()
     if not replies:
-        raise NoReply
+        raise NoReply(inspect.timeout, None)
     return {node: [str(p) for p in reply["pool"]["processes"]] for node, reply in replies.items()}
 
 

@@ -579,8 +579,12 @@ def pool_shrink(state: Any, n: int = 1, **kwargs: Any) -> Reply:
     refusal = _needs_fixed_pool(state, "pool_shrink")
     if refusal:
         return refusal
-    state.consumer.pool.shrink(n)
-    state.consumer._update_prefetch_count(-n)
+    pool = state.consumer.pool
+    before = pool.num_processes
+    pool.shrink(n)
+    # Only idle processes leave, so these may be fewer.
+    left = before - pool.num_processes or n
+    state.consumer._update_prefetch_count(-left)
     return ok("pool will shrink")
 
 

@@ -125,6 +125,16 @@ def test_ticks_are_settled_one_by_one(store):
     assert store.load().runs == {"a": Run(NOON, 1), "b": Run(NOON, 1, first + 1)}
 
 
+def test_many_ticks_are_settled_together(store):
+    fence = sender(store)
+    names = [f"n{n}" for n in range(6)]
+    first = store.claim(fence, {name: Run(NOON, 1) for name in names}, {})
+    sent = {name: first + n for n, name in enumerate(names) if n not in (2, 5)}
+    store.settle(fence, sent)
+    runs = store.load().runs
+    assert {name for name, run in runs.items() if run.tick is not None} == {"n2", "n5"}
+
+
 def test_moments_keep_their_offset(store):
     local = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     fence = sender(store)

@@ -54,6 +54,13 @@ class Written:
         monkeypatch.setattr(Express, "write", counting)
 
 
+@pytest.fixture(autouse=True)
+def silence(monkeypatch) -> None:
+    """Nobody listens, whatever packages other tests have loaded."""
+    for signal in (signals.before_task_publish, signals.after_task_publish, signals.task_sent):
+        monkeypatch.setattr(signal, "receivers", [])
+
+
 @pytest.fixture
 def written(monkeypatch) -> Written:
     return Written(monkeypatch)

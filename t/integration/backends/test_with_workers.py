@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import uuid
+
 import pytest
 
 from celery import chain, chord, group
@@ -13,7 +16,7 @@ from celery.exceptions import (
     WorkerLostError,
 )
 from t.harness.servers import wait_until
-from t.harness.worker import WorkerProcess
+from t.harness.worker import WorkerProcess, eventually
 from t.integration.backends import proj
 
 pytestmark = pytest.mark.redis
@@ -201,8 +204,18 @@ def test_states_are_seen_on_the_way(store):
     if store != "redis":
         pytest.skip(f"{store} does not push")
     seen = []
-    result = proj.progress.apply_async(countdown=0.5)
+    backend = proj.app.backend
+    result = proj.app.AsyncResult(str(uuid.uuid4()))
+    channel = backend.get_key_for_task(result.id)
+    ends = []
+    waiter = threading.Thread(
+        target=lambda: ends.append(result.get(timeout=PATIENCE_S, on_message=seen.append))
+    )
+    waiter.start()
+    eventually(lambda: backend.client.pubsub_numsub(channel)[0][1] == 1)
+    proj.progress.apply_async(task_id=result.id)
+    waiter.join(PATIENCE_S)
 
-    assert result.get(timeout=PATIENCE_S, on_message=seen.append) == "end"
+    assert ends == ["end"]
     assert [document["status"] for document in seen] == ["STARTED", "PROGRESS", "SUCCESS"]
     assert set(seen[0]["result"]) == {"pid", "hostname"}

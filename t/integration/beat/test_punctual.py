@@ -14,8 +14,9 @@ from t.integration.beat.test_takeover import IS_LONG, Beats
 ENTRIES, EVERY = 100, 1.0
 #: Seconds; the long form is the one that counts.
 SPAN = 300 if IS_LONG else 4
-#: Milliseconds within which 99 of 100 ticks are sent; the short form runs beside other tests.
-LATE_MS = 50 if IS_LONG else 500
+#: Milliseconds within which 99 of 100 ticks are sent. Beside other tests that says nothing of
+#: beat, only that it does not sleep through what is due.
+LATE_MS = 50 if IS_LONG else 5000
 
 
 def percentile(values, share):

@@ -204,6 +204,7 @@ def test_no_tick_is_lost_or_doubled_however_often_the_sender_is_killed(
         ), name
 
 
+@pytest.mark.timeout(600)
 def test_with_another_broker_a_kill_doubles_one_message_at_most(beats, redis_url, amqp_url):
     """It has no mark that would tell it; the second message has the id of the first."""
     kills = 10 if IS_LONG else 1
@@ -269,6 +270,7 @@ def test_without_the_store_nothing_is_sent_until_it_is_back(beats, redis_url):
         made.close()
 
 
+@pytest.mark.timeout(600)
 def test_a_paused_sender_does_not_send_what_its_successor_has_sent(beats, redis_url):
     """It wakes up in the middle of its work, and finds itself replaced."""
     made = beats(redis_url)

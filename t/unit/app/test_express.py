@@ -71,6 +71,9 @@ class Transport(memory.Transport):
 @pytest.fixture
 def app(monkeypatch) -> Iterator[Celery]:
     monkeypatch.setitem(TRANSPORT_ALIASES, "outlet", f"{__name__}:Transport")
+    # Nobody listens, whatever packages other tests have loaded.
+    for signal in (signals.before_task_publish, signals.after_task_publish, signals.task_sent):
+        monkeypatch.setattr(signal, "receivers", [])
     Outlet.sent.clear()
     Outlet.faults.clear()
     app = memory_app(broker_url="outlet://", task_ignore_result=True)

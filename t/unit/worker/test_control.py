@@ -25,13 +25,18 @@ class Pool:
 
     def __init__(self) -> None:
         self.size = 2
+        self.busy = 0
         self.killed: list[tuple[int, int]] = []
 
     def grow(self, n: int) -> None:
         self.size += n
 
     def shrink(self, n: int) -> None:
-        self.size -= n
+        self.size -= min(n, self.size - self.busy)
+
+    @property
+    def num_processes(self) -> int:
+        return self.size
 
     def terminate_job(self, pid: int, signum: int) -> None:
         self.killed.append((pid, signum))
@@ -338,6 +343,12 @@ def test_the_pool_grows_and_shrinks_and_the_prefetch_with_it(state: Any) -> None
     assert (state.consumer.pool.size, state.consumer.prefetch) == (5, 3)
     assert control.pool_shrink(state) == {"ok": "pool will shrink"}
     assert (state.consumer.pool.size, state.consumer.prefetch) == (4, 2)
+
+    # Only idle processes leave, and the prefetch count follows those.
+    state.consumer.pool.busy = 3
+    assert control.pool_shrink(state, 3) == {"ok": "pool will shrink"}
+    assert (state.consumer.pool.size, state.consumer.prefetch) == (3, 1)
+    assert control.pool_grow(state) == {"ok": "pool will grow"}
 
     state.consumer.controller.autoscaler = SimpleNamespace(update=lambda most, least: (most, least))
     assert "autoscale" in control.pool_grow(state)["error"]
