@@ -13,8 +13,8 @@ quickstart: $(STAMPS)/package
 	$(BIN)/python examples/quickstart/run.py
 
 test: $(STAMPS)/test servers
-	$(BIN)/python -m pytest t/unit
-	$(BIN)/python -m pytest t/contract t/integration t/faults
+	$(BIN)/python -m pytest t/unit -n 2
+	$(BIN)/python -m pytest t/contract t/integration t/faults -n 3 --dist loadfile
 
 unit: $(STAMPS)/test
 	$(BIN)/python -m pytest t/unit
