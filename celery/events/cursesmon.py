@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import curses
 import locale
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -143,6 +144,10 @@ class CursesMonitor:
         self.message: _screen.Line = []
         #: Why there are no events, empty while connected.
         self.outage = ""
+        #: Set once the user wants to leave.
+        self.leaving = False
+        #: What collects the events now.
+        self.receiver: Any = None
         self.bars = _screen.BARS
         self._page: _Page | None = None
         self._shows_workers = False
@@ -284,6 +289,8 @@ class CursesMonitor:
             return
         if key == "KEY_RESIZE":
             curses.update_lines_cols()
+            # What the terminal has made of the old lines is not what curses remembers.
+            self.win.clear()
             return
         code = getattr(curses, key, None) if key.startswith("KEY_") else None
         key = self.keyalias.get(code, key) if code is not None else key.upper()
@@ -490,6 +497,7 @@ class CursesMonitor:
         """Obey a key and draw everything."""
         with self.lock:
             self.handle_keypress()
+            self._fit_terminal()
             width, height = self.screen_width, self.screen_height
             self.win.erase()
             now = datetime.now().astimezone()
@@ -506,6 +514,16 @@ class CursesMonitor:
             self._add(height - 2, self.message or self._status())
             self.safe_add_str(height - 1, 1, self.help, self.state_colors.get("dim", 0))
             self.win.refresh()
+
+    def _fit_terminal(self) -> None:
+        """Notice another size of the terminal, of which curses may not have been told."""
+        try:
+            columns, lines = os.get_terminal_size()
+        except OSError:
+            return
+        if (lines, columns) != (curses.LINES, curses.COLS):
+            curses.resizeterm(lines, columns)
+            self.win.clear()
 
     def _draw_page(self, page: _Page) -> None:
         lines = page.lines(self.screen_width)
@@ -658,7 +676,7 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
     def tell(exc: BaseException, interval: float) -> None:
         display.outage = f"no broker, next attempt in {ceil(interval)} s"
 
-    while True:
+    while not display.leaving:
         with app.connection_for_read() as connection:
             try:
                 connection.ensure_connection(
@@ -666,6 +684,8 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
                 )
                 receiver = app.events.Receiver(connection, handlers={"*": state.event})
                 display.outage = ""
+                display.receiver = receiver
+                receiver.should_stop = display.leaving
                 receiver.capture()
             except connection.connection_errors + connection.channel_errors:
                 display.outage = "the broker is lost"
@@ -678,6 +698,16 @@ def evtop(app: Celery | None = None) -> None:
     display.init_screen()
     refresher = DisplayThread(display)
     refresher.start()
+
+    def leave(signum: int, frame: Any) -> None:
+        # The exception alone is lost when it strikes in a destructor.
+        display.leaving = True
+        if display.receiver is not None:
+            display.receiver.should_stop = True
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, leave)
     try:
         # An interrupt is the way to leave.
         with suppress(KeyboardInterrupt, SystemExit):

@@ -44,6 +44,8 @@ def drain(bed: Bed, number: int) -> Figures | None:
         bed.wait_for_runs(number + WARM)
         wall, cpu = time.monotonic() - start, worker.cpu_s() - cpu
     done = number + WARM - first
+    if not done:
+        raise ValueError(f"{number} tasks are too few: all were done before the clock began")
     return {"tasks/s": done / wall, "worker µs/task": 1e6 * cpu / done}
 
 

@@ -18,7 +18,7 @@ def test_the_command_measures_this_library() -> None:
     done = subprocess.run(
         [
             sys.executable, "-m", "t.benchmarks", "--peer", "mine", "--rounds", "1",
-            "--count", "50", "--workload", "drain,enqueue,eta",
+            "--count", "2000", "--workload", "drain,enqueue,eta",
         ],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=100,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from celery.worker import state
 from celery.worker.consumer._packed import Packed
 from celery.worker.request import Request
 from celery.worker.state import task_reserved
-from celery.worker.strategy import ETA_PRIORITY
+from celery.worker.strategy import ETA_PRIORITY, proto1_to_proto2
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -221,8 +221,16 @@ class Waiting:
         found = []
         for message in messages:
             with suppress(InvalidTaskError, NotRegistered):
-                found.append(Request(message, app=self.app, hostname=self.hostname))
+                found.append(self._request_to_look_at(message))
         return found
+
+    def _request_to_look_at(self, message: Any) -> Request:
+        old: dict[str, Any] = {}
+        if "task" not in message.headers:
+            # Version 1 has everything in the body.
+            body, headers, decoded, utc = proto1_to_proto2(message, message.payload)
+            old = {"body": body, "headers": headers, "decoded": decoded, "utc": utc}
+        return Request(message, app=self.app, hostname=self.hostname, **old)
 
     def recall(self, task_ids: Collection[str]) -> None:
         """Have tasks that the broker keeps until their ETA delivered now, being revoked."""

@@ -184,7 +184,10 @@ def test_an_idle_worker_of_any_pool_exits_with_one_after_int(on_redis, pool):
 
 
 def test_waiting_tasks_return_to_the_queue(project):
-    """B-WORK-051, B-WORK-076: reserved and ETA messages go back when the worker stops."""
+    """B-WORK-051, B-WORK-076: reserved and ETA messages go back when the worker stops.
+
+    On Redis those with an ETA were never taken from the server.
+    """
     worker = project.worker("-c1")
     project.send("gated", str(project.journal), "a", str(project.gate()))
     project.journal.wait_for("begin a")
@@ -197,7 +200,8 @@ def test_waiting_tasks_return_to_the_queue(project):
     project.gate().touch()
 
     assert worker.wait() == 0
-    assert eventually(lambda: project.queue_length() == 2)
+    left = 1 if project.app.conf.broker_url.startswith("redis") else 2
+    assert eventually(lambda: project.queue_length() == left)
 
 
 def test_a_thread_pool_finishes_only_what_runs(on_redis):

@@ -174,8 +174,10 @@ def test_the_boot_order_is_logged_at_debug(on_redis):
     text = worker.text()
 
     order = re.search(r"\| Worker: New boot order: \{(.*)\}", text).group(1).split(", ")
-    assert set(order) == {"Beat", "Timer", "Hub", "Pool", "Autoscaler", "StateDB", "Consumer"}
-    assert order.index("Timer") < order.index("Hub") < order.index("Pool") < 6
+    assert set(order) == {
+        "Beat", "Timer", "Hub", "Pool", "Autoscaler", "StateDB", "Health", "Consumer",
+    }  # fmt: skip
+    assert order.index("Timer") < order.index("Hub") < order.index("Pool") < order.index("Consumer")
     assert order[-1] == "Consumer"
     order = re.search(r"\| Consumer: New boot order: \{(.*)\}", text).group(1).split(", ")
     assert set(order) == {
