@@ -33,7 +33,9 @@ def plugin_python():
     if not stamp.exists():
         venv.create(home, with_pip=True, clear=True)
         subprocess.run(
-            [python, "-m", "pip", "install", "-q", "-e", ROOT, *PLUGINS], check=True, timeout=600
+            [python, "-m", "pip", "install", "-q", "-e", f"{ROOT}[redis]", *PLUGINS],
+            check=True,
+            timeout=600,
         )
         stamp.touch()
     return str(python)
