@@ -25,7 +25,6 @@ class Monitor:
         self.events: list[dict[str, Any]] = []
         self.state = app.events.State()
         self._news = threading.Condition()
-        self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.ready = threading.Event()
 
@@ -35,17 +34,15 @@ class Monitor:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._end.set()
+        self._receiver.should_stop = True
         self._thread.join(PATIENCE_S)
 
     def _run(self) -> None:
+        # One capture from start to end: the queue is deleted with its consumer, and what is
+        # sent until the next one declares it again is lost.
         with self.app.connection_for_read() as connection:
-            receiver = self.app.events.Receiver(connection, handlers={"*": self._on_event})
-            while not self._end.is_set():
-                try:
-                    receiver.capture(timeout=0.2, wakeup=not self.ready.is_set())
-                except TimeoutError:
-                    continue
+            self._receiver = self.app.events.Receiver(connection, handlers={"*": self._on_event})
+            self._receiver.capture()
 
     def _on_event(self, event: dict[str, Any]) -> None:
         with self._news:
