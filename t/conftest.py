@@ -6,7 +6,13 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
-from t.harness.emulators import elasticsearch_server, mongo_server, moto_server
+from t.harness.emulators import (
+    elasticsearch_server,
+    firestore_server,
+    gcs_server,
+    mongo_server,
+    moto_server,
+)
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -31,6 +37,8 @@ with contextlib.suppress(ImportError):
 __all__ = (
     "amqp_url",
     "elasticsearch_server",
+    "firestore_server",
+    "gcs_server",
     "memcached_server",
     "memcached_url",
     "mongo_server",
