@@ -113,6 +113,7 @@ BACKENDS = {
     "elasticsearch": Features(
         "{server}/results-{name}", expiry="service", emulator="elasticsearch_server"
     ),
+    "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),

@@ -1,7 +1,8 @@
 """Servers that stand for services which cannot be had: programs that speak their protocols.
 
-They come from PyPI, and are kept in a virtual environment of their own (``.venv-emulators``), made
-when a test first needs one: what they need clashes with the drivers under test.
+Those from PyPI are kept in a virtual environment of their own (``.venv-emulators``), made when a
+test first needs one: what they need clashes with the drivers under test. For those from npm see
+`npm`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from t.harness.npm import NodeServer
 from t.harness.servers import Server, missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,6 +164,26 @@ class ElasticsearchServer(Emulator):
         return _answers(f"http://127.0.0.1:{self.port}/")
 
 
+class CouchServer(NodeServer):
+    """CouchDB, as PouchDB Server has it."""
+
+    package = "pouchdb-server"
+    program = "pouchdb-server"
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``, without a database."""
+        return f"couchdb://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [*self.script(), "-o", "127.0.0.1", "-p", str(self.port), "-m", "-n"]
+
+    def is_ready(self) -> bool:
+        """Ask who it is."""
+        return _answers(f"http://127.0.0.1:{self.port}/")
+
+
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     """One emulator of S3 and DynamoDB for the run."""
@@ -180,4 +202,11 @@ def mongo_server() -> Iterator[MongoServer]:
 def elasticsearch_server() -> Iterator[ElasticsearchServer]:
     """One emulator of Elasticsearch for the run."""
     with ElasticsearchServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def couch_server() -> Iterator[CouchServer]:
+    """One emulator of CouchDB for the run."""
+    with CouchServer() as server:
         yield server
