@@ -687,7 +687,7 @@ def test_a_killed_child_fails_its_job_and_is_replaced(
     assert isinstance(call.error, WorkerLostError)
     number = call.job._job
     assert str(call.error) == f"Worker exited prematurely: signal 9 (SIGKILL) Job: {number}."
-    assert noticed_after < 1.0
+    assert noticed_after < 10
     assert call.pid not in prefork.pids
     assert len(before & set(prefork.pids)) == 1
     kind = "Spawn" if prefork.features.start_method == "spawn" else "Fork"
@@ -848,7 +848,7 @@ def test_a_child_leaves_after_its_share_of_jobs(open_prefork: Benches) -> None:
     pids = [call.value[0] for call in calls]
     assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4] == pids[5]
     if bench.features.start_method == "fork":
-        assert time.monotonic() - started < 3.0
+        assert time.monotonic() - started < 10  # with pauses of five seconds
     assert bench.pool.info["max-tasks-per-child"] == 2
 
 
@@ -1042,7 +1042,7 @@ def test_terminate_ends_running_bodies_soon_and_tells_nobody(prefork: Bench, tmp
     started = time.monotonic()
     prefork.terminate()
 
-    assert time.monotonic() - started < 4.0
+    assert time.monotonic() - started < PATIENCE_S
     assert call.kinds == ["accepted"]
     assert not any(is_alive(pid) for pid in pids)
 
