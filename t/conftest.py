@@ -6,13 +6,8 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
-from t.harness.emulators import (
-    elasticsearch_server,
-    firestore_server,
-    gcs_server,
-    mongo_server,
-    moto_server,
-)
+from t.harness.emulators import couch_server, elasticsearch_server, mongo_server, moto_server
+from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -36,6 +31,7 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "couch_server",
     "elasticsearch_server",
     "firestore_server",
     "gcs_server",

@@ -126,6 +126,7 @@ BACKENDS = {
         environment={"STORAGE_EMULATOR_HOST": "{server}"},
         counter="firestore_server",
     ),
+    "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),

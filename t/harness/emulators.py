@@ -1,13 +1,13 @@
 """Servers that stand for services which cannot be had: programs that speak their protocols.
 
-They come from PyPI, and are kept in a virtual environment of their own (``.venv-emulators``), made
-when a test first needs one: what they need clashes with the drivers under test.
+Those from PyPI are kept in a virtual environment of their own (``.venv-emulators``), made when a
+test first needs one: what they need clashes with the drivers under test. For those from npm see
+`npm`.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import subprocess
 import urllib.error
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from t.harness.servers import Server, find_program, missing, require_program
+from t.harness.npm import NodeServer
+from t.harness.servers import Server, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("EMULATORS_VENV") or ROOT / ".venv-emulators")
@@ -69,7 +70,8 @@ def _install(name: str) -> str:
     return found
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Say whether there is a server that answers well."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
@@ -111,7 +113,7 @@ class MotoServer(Emulator):
 
     def is_ready(self) -> bool:
         """Ask what it has."""
-        return _answers(f"{self.url}/moto-api/data.json")
+        return answers(f"{self.url}/moto-api/data.json")
 
 
 class MongoServer(Emulator):
@@ -162,95 +164,27 @@ class ElasticsearchServer(Emulator):
 
     def is_ready(self) -> bool:
         """Ask who it is."""
-        return _answers(f"http://127.0.0.1:{self.port}/")
+        return answers(f"http://127.0.0.1:{self.port}/")
 
 
-class GcsServer(Emulator):
-    """Google Cloud Storage, as fake-gcs-server has it."""
+class CouchServer(NodeServer):
+    """CouchDB, as PouchDB Server has it."""
 
-    program = "fake-gcs-server-linux-amd64"
+    package = "pouchdb-server"
+    program = "pouchdb-server"
 
     @property
     def url(self) -> str:
-        """URL of the service."""
-        return f"http://127.0.0.1:{self.port}"
+        """URL for ``result_backend``, without a database."""
+        return f"couchdb://127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
         """Return the command line."""
-        return [
-            program(self.program), "-scheme", "http", "-host", "127.0.0.1", "-port",
-            str(self.port), "-backend", "memory", "-public-host", f"127.0.0.1:{self.port}",
-        ]  # fmt: skip
-
-    def make_bucket(self, name: str) -> None:
-        """Make a bucket; one of that name may be there."""
-        request = urllib.request.Request(
-            f"{self.url}/storage/v1/b",
-            method="POST",
-            data=json.dumps({"name": name}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        try:
-            urllib.request.urlopen(request, timeout=10).close()
-        except urllib.error.HTTPError as error:
-            if error.code != 409:
-                raise
+        return [*self.script(), "-o", "127.0.0.1", "-p", str(self.port), "-m", "-n"]
 
     def is_ready(self) -> bool:
-        """Ask for its buckets."""
-        return _answers(f"{self.url}/storage/v1/b")
-
-
-class FirestoreServer(Server):
-    """Firestore: the emulator of its vendor, which comes with gcloud and needs Java."""
-
-    program = "java"
-    JAR = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
-    MAIN = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
-
-    @classmethod
-    def jar(cls) -> Path | None:
-        """Return where the emulator is, None where it is not."""
-        gcloud = find_program("gcloud")
-        if gcloud is None or find_program(cls.program) is None:
-            return None
-        homes = (Path(gcloud).resolve().parents[1], Path("/usr/lib/google-cloud-sdk"))
-        return next((home / cls.JAR for home in homes if (home / cls.JAR).is_file()), None)
-
-    @property
-    def address(self) -> str:
-        """Host and port."""
-        return f"127.0.0.1:{self.port}"
-
-    def command(self) -> list[str]:
-        """Return the command line."""
-        return [
-            require_program(self.program), "-Xmx256m", "-cp", str(self.jar()), self.MAIN, "start",
-            "--host=127.0.0.1", f"--port={self.port}",
-        ]  # fmt: skip
-
-    def is_ready(self) -> bool:
-        """Ask whether it is there."""
-        return _answers(f"http://{self.address}/")
-
-
-@pytest.fixture(scope="session")
-def gcs_server() -> Iterator[GcsServer]:
-    """One emulator of Google Cloud Storage for the run."""
-    with GcsServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def firestore_server() -> Iterator[FirestoreServer]:
-    """One emulator of Firestore for the run.
-
-    It cannot be installed by itself, so where it is missing tests are skipped, in CI too.
-    """
-    if FirestoreServer.jar() is None:
-        pytest.skip("the emulator of Firestore, a part of gcloud, is not installed")
-    with FirestoreServer() as server:
-        yield server
+        """Ask who it is."""
+        return answers(f"http://127.0.0.1:{self.port}/")
 
 
 @pytest.fixture(scope="session")
@@ -271,4 +205,11 @@ def mongo_server() -> Iterator[MongoServer]:
 def elasticsearch_server() -> Iterator[ElasticsearchServer]:
     """One emulator of Elasticsearch for the run."""
     with ElasticsearchServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def couch_server() -> Iterator[CouchServer]:
+    """One emulator of CouchDB for the run."""
+    with CouchServer() as server:
         yield server
