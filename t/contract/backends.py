@@ -15,6 +15,16 @@ from celery.app.task import Context
 from celery.backends.cache import DummyClient
 
 
+#: What stands behind a fixture, for the guide; by its name.
+EMULATORS = {
+    "couch_server": "emulator: PouchDB Server",
+    "elasticsearch_server": "emulator: noida-db",
+    "gcs_server": "emulator: fake-gcs-server",
+    "mongo_server": "emulator: SecantusDB",
+    "moto_server": "emulator: moto",
+}
+
+
 @dataclass(frozen=True)
 class Features:
     """What a back-end declares; a test of something else is skipped for it, not deleted."""
@@ -48,6 +58,15 @@ class Features:
     #: Bytes of a large result that it takes.
     large: int = 3_000_000
     settings: dict[str, Any] = field(default_factory=dict)
+    #: Stores what ``result_extended`` adds.
+    keeps_the_call: bool = True
+    #: A later state does not replace a success.
+    success_stays: bool = True
+
+    @property
+    def tested_on(self) -> str:
+        """What the suite runs on: the real thing, an emulator, or a stand-in."""
+        return EMULATORS[self.emulator] if self.emulator else "the real thing"
 
 
 BACKENDS = {
