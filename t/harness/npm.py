@@ -1,6 +1,7 @@
 """Emulators that come from npm, kept in a folder of their own (``.npm-emulators``).
 
-Installed when a test first needs one. None of them runs scripts while it is installed.
+They are large, and take minutes to install, so an ordinary run uses what is there and skips the
+rest, with the command that would get it; ``make stores`` installs all and then skips nothing.
 """
 
 from __future__ import annotations
@@ -10,45 +11,65 @@ import os
 import subprocess
 from pathlib import Path
 
-from t.harness.servers import missing, require_program
+import pytest
+
+from t.harness.servers import Server, missing, require_program
 
 ROOT = Path(__file__).resolve().parents[2]
-HOME = Path(os.environ.get("EMULATORS_NPM") or ROOT / ".npm-emulators")
+HOME = Path(os.environ.get("NPM_EMULATORS") or ROOT / ".npm-emulators")
 
-#: Programs and modules, and the packages that bring them.
+#: Set to have missing emulators installed, and to fail where that does not work.
+INSTALL = "T_STORES"
+
+#: Folders of packages, and the versions that were tried.
 PACKAGES = {
     "azurite": "azurite@3.37.0",
+    "pouchdb-server": "pouchdb-server@4.2.0",
+    "@vercel/cosmosdb-server": "@vercel/cosmosdb-server@1.0.1",
 }
 
 
-def module(name: str) -> Path:
-    """Return the folder of a package, installed by now, and with it all that it needs."""
-    found = HOME / "node_modules" / name
-    if not (found / "package.json").is_file():
-        # Test runs beside this one may want it too.
-        with HOME.with_name(f"{HOME.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (found / "package.json").is_file():
-                _install(name)
-    return found
-
-
-def program(name: str) -> str:
-    """Return the path of a program, installed by now."""
-    module(name)
-    return str(HOME / "node_modules" / ".bin" / name)
+def package(name: str) -> Path:
+    """Return the folder of a package that is installed by now, or skip the test."""
+    folder = HOME / "node_modules" / name
+    stamp = HOME / f".{name.replace('/', '-')}.complete"
+    if stamp.exists():
+        return folder
+    if not os.environ.get(INSTALL):
+        pytest.skip(f"{name} from npm is not installed: {INSTALL}=1 does that, and `make stores`")
+    HOME.mkdir(parents=True, exist_ok=True)
+    # Test runs beside this one may want it too.
+    with HOME.with_name(f"{HOME.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists():
+            _install(name)
+            stamp.touch()
+    return folder
 
 
 def _install(name: str) -> None:
-    npm = require_program("npm")
-    require_program("node")
-    HOME.mkdir(exist_ok=True)
     done = subprocess.run(
         [
-            npm, "install", "--prefix", str(HOME), "--ignore-scripts", "--no-audit", "--no-fund",
-            "--loglevel", "error", PACKAGES[name],
+            require_program("npm"), "install", "--prefix", str(HOME), "--no-audit", "--no-fund",
+            "--ignore-scripts", "--loglevel=error", PACKAGES[name],
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         missing(f"{name} cannot be installed: {done.stderr[-500:]}")
+
+
+class NodeServer(Server):
+    """A server that runs on Node.js. It keeps nothing when it ends."""
+
+    #: Package that it comes from; `Server.program` names its command.
+    package = ""
+
+    def require(self) -> None:
+        """Skip the test where it is missing."""
+        package(self.package)
+        require_program("node")
+
+    def script(self) -> list[str]:
+        """Return the beginning of the command line."""
+        return [require_program("node"), str(HOME / "node_modules" / ".bin" / self.program)]

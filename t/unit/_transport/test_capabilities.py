@@ -29,7 +29,7 @@ def connection(url: str, **options: object) -> object:
 
 
 def test_every_transport_is_known() -> None:
-    assert set(BY_SCHEME) == set(TRANSPORT_ALIASES)
+    assert set(BY_SCHEME) == {*TRANSPORT_ALIASES, "sqlite"}
 
 
 def test_every_driver_comes_with_an_extra() -> None:
