@@ -126,20 +126,24 @@ class Gossip(bootsteps.ConsumerStep):
         alive = [worker.hostname for worker in self.state.alive_workers()]
         if len(answers) < len(alive):
             return
-        _, leader, topic, action = min(
-            self.consensus_requests[election], key=lambda candidate: candidate[:2]
-        )
+        candidates = self.consensus_requests.pop(election, None)
+        del self.consensus_replies[election]
+        if not candidates:
+            logger.warning("gossip: the election %r has answers, but no candidates", election)
+            return
+        _, leader, topic, action = min(candidates, key=lambda candidate: candidate[:2])
         if leader == self.full_hostname:
             logger.info("I won the election %r", election)
             handler = self.election_handlers.get(topic)
             if handler is None:
                 logger.error("gossip: no handler for elections about %r", topic)
-            else:
+                return
+            try:
                 handler(action)
+            except Exception:
+                logger.exception("gossip: the handler for elections about %r failed", topic)
         else:
             logger.info("node %s elected for %r", leader, election)
-        self.consensus_requests.pop(election, None)
-        self.consensus_replies.pop(election, None)
 
     # -- members
 
