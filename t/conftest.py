@@ -6,7 +6,8 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
-from t.harness.emulators import elasticsearch_server, mongo_server, moto_server
+from t.harness.emulators import couch_server, elasticsearch_server, mongo_server, moto_server
+from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -30,7 +31,10 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "couch_server",
     "elasticsearch_server",
+    "firestore_server",
+    "gcs_server",
     "memcached_server",
     "memcached_url",
     "mongo_server",
