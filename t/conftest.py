@@ -6,6 +6,7 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
+from t.harness.cassandra import cassandra_standin
 from t.harness.emulators import couch_server, elasticsearch_server, mongo_server, moto_server
 from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
@@ -31,6 +32,7 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "cassandra_standin",
     "couch_server",
     "elasticsearch_server",
     "firestore_server",

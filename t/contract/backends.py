@@ -14,7 +14,6 @@ from celery import Celery
 from celery.app.task import Context
 from celery.backends.cache import DummyClient
 
-
 #: What stands behind a fixture, for the guide; by its name.
 EMULATORS = {
     "couch_server": "emulator: PouchDB Server",
@@ -58,6 +57,8 @@ class Features:
     #: Bytes of a large result that it takes.
     large: int = 3_000_000
     settings: dict[str, Any] = field(default_factory=dict)
+    #: What the server is, where it is not the real one.
+    standin: str | None = None
     #: Stores what ``result_extended`` adds.
     keeps_the_call: bool = True
     #: A later state does not replace a success.
@@ -66,7 +67,9 @@ class Features:
     @property
     def tested_on(self) -> str:
         """What the suite runs on: the real thing, an emulator, or a stand-in."""
-        return EMULATORS[self.emulator] if self.emulator else "the real thing"
+        if self.emulator:
+            return EMULATORS[self.emulator]
+        return self.standin or "the real thing"
 
 
 BACKENDS = {
@@ -135,6 +138,26 @@ BACKENDS = {
     ),
     "elasticsearch": Features(
         "{server}/results-{name}", expiry="service", emulator="elasticsearch_server"
+    ),
+    "cassandra stand-in": Features(
+        "cassandra://",
+        expiry="service",
+        in_settings=True,
+        compresses=True,
+        is_key_value=False,
+        keeps_the_call=False,
+        server="cassandra_standin",
+        settings={
+            "cassandra_servers": ["127.0.0.1"],
+            "cassandra_keyspace": "lab",
+            "cassandra_table": "results_{name}",
+            "cassandra_port": "{port}",
+            # Otherwise the driver begins with newer ones.
+            "cassandra_options": {"protocol_version": 4},
+            # The driver connects again in the background.
+            "result_backend_always_retry": True,
+        },
+        standin="stand-in of ours",
     ),
     "gcs": Features(
         "gs://results/{name}?gcs_project=lab",
@@ -209,6 +232,8 @@ def case(
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None
+    if features.standin:
+        words["port"] = str(server.port)
     if features.emulator:
         emulator = request.getfixturevalue(features.emulator)
         words |= {"server": emulator.url, "port": str(emulator.port)}

@@ -46,6 +46,7 @@ class TableWriter:
             if stays or not missing:
                 proved.append(name)
             else:
-                terminalreporter.write_line(f"no row for {name}: {'; '.join(missing)}", red=True)
+                why = "; ".join(missing) if self.run.has_seen(name) else "no test of it in this run"
+                terminalreporter.write_line(f"no row for {name}: {why}", red=True)
         table.TABLE.write_text(table.table(proved), encoding="utf-8")
         terminalreporter.write_line(f"{table.TABLE}: {len(proved)} of {len(BACKENDS)} back-ends")

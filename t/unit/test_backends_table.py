@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from importlib.util import find_spec
 
 import pytest
 
@@ -63,6 +65,16 @@ def test_every_extra_that_the_guide_names_exists():
     assert named <= {path.stem for path in EXTRAS.glob("*.txt")}
 
 
-@pytest.mark.parametrize("alias", sorted(BACKEND_ALIASES))
-def test_the_guide_has_a_place_for_every_back_end(alias):
-    assert re.search(rf"``{alias}(\+\w+)?:", GUIDE.read_text(encoding="utf-8"))
+def test_the_guide_has_a_place_for_every_back_end():
+    page = GUIDE.read_text(encoding="utf-8")
+    aliases = defaultdict(set)
+    for alias, path in BACKEND_ALIASES.items():
+        aliases[re.split("[:.]", path)[2]].add(alias)
+
+    missing = [
+        module
+        for module, names in aliases.items()
+        if find_spec(f"celery.backends.{module}")
+        and not any(re.search(rf"``{name}(\+\w+)*:", page) for name in names)
+    ]
+    assert missing == []
