@@ -6,7 +6,13 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
-from t.harness.emulators import couch_server, elasticsearch_server, mongo_server, moto_server
+from t.harness.emulators import (
+    consul_standin,
+    couch_server,
+    elasticsearch_server,
+    mongo_server,
+    moto_server,
+)
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -30,6 +36,7 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "consul_standin",
     "couch_server",
     "elasticsearch_server",
     "memcached_server",

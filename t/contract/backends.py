@@ -114,6 +114,9 @@ BACKENDS = {
         "{server}/results-{name}", expiry="service", emulator="elasticsearch_server"
     ),
     "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
+    "consul stand-in": Features(
+        "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
+    ),
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),
@@ -136,6 +139,7 @@ class Case:
     app: Celery
     remake: Callable[..., Case]
     server: Any = None
+    emulator: Any = None
 
     @property
     def backend(self) -> Any:
@@ -152,6 +156,11 @@ class Case:
         with self.app.producer_or_acquire(None) as producer:
             for task_id in task_ids:
                 self.backend.on_task_call(producer, task_id)
+
+    def pass_time(self, seconds: float) -> None:
+        """Turn the clock of the store, where it is ours to turn."""
+        if hasattr(self.emulator, "pass_time"):
+            self.emulator.pass_time(seconds)
 
     def needs(self, *names: str) -> None:
         """Skip the test unless the back-end declares all of *names*."""
@@ -175,6 +184,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None
+    emulator = None
     if features.emulator:
         emulator = request.getfixturevalue(features.emulator)
         words |= {"server": emulator.url, "port": str(emulator.port)}
@@ -195,7 +205,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
             },
             **settings,
         )
-        made = Case(name, features, app, make, server)
+        made = Case(name, features, app, make, server, emulator)
         stack.callback(close, app)
         return made
 
