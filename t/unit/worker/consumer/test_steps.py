@@ -35,6 +35,7 @@ def c(app):
         pid=7,
         pool=Pool(),
         connection=None,
+        conninfo=SimpleNamespace(supports_exchange_type=lambda kind: True),
         event_dispatcher=None,
         on_send_event_buffered=None,
         connection_for_write=lambda: SimpleNamespace(release=lambda: None),
@@ -44,6 +45,21 @@ def c(app):
 
 
 # -- Connection
+
+
+@pytest.mark.parametrize(
+    ("url", "told"), [("filesystem://", "keeps no messages of workers"), ("sqlite://", None)]
+)
+def test_what_the_broker_cannot_carry_is_said_once(c, caplog, url, told):
+    """B-BROK-001."""
+    c.connect = lambda: c.app.connection_for_read(url)
+    step = Connection(c)
+    step.start(c)
+    step.start(c)
+
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == (0 if told is None else 1)
+    assert all(told in line for line in warned)
 
 
 def test_the_connection_is_announced_without_its_password(c, caplog):
@@ -240,6 +256,13 @@ def test_remote_control_needs_a_broadcast(c, app, wanted, can, expected):
     c.conninfo = SimpleNamespace(supports_exchange_type=lambda kind: can and kind == "fanout")
 
     assert Control(c).include_if(c) is expected
+
+
+def test_events_are_not_sent_where_nobody_hears_them(c):
+    """B-BROK-001."""
+    c.conninfo = SimpleNamespace(supports_exchange_type=lambda kind: kind != "fanout")
+
+    assert Events(c, task_events=True).send_events is False
 
 
 # -- Mingle
