@@ -7,6 +7,7 @@ import contextlib
 from hypothesis import HealthCheck, settings
 
 from t.harness.emulators import (
+    arangodb_standin,
     consul_standin,
     couch_server,
     elasticsearch_server,
@@ -37,6 +38,7 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "arangodb_standin",
     "consul_standin",
     "couch_server",
     "elasticsearch_server",

@@ -127,6 +127,12 @@ BACKENDS = {
         counter="firestore_server",
     ),
     "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
+    "arangodb stand-in": Features(
+        "{server}/jobs/{name}",
+        expiry="cleanup",
+        server="arangodb_standin",
+        emulator="arangodb_standin",
+    ),
     "consul stand-in": Features(
         "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
     ),

@@ -72,3 +72,32 @@ def test_results_without_expiry_have_no_session_in_the_consul_stand_in(app_of, c
 
     _, found = backend.client().kv.get(backend._name(backend.get_key_for_task(name)))
     assert "Session" not in found
+
+
+def test_a_database_of_the_arangodb_stand_in_is_made_when_it_is_missing(app_of, arangodb_standin):
+    url = f"{arangodb_standin.url}/new-{new_id()}/results"
+    app_of(url).backend.mark_as_done("id", 4)
+
+    assert app_of(url).backend.get_result("id") == 4
+
+
+def test_cleaning_the_arangodb_stand_in_spares_what_others_wrote(app_of, arangodb_standin):
+    """Documents of 5.7.0 have no time that a query could compare."""
+    backend = app_of(f"{arangodb_standin.url}/jobs/{new_id()}", result_expires=-60).backend
+    backend.mark_as_done("ours", 4)
+    document = backend.encode({"_key": "celery-task-meta-theirs", "task": '{"status": "SUCCESS"}'})
+    backend._ask("post", data=document)
+    backend.cleanup()
+
+    assert backend.get_state("ours") == states.PENDING
+    assert backend.get_state("theirs") == states.SUCCESS
+
+
+def test_the_couchdb_emulator_is_cleaned_with_any_serializer(app_of, couch_server):
+    pickled = {"result_serializer": "pickle", "result_accept_content": ["pickle"]}
+    url = f"{couch_server.url}/clean-{new_id()[:8]}"
+    backend = app_of(url, result_expires=-60, **pickled).backend
+    backend.mark_as_done("id", 4)
+    backend.cleanup()
+
+    assert backend.get_state("id") == states.PENDING

@@ -242,6 +242,12 @@ class ConsulStandIn(StandIn):
     program = scheme = "consul"
 
 
+class ArangoStandIn(StandIn):
+    """What we know of ArangoDB."""
+
+    program = scheme = "arangodb"
+
+
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     """One emulator of S3, DynamoDB, SQS and SNS for the run."""
@@ -274,4 +280,11 @@ def couch_server() -> Iterator[CouchServer]:
 def consul_standin() -> Iterator[ConsulStandIn]:
     """One stand-in of Consul for the run."""
     with ConsulStandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def arangodb_standin() -> Iterator[ArangoStandIn]:
+    """One stand-in of ArangoDB for the run."""
+    with ArangoStandIn() as server:
         yield server

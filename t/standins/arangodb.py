@@ -1,4 +1,4 @@
-"""ArangoDB's HTTP interface as far as databases, collections, documents and the queries of ours go."""
+"""ArangoDB's HTTP interface: databases, collections, documents, and the query of our clean-up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from t.standins._http import Reply, Request, StandIn, main
 
 CLEAN_UP = re.compile(
-    r"FOR (\w+) IN @@collection FILTER \1\.(\w+) < @(\w+) REMOVE \1 IN @@collection"
+    r"FOR (\w+) IN @@collection FILTER \1\.(\w+) != null AND \1\.\2 < @(\w+)"
+    r" REMOVE \1 IN @@collection"
 )
 
 
@@ -20,14 +21,16 @@ class ArangoDB(StandIn):
     def __init__(self) -> None:
         super().__init__()
         self.rev = 0
-        self.databases: dict[str, dict[str, dict[str, dict[str, Any]]]] = {"_system": {}}
+        self.databases: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
+            "_system": {},
+            "jobs": {},
+        }
         self.route("GET", "/_api/version", lambda _: Reply({"version": "3.11.0"}))
         self.route("GET", "/_api/user/[^/]+/database", self.list_databases)
         self.route("GET", "/_api/database/user", self.list_databases)
         self.route("POST", "/_api/database", self.create_database)
         self.route("GET", "/_db/([^/]+)/_api/collection", self.list_collections)
         self.route("POST", "/_db/([^/]+)/_api/collection", self.create_collection)
-        self.route("GET", "/_db/([^/]+)/_api/gharial", lambda _: Reply({"graphs": []}))
         self.route("POST", "/_db/([^/]+)/_api/document/([^/]+)", self.insert)
         self.route("PUT", "/_db/([^/]+)/_api/document/([^/]+)", self.read_many)
         self.route("GET HEAD", "/_db/([^/]+)/_api/document/([^/]+)/([^/]+)", self.read)
@@ -71,7 +74,9 @@ class ArangoDB(StandIn):
 
     def insert(self, request: Request) -> Reply:
         database, collection = request.names
-        documents, document = self.databases[database][collection], request.json
+        documents, document = self.databases[database].get(collection), request.json
+        if documents is None:
+            return no_collection(collection)
         if document["_key"] in documents:
             return error(409, 1210, "unique constraint violated")
         documents[document["_key"]] = made = self.stamped(collection, document)
@@ -79,19 +84,26 @@ class ArangoDB(StandIn):
 
     def read(self, request: Request) -> Reply:
         database, collection, key = request.names
-        found = self.databases[database][collection].get(key)
+        documents = self.databases[database].get(collection)
+        if documents is None:
+            return no_collection(collection)
+        found = documents.get(key)
         return error(404, 1202, "document not found") if found is None else Reply(found)
 
     def read_many(self, request: Request) -> Reply:
         database, collection = request.names
         assert request.query.get("onlyget") == "true"
-        documents = self.databases[database][collection]
+        documents = self.databases[database].get(collection)
+        if documents is None:
+            return no_collection(collection)
         absent = {"error": True, "errorNum": 1202, "errorMessage": "document not found"}
         return Reply([documents.get(key, absent) for key in request.json])
 
     def replace(self, request: Request) -> Reply:
         database, collection, key = request.names
-        documents = self.databases[database][collection]
+        documents = self.databases[database].get(collection)
+        if documents is None:
+            return no_collection(collection)
         if key not in documents:
             return error(404, 1202, "document not found")
         expected = request.headers.get("If-Match", "").strip('"')
@@ -102,7 +114,10 @@ class ArangoDB(StandIn):
 
     def delete(self, request: Request) -> Reply:
         database, collection, key = request.names
-        found = self.databases[database][collection].pop(key, None)
+        documents = self.databases[database].get(collection)
+        if documents is None:
+            return no_collection(collection)
+        found = documents.pop(key, None)
         if found is None:
             return error(404, 1202, "document not found")
         return Reply(identity(found), 202)
@@ -117,10 +132,14 @@ class ArangoDB(StandIn):
         _, field, parameter = match.groups()
         documents = self.databases[request.names[0]][bound["@collection"]]
         for key, document in list(documents.items()):
-            # What is missing is null, and null is less than everything.
-            if (document.get(field) or 0) < bound[parameter]:
+            if document.get(field) is not None and document[field] < bound[parameter]:
                 del documents[key]
         return Reply({"error": False, "code": 201, "result": [], "hasMore": False}, 201)
+
+
+def no_collection(name: str) -> Reply:
+    """Return the error for a collection that is not there."""
+    return error(404, 1203, f"collection or view not found: {name}")
 
 
 def described(name: str) -> dict[str, Any]:
