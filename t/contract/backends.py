@@ -57,8 +57,6 @@ class Features:
     #: Bytes of a large result that it takes.
     large: int = 3_000_000
     settings: dict[str, Any] = field(default_factory=dict)
-    #: What the server is, where it is not the real one.
-    standin: str | None = None
     #: Stores what ``result_extended`` adds.
     keeps_the_call: bool = True
     #: A later state does not replace a success.
@@ -67,9 +65,10 @@ class Features:
     @property
     def tested_on(self) -> str:
         """What the suite runs on: the real thing, an emulator, or a stand-in."""
-        if self.emulator:
-            return EMULATORS[self.emulator]
-        return self.standin or "the real thing"
+        server = self.emulator or self.server or ""
+        if server.endswith("_standin"):
+            return "stand-in of ours"
+        return EMULATORS[server] if self.emulator else "the real thing"
 
 
 BACKENDS = {
@@ -157,7 +156,6 @@ BACKENDS = {
             # The driver connects again in the background.
             "result_backend_always_retry": True,
         },
-        standin="stand-in of ours",
     ),
     "gcs": Features(
         "gs://results/{name}?gcs_project=lab",
@@ -169,6 +167,15 @@ BACKENDS = {
         counter="firestore_server",
     ),
     "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
+    "arangodb stand-in": Features(
+        "{server}/jobs/{name}",
+        expiry="cleanup",
+        server="arangodb_standin",
+        emulator="arangodb_standin",
+    ),
+    "consul stand-in": Features(
+        "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
+    ),
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),
@@ -191,6 +198,7 @@ class Case:
     app: Celery
     remake: Callable[..., Case]
     server: Any = None
+    emulator: Any = None
 
     @property
     def backend(self) -> Any:
@@ -207,6 +215,11 @@ class Case:
         with self.app.producer_or_acquire(None) as producer:
             for task_id in task_ids:
                 self.backend.on_task_call(producer, task_id)
+
+    def pass_time(self, seconds: float) -> None:
+        """Turn the clock of the store, where it is ours to turn."""
+        if hasattr(self.emulator, "pass_time"):
+            self.emulator.pass_time(seconds)
 
     def needs(self, *names: str) -> None:
         """Skip the test unless the back-end declares all of *names*."""
@@ -232,8 +245,9 @@ def case(
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None
-    if features.standin:
+    if server is not None:
         words["port"] = str(server.port)
+    emulator = None
     if features.emulator:
         emulator = request.getfixturevalue(features.emulator)
         words |= {"server": emulator.url, "port": str(emulator.port)}
@@ -256,7 +270,7 @@ def case(
             },
             **settings,
         )
-        made = Case(name, features, app, make, server)
+        made = Case(name, features, app, make, server, emulator)
         stack.callback(close, app)
         return made
 
