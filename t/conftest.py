@@ -6,7 +6,15 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
-from t.harness.emulators import elasticsearch_server, mongo_server, moto_server
+from t.harness.emulators import (
+    arangodb_standin,
+    consul_standin,
+    couch_server,
+    elasticsearch_server,
+    mongo_server,
+    moto_server,
+)
+from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
     amqp_url,
     memcached_server,
@@ -30,7 +38,12 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "arangodb_standin",
+    "consul_standin",
+    "couch_server",
     "elasticsearch_server",
+    "firestore_server",
+    "gcs_server",
     "memcached_server",
     "memcached_url",
     "mongo_server",

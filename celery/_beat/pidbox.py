@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from celery._transport.capabilities import carries_broadcasts
 from celery.utils.collections import AttributeDict
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
@@ -86,7 +87,7 @@ class BeatPidbox:
     def fanout_support(self) -> bool:
         """Say whether the broker can send one message to many, as remote control needs."""
         with self.app.connection_for_read() as connection:
-            return "fanout" in (connection.transport.implements.exchange_type or ())
+            return carries_broadcasts(connection)
 
     def start(self) -> None:
         """Start the thread."""

@@ -14,6 +14,9 @@ from kombu.connection import Connection, ConnectionPool, PooledConnection
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.imports import symbol_by_name
 
+from celery._transport.capabilities import driver_needed
+from celery.exceptions import ImproperlyConfigured
+
 __all__ = (
     "TRANSPORTS",
     "BrokerConnection",
@@ -42,6 +45,28 @@ class _WithOwnTransports:
 
     transport_cls: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except ImportError as exc:
+            # kombu imports some transports to find out whether they read their URLs themselves.
+            url = kwargs.get("hostname") or (args[0] if args else None)
+            needed = driver_needed(kwargs.get("transport") or _scheme_of(url))
+            if needed is None:
+                raise
+            raise ImproperlyConfigured(needed) from exc
+
+    def create_transport(self) -> Any:
+        """Make the transport.
+
+        Raises:
+            ImproperlyConfigured: Its driver is not installed; says what to do.
+        """
+        needed = driver_needed(self.transport_cls)
+        if needed is not None:
+            raise ImproperlyConfigured(needed)
+        return super().create_transport()  # type: ignore[misc]  # of the other base
+
     def get_transport_cls(self) -> Any:
         """Return the transport class in use; a failover may change it."""
         name = self.transport_cls
@@ -52,7 +77,7 @@ class _WithOwnTransports:
     def clone(self, **kwargs: Any) -> BrokerConnection:
         """Return a new connection with the same parameters, in no pool."""
         parameters: dict[str, Any] = dict(self._info(resolve=False))  # type: ignore[attr-defined]
-        return BrokerConnection(**{**parameters, **kwargs})  # type: ignore[no-untyped-call]
+        return BrokerConnection(**{**parameters, **kwargs})
 
 
 class BrokerConnection(_WithOwnTransports, Connection):
@@ -108,7 +133,13 @@ class BrokerConnectionPool(ConnectionPool):
     def new(self) -> PooledBrokerConnection:
         """Return one more connection."""
         parameters = dict(self.connection._info(resolve=False))
-        return PooledBrokerConnection(self, **parameters)  # type: ignore[no-untyped-call]
+        return PooledBrokerConnection(self, **parameters)
+
+
+def _scheme_of(url: Any) -> str:
+    """Return the scheme of the first of *url*, without what an adapter adds behind a plus sign."""
+    first = url if isinstance(url, str) else next(iter(url or ()), "")
+    return str(first).partition("://")[0].partition("+")[0]
 
 
 def _nothing_to_reclaim() -> None:

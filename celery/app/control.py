@@ -18,8 +18,10 @@ from kombu.matcher import match
 from kombu.utils.functional import lazy
 
 from celery import _state
+from celery._transport.capabilities import carries_broadcasts, limits
 from celery.app import _upward
 from celery.exceptions import DuplicateNodenameWarning, ImproperlyConfigured
+from celery.utils.log import get_logger
 from celery.utils.text import pluralize
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
 
 __all__ = ("Control", "Inspect", "flatten_reply")
+
+logger = get_logger(__name__)
 
 W_DUPNODE = (
     "Several nodes answered under the same name: {1} {0}. "
@@ -492,6 +496,7 @@ class Control:
 
         Returns:
             ``{node: reply}`` for each reply in the order they came, or None without *reply*.
+            No reply comes, and at once, where the broker carries no broadcasts.
 
         Raises:
             ValueError: *destination* is no list.
@@ -502,6 +507,9 @@ class Control:
                 f"did you mean [{destination!r}]?"
             )
         with self.app.connection_or_acquire(connection) as conn:
+            if not carries_broadcasts(conn):
+                logger.warning("Nobody hears of the command %s. %s", command, limits(conn))
+                return [] if reply else None
             send = self.mailbox(conn)._broadcast
             replies: Replies | None = send(
                 command,

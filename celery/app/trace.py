@@ -68,6 +68,7 @@ from celery.app._outcome import (
 from celery.app._outcome import (
     log_policy_unexpected as log_policy_unexpected,
 )
+from celery.app._sealing import sealing
 from celery.exceptions import Ignore, InvalidTaskError, Reject
 from celery.local import maybe_evaluate
 from celery.states import (
@@ -450,6 +451,8 @@ def build_tracer(
     push_request, pop_request = task.request_stack.push, task.request_stack.pop
     prerun, postrun, succeeded = signals.task_prerun, signals.task_postrun, signals.task_success
     info_enabled = logger.isEnabledFor
+    # A task that runs within another one must not end that one.
+    sealed: Callable[[], Any] = (lambda: None) if eager else sealing.get
 
     def already_succeeded(uuid: str, ctx: Context) -> bool:
         """Say whether a redelivered message belongs to a task that has already succeeded."""
@@ -558,12 +561,16 @@ def build_tracer(
             retval = body(*args, **kwargs)
             if type(retval) is CoroutineType:
                 retval = _coroutines.complete(retval)
+            if (seal := sealed()) is not None:
+                seal()
             follow_up(uuid, retval, ctx)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             if propagate and not isinstance(exc, (Ignore, Reject)):
                 raise
+            if (seal := sealed()) is not None:
+                seal()
             end, einfo = conclude_error(exc, ctx)
             traceback_clear(exc)
             return einfo, end, monotonic() - started, "", end.state

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.serialization import registry
 
 from celery import exceptions, platforms
+from celery._transport.capabilities import carries_broadcasts, limits
 from celery.apps.doctor import Facts, PathFacts, ProbeFacts, WorkerFacts
 from celery.backends.base import DisabledBackend
 from celery.events.receiver import EventReceiver
@@ -69,9 +70,10 @@ def examine(
     except Exception as exc:  # noqa: BLE001 - whatever a driver raises is the answer
         return Facts(**known, broker_error=_told(exc))
     with connection:
+        known["broker_limits"] = limits(connection)
         known["visibility_timeout_s"] = _visibility_timeout(connection)
         known["has_remote_control"] = bool(
-            conf.worker_enable_remote_control and connection.supports_exchange_type("fanout")
+            conf.worker_enable_remote_control and carries_broadcasts(connection)
         )
         if known["has_remote_control"]:
             known["workers"] = tuple(_workers(app, connection, timeout_s))

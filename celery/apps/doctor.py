@@ -103,6 +103,8 @@ class Facts:
     broker: str
     #: Why the broker can't be reached, None if it can.
     broker_error: str | None = None
+    #: What it cannot carry, None if that is nothing.
+    broker_limits: str | None = None
     backend: str = ""
     backend_error: str | None = None
     results_disabled: bool = False
@@ -185,6 +187,17 @@ def results_kept(facts: Facts) -> Iterator[Finding]:
             f"These tasks drop their results (ignore_result), so get() waits without end: "
             f"{_names(facts.tasks_ignoring)}.",
             "Remove ignore_result from those whose results are wanted.",
+        )
+
+
+def broker_carries_all(facts: Facts) -> Iterator[Finding]:
+    """Some brokers do less than others, which shows late."""
+    if facts.broker_limits is not None:
+        yield Finding(
+            "broker-limits",
+            Level.WARNING,
+            facts.broker_limits,
+            "Use RabbitMQ, Redis or an embedded sqlite:// broker where you need that.",
         )
 
 
@@ -442,6 +455,7 @@ def _names(names: frozenset[str]) -> str:
 #: In the order in which one would look.
 CHECKS: tuple[Check, ...] = (
     broker_reachable,
+    broker_carries_all,
     workers_answer,
     names_unique,
     queues_served,

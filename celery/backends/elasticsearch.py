@@ -8,7 +8,6 @@ result in the field ``result``. Expiry is left to the life cycle of the index. S
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,9 +16,7 @@ from typing import Any
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.url import _parse_url
 
-from celery import states
-from celery.backends._finality import stays
-from celery.backends.base import KeyValueStoreBackend
+from celery.backends._versioned import Stored, VersionedBackend, text_fields, text_value
 from celery.exceptions import ImproperlyConfigured
 
 try:
@@ -34,13 +31,11 @@ E_LIB_MISSING = (
     " pip install 'celery[elasticsearch]'"
 )
 
-#: Attempts at a document that others change at the same time.
-ATTEMPTS = 10
 #: States of the service that pass: it is too busy, or not up yet.
 PASSING = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
-class ElasticsearchBackend(KeyValueStoreBackend):
+class ElasticsearchBackend(VersionedBackend):
     """Keeps results in an index.
 
     Args:
@@ -114,16 +109,14 @@ class ElasticsearchBackend(KeyValueStoreBackend):
 
     # -- keys
 
-    def get(self, key: Any) -> Any:
-        """Read a value, None when there is none."""
-        found = self._read(bytes_to_str(key))
-        return None if found is None else _value(found["_source"])
-
-    def _read(self, name: str) -> Any:
+    def load(self, key: Any) -> Stored | None:
+        """Read a value with its version, None when there is none."""
         try:
-            return self.server.get(index=self.index, id=name)
+            found = self.server.get(index=self.index, id=bytes_to_str(key))
         except elasticsearch.NotFoundError:
             return None
+        version = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
+        return Stored(_value(found["_source"]), version)
 
     def mget(self, keys: Iterable[Any]) -> list[Any]:
         """Read many values, in the order of *keys*."""
@@ -151,40 +144,23 @@ class ElasticsearchBackend(KeyValueStoreBackend):
         except elasticsearch.NotFoundError:
             return
 
-    def _set_document(self, key: Any, payload: Any, state: str) -> None:
-        """Write a document unless one that has to stay came first, told by its version."""
-        name = bytes_to_str(key)
-        for _ in range(ATTEMPTS):
-            before = self._read(name)
-            version: dict[str, Any] = {"op_type": "create"}
-            if before is not None:
-                stored = self.decode(_value(before["_source"]))
-                if stays(stored.get("status", states.PENDING), state):
-                    return
-                version = {
-                    "if_seq_no": before["_seq_no"],
-                    "if_primary_term": before["_primary_term"],
-                }
-            try:
-                self.server.index(index=self.index, id=name, document=_document(payload), **version)
-            except elasticsearch.ConflictError:
-                continue
-            return
-        # Whoever is so busy with it has a newer one.
+    def replace(self, key: Any, value: Any, version: Any) -> bool:
+        """Write a document if that version is still there; None: if there is none."""
+        condition = {"op_type": "create"} if version is None else version
+        try:
+            self.server.index(
+                index=self.index, id=bytes_to_str(key), document=_document(value), **condition
+            )
+        except elasticsearch.ConflictError:
+            return False
+        return True
 
 
 def _document(value: Any) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    document = {"result": value, "@timestamp": f"{now[:-6]}Z"}
-    if isinstance(value, bytes):
-        try:
-            document["result"] = value.decode()
-        except UnicodeDecodeError:
-            # Serializers such as pickle.
-            document.update(result=b64encode(value).decode(), encoding="base64")
-    return document
+    fields = {"result": value} if isinstance(value, dict) else text_fields(value, "result")
+    return {**fields, "@timestamp": f"{now[:-6]}Z"}
 
 
 def _value(document: dict[str, Any]) -> Any:
-    value = document["result"]
-    return b64decode(value) if document.get("encoding") == "base64" else value
+    return text_value(document, "result")

@@ -31,6 +31,20 @@ class NoReply(click.ClickException):
         super().__init__(f"{_NO_REPLY}: waited {timeout:g} s for {asked}.")
 
 
+class NoBroadcast(click.ClickException):
+    """The broker reaches no worker with a question."""
+
+    exit_code = EX_UNAVAILABLE
+
+
+def _require_broadcasts(app: Any) -> None:
+    from celery._transport.capabilities import carries_broadcasts, limits
+
+    with app.connection_for_write() as connection:
+        if not carries_broadcasts(connection):
+            raise NoBroadcast(f"Workers cannot be asked here. {limits(connection)}")
+
+
 def _commands(kind: str) -> dict[str, Any]:
     """Return what is registered under *kind*: facts by name, sorted, without the hidden ones."""
     from celery.worker.control import Panel
@@ -160,6 +174,7 @@ def _remote(fun: Any) -> Any:
 def status(ctx: click.Context, timeout: float, destination: list[str] | None, json: bool) -> None:
     """Show which workers are online."""
     context = ctx.obj
+    _require_broadcasts(context.app)
     callback = None if json else partial(_say_reply, context, show_body=False)
     replies = context.app.control.inspect(
         timeout=timeout, destination=destination, callback=callback
@@ -198,6 +213,7 @@ def inspect(
     context = ctx.obj
     info = _facts(ctx, "inspect", command)
     arguments = _arguments(ctx, command, info, ctx.args)
+    _require_broadcasts(context.app)
     callback = None if json else partial(_say_reply, context, show_body=not context.quiet)
     replies = context.app.control.inspect(
         timeout=timeout, destination=destination, callback=callback
@@ -237,6 +253,7 @@ def control(
     context = ctx.obj
     info = _facts(ctx, "control", command)
     arguments = _arguments(ctx, command, info, ctx.args)
+    _require_broadcasts(context.app)
     callback = None if json else partial(_say_reply, context, show_body=not context.quiet)
     replies = context.app.control.broadcast(
         command,

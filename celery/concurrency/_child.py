@@ -10,8 +10,9 @@ A child is in one of three phases, and what a signal does depends on it:
 - IDLE, waiting for a job: a terminating signal ends the process at once;
 - BODY, inside the target: a terminating signal raises SystemExit there, the signal of the soft
   time limit raises SoftTimeLimitExceeded;
-- BUSY, between the two: a terminating signal takes effect after the report is out, so a finished
-  job is never called lost; the soft limit has come too late and is forgotten.
+- BUSY, between the two, and while a task stores how its body has ended: a terminating signal
+  takes effect after the report is out, so a finished job is never called lost; the soft limit has
+  come too late and is forgotten.
 
 SIGHUP asks a child to leave as soon as it has no job.
 """
@@ -39,6 +40,7 @@ from kombu.asynchronous import set_event_loop
 from celery import platforms
 from celery.app import _coroutines
 from celery.app._handover import handover
+from celery.app._sealing import sealing
 from celery.concurrency._packets import (
     DONT_WAIT,
     HANDS_OVER,
@@ -50,6 +52,7 @@ from celery.concurrency._packets import (
     Spill,
 )
 from celery.concurrency._reports import RETURNED, UP, Outbox, encode, fit
+from celery.concurrency._seals import Seals
 from celery.concurrency.base import describe, exit_status, judge
 from celery.utils.log import get_logger
 
@@ -106,9 +109,11 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
     Args:
         number: Names the child in its reports; never used again in this pool.
+        place: Names the child among those that live.
         inbox: Reading end for jobs, shared by all children.
         outbox: Writing end of the pipe for reports, shared by all children.
         spill: Where big payloads are kept.
+        seals: Where the main process sees that a job has all but ended.
         initializer: Called with *initargs* once, before the first job.
         on_exit: Called with process id and exit status when the child leaves.
         maxtasks: Leave after so many jobs.
@@ -121,9 +126,11 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
     def __init__(
         self,
         number: int,
+        place: int,
         inbox: socket.socket,
         outbox: FileIO,
         spill: Spill,
+        seals: Seals,
         *,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
@@ -135,9 +142,11 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         death_signal: bool = False,
     ) -> None:
         self.number = number
+        self.place = place
         self.inbox = inbox
         self.outbox = outbox
         self.spill = spill
+        self.seals = seals
         self.initializer = initializer
         self.initargs = initargs
         self.on_exit = on_exit
@@ -153,6 +162,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
     def _prepare(self) -> None:
         """Set what never crosses to a spawned child, and what billiard's methods look at."""
         self._phase = BUSY
+        self._job = 0
         self._report = _MISSING
         self._signum: int | None = None
         self._exit_status: int | None = None
@@ -163,10 +173,11 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
     def __reduce__(self) -> tuple[Any, ...]:
         popen = get_spawning_popen()
-        ends = tuple(popen.duplicate_for_child(end.fileno()) for end in (self.inbox, self.outbox))
+        fds = (self.inbox.fileno(), self.outbox.fileno(), self.seals.fd)
         return _spawned, (
             self.number,
-            ends,
+            self.place,
+            tuple(popen.duplicate_for_child(fd) for fd in fds),
             int(self.inbox.type),
             self.spill.folder,
             self.initializer,
@@ -275,6 +286,11 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         if self._phase == BODY and not _coroutines.interrupt(SoftTimeLimitExceeded()):
             raise SoftTimeLimitExceeded
 
+    def _seal(self) -> None:
+        """Let nobody else end the job any more; what follows its body belongs to it."""
+        self._phase = BUSY
+        self.seals.set(self.place, self._job)
+
     # -- Work
 
     def serve(self) -> NoReturn:
@@ -287,6 +303,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         ended = flags = completed = 0
         outcome = b""
         begin = handover.begin
+        sealing.set(self._seal)
         while True:
             size = 0
             if ended:
@@ -377,6 +394,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
             data: Any = Spill.take(bytes(payload).decode()) if kind & SPILLED else payload
             args, kwargs = pickle.loads(data)
             del data
+            self._job = job
             self._phase = BODY
             value = target(*args, **kwargs)
             self._phase = BUSY
@@ -404,7 +422,8 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
 def _spawned(
     number: int,
-    ends: tuple[int, int],
+    place: int,
+    ends: tuple[int, int, int],
     kind: int,
     folder: str,
     initializer: Any,
@@ -420,9 +439,11 @@ def _spawned(
     outbox = FileIO(ends[1], "wb")
     worker = Worker(
         number,
+        place,
         inbox,
         outbox,
         Spill(folder),
+        Seals(ends[2]),
         initializer=initializer,
         initargs=initargs,
         on_exit=on_exit,

@@ -37,7 +37,7 @@ class Child:
 
     __slots__ = (
         "alive_by", "counted", "expendable", "hard_at", "is_retired", "is_up", "job", "number",
-        "pid", "process", "soft_at", "watched",
+        "patient_until", "pid", "process", "soft_at", "watched", "wish", "wish_at",
     )  # fmt: skip
 
     def __init__(self, process: Any, number: int, alive_by: float) -> None:
@@ -51,8 +51,18 @@ class Child:
         self.counted = 0  #: jobs begun
         self.alive_by = alive_by
         self.soft_at = self.hard_at = NEVER
+        #: Until when a job that is storing its end is left alone, once somebody wanted to end it.
+        self.patient_until = NEVER
+        #: The signal that the job gets if it has not ended by then.
+        self.wish_at, self.wish = NEVER, 0
         #: Becomes readable when the process ends.
         self.watched = _watch(process)
+
+    def free(self) -> Job | None:
+        """Have no job any more; returns the one that there was."""
+        job, self.job = self.job, None
+        self.soft_at = self.hard_at = self.patient_until = self.wish_at = NEVER
+        return job
 
 
 def _watch(process: Any) -> int:

@@ -19,6 +19,7 @@ from kombu.asynchronous import timer
 
 from celery.app import _coroutines
 from celery.app._coroutines import Interruptible
+from celery.app._sealing import sealing
 from celery.concurrency import base
 
 if TYPE_CHECKING:
@@ -42,8 +43,15 @@ def apply_killable(
     getpid: Callable[[], int] | None = None,
     propagate: tuple[type[BaseException], ...] = (),
     error_callback: Callable[[Any], Any] | None = None,
+    seal: Callable[[], object] | None = None,
 ) -> None:
-    """Do what `base.apply_target` does; a `Killed` body ends as `Terminated`."""
+    """
+    Do what `base.apply_target` does; a `Killed` body ends as `Terminated`.
+
+    Args:
+        seal: Called in this green thread when it must not be killed any more.
+    """
+    sealing.set(seal)
     try:
         base.apply_target(
             target,

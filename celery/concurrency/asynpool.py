@@ -12,7 +12,8 @@ What must hold:
   job before it looks inside; a job that was taken but not accepted has not begun, and is sent
   again if the taker died.
 - Signals hit the job they are meant for.  Before a child is signalled because of a job it is
-  stopped and its reports are read: if the job has ended meanwhile, the child just goes on.
+  stopped and its reports are read: if the job has ended meanwhile, the child just goes on.  So it
+  does if the job has only to store how it ended, for `_SEALED_GRACE_S` seconds at most.
 - A dead child is noticed by the kernel's word (a process descriptor), not by looking around now
   and then, and replaced at once; only children that die while starting are replaced ever slower.
 """
@@ -48,6 +49,7 @@ from celery.concurrency._packets import (
     Spill,
 )
 from celery.concurrency._reports import RETURNED, SUCCEEDED, UP
+from celery.concurrency._seals import Seals
 from celery.concurrency.base import describe
 from celery.utils.log import get_logger
 
@@ -80,6 +82,9 @@ RUN, CLOSE, TERMINATE = billiard_pool.RUN, billiard_pool.CLOSE, billiard_pool.TE
 
 #: Seconds between the terminating signal and the killing one when the pool is torn down.
 _TERMINATE_GRACE_S = 5.0
+
+#: Seconds that a job may take to store its end after it was to be ended by force.
+_SEALED_GRACE_S = 10.0
 
 #: First and last pause before replacing children that die while they start.
 _BACKOFF_S = (0.1, 10.0)
@@ -166,6 +171,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._child_numbers = itertools.count(1)
         self._target_keys: dict[Callable[..., Any], bytes] = {}
         self._spill = Spill()
+        self._seals = Seals()
         self._early_deaths = 0
         self._respawn_at = NEVER
         self._witnesses: set[int] = set()
@@ -323,7 +329,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         """Have `_on_timer` called when the next thing is due."""
         due = min(self._respawn_at, self._inquest_by)
         for child in self._children.values():
-            due = min(due, child.alive_by, child.soft_at, child.hard_at)
+            due = min(due, child.alive_by, child.soft_at, child.hard_at, child.wish_at)
         if self._loop is None or due >= self._timer_due:
             return
         if self._timer is not None:
@@ -339,6 +345,9 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 self._give_up_start(child)
             elif child.job is not None and child.hard_at <= now:
                 self._on_hard_limit(child, child.job)
+            elif child.job is not None and child.wish_at <= now:
+                child.wish_at = NEVER
+                self._signal_job(child, child.job, child.wish)
             elif child.job is not None and child.soft_at <= now:
                 self._on_soft_limit(child, child.job)
         if self._respawn_at <= now:
@@ -463,10 +472,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         child = self._children.get(number)
         if child is None:
             return
-        job = child.job if ended else None
+        job = child.free() if ended else None
         if job is not None:
-            child.job = None
-            child.soft_at = child.hard_at = NEVER
             success, value = self._outcome(flags, payload)
         else:
             success, value = False, None
@@ -587,9 +594,11 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         current = threading.current_thread()
         worker = self.Worker(
             number,
+            i,
             inbox,
             outbox,
             self._spill,
+            self._seals,
             initializer=self._initializer,
             initargs=self._initargs,
             on_exit=self._on_process_exit,
@@ -652,7 +661,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if exitcode is not None:
             child.process.join()
         self._log_exit(child, exitcode)
-        job, child.job = child.job, None
+        job = child.free()
         if job is not None:
             self.on_job_process_down(job, child.pid)
             if self._state != TERMINATE:
@@ -722,21 +731,33 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def _hold(self, child: Child, job: Job) -> bool:
         """
-        Stop *child* if it still runs *job*, and say whether it does.
+        Stop *child* if *job* can still be ended there, and say whether it can.
 
         With True the child is stopped, no report of its is unread, and the caller lets it go on.
         """
         _children.stop_and_wait(child.pid)
         self.read_reports()
-        if child.job is job:
+        if child.job is job and not self._is_sealed(child, job):
             return True
         _children.kill(child.pid, _signal.SIGCONT)
         return False
+
+    def _is_sealed(self, child: Child, job: Job) -> bool:
+        """Say whether *job* has only to store its end, for which it gets some time."""
+        if self._seals.get(child.process.index) != job._job:
+            return False
+        now = time.monotonic()
+        if child.patient_until == NEVER:
+            child.patient_until = now + _SEALED_GRACE_S
+        return now < child.patient_until
 
     def _signal_job(self, child: Child, job: Job, signum: int) -> None:
         if self._hold(child, job):
             job._terminated = signum
             _children.kill(child.pid, signum, _signal.SIGCONT)
+        elif child.job is job:
+            child.wish_at, child.wish = child.patient_until, signum
+            self._arm()
 
     def _on_soft_limit(self, child: Child, job: Job) -> None:
         child.soft_at = NEVER
@@ -748,9 +769,11 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
     def _on_hard_limit(self, child: Child, job: Job) -> None:
         child.soft_at = child.hard_at = NEVER
         if not self._hold(child, job):
+            if child.job is job:
+                child.hard_at = child.patient_until
             return
         _children.kill(child.pid, _signal.SIGKILL)
-        child.job = None
+        child.free()
         if not self._forget(job):
             return
         einfo = describe(TimeLimitExceeded(job.timeout))
@@ -958,6 +981,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             (self._inbox.reader, self._inbox.writer, self._outbox_reader, self._outbox_writer)
         )
         self._spill.remove()
+        self._seals.close()
         for job in list(self._cache.values()):
             self._withdrawn(job)
 

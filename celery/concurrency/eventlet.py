@@ -43,10 +43,18 @@ def apply_target(
     accept_callback: Callable[[int, float], Any] | None = None,
     getpid: Callable[[], int] | None = None,
     error_callback: Callable[[Any], Any] | None = None,
+    seal: Callable[[], object] | None = None,
 ) -> None:
     """Run *target* in this green thread, whose identity *getpid* returns."""
     apply_killable(
-        target, args, kwargs, callback, accept_callback, getpid, error_callback=error_callback
+        target,
+        args,
+        kwargs,
+        callback,
+        accept_callback,
+        getpid,
+        error_callback=error_callback,
+        seal=seal,
     )
 
 
@@ -100,7 +108,7 @@ class TaskPool(base.BasePool):
         super().__init__(*args, **kwargs)
         self.Pool = greenpool.GreenPool
         self.getcurrent = greenlet.getcurrent
-        self.getpid = lambda: id(greenlet.getcurrent())
+        self.getpid: Callable[[], int] = lambda: id(greenlet.getcurrent())
         self.spawn_n = greenthread.spawn_n
         self._running: dict[int, Any] = {}
         self._coroutines = _LoopThread()
@@ -148,6 +156,7 @@ class TaskPool(base.BasePool):
             accept_callback,
             self.getpid,
             _.get("error_callback"),
+            self._seal,
         )
         self._running[id(thread)] = thread
         thread.link(self._on_end)
@@ -155,6 +164,10 @@ class TaskPool(base.BasePool):
 
     def _on_end(self, thread: Any) -> None:
         self._running.pop(id(thread), None)
+
+    def _seal(self) -> None:
+        """Take the green thread that calls this out of those that can be stopped."""
+        self._running.pop(self.getpid(), None)
 
     def grow(self, n: int = 1) -> None:
         """Allow *n* more calls at a time."""
@@ -170,10 +183,14 @@ class TaskPool(base.BasePool):
 
     def terminate_job(self, pid: int, signal: int | str | None = None) -> None:
         """Stop the call under *pid* when it yields next."""
+        # Killing switches to the victim at once; the caller has things to finish first.
+        eventlet.spawn_after(0, self._kill, pid, Killed(signal))
+
+    def _kill(self, pid: int, reason: Killed) -> None:
+        """Stop a call, unless it has come to its end before its turn."""
         thread = self._running.get(pid)
         if thread is not None:
-            # Killing switches to the victim at once; the caller has things to finish first.
-            eventlet.spawn_after(0, thread.kill, Killed(signal))
+            thread.kill(reason)
 
     def _get_info(self) -> dict[str, Any]:
         pool = self._pool

@@ -15,6 +15,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 
+from celery.app._sealing import sealing
 from celery.concurrency import base
 from celery.concurrency._green import GreenTimer, Killed, LoopThread, apply_killable
 
@@ -49,6 +50,7 @@ def apply_target(
         getpid,
         _.get("propagate", ()),
         _.get("error_callback"),
+        _.get("seal"),
     )
 
 
@@ -65,10 +67,18 @@ def apply_timeout(
     apply_target: Callable[..., Any] = apply_target,
     **rest: Any,
 ) -> None:
-    """Run *target* for at most *timeout* seconds; callbacks are outside the limit."""
+    """Run *target* for at most *timeout* seconds; what follows its body is outside the limit."""
 
     def limited(*args: Any, **kwargs: Any) -> Any:
-        with Timeout(timeout, _LimitPassed()):
+        unlimited = sealing.get()
+        with Timeout(timeout, _LimitPassed()) as limit:
+
+            def seal() -> None:
+                limit.cancel()
+                if unlimited is not None:
+                    unlimited()
+
+            sealing.set(seal)
             return target(*args, **kwargs)
 
     try:
@@ -131,7 +141,7 @@ class TaskPool(base.BasePool):
         self.Pool = Pool
         self.spawn_n = gevent.spawn
         self.getcurrent = gevent.getcurrent
-        self.getpid = lambda: id(gevent.getcurrent())
+        self.getpid: Callable[[], int] = lambda: id(gevent.getcurrent())
         self.timeout = self.options.get("timeout")
         self._running: dict[int, gevent.Greenlet] = {}
         self._coroutines = _LoopThread()
@@ -169,7 +179,7 @@ class TaskPool(base.BasePool):
         if self._pool is None:
             raise RuntimeError("the gevent pool has not been started")
         timeout = self.timeout if timeout is None else timeout
-        rest: dict[str, Any] = {"error_callback": _.get("error_callback")}
+        rest: dict[str, Any] = {"error_callback": _.get("error_callback"), "seal": self._seal}
         run = apply_target
         if timeout:
             run = apply_timeout
@@ -187,6 +197,10 @@ class TaskPool(base.BasePool):
 
     def _on_end(self, greenlet: gevent.Greenlet) -> None:
         self._running.pop(id(greenlet), None)
+
+    def _seal(self) -> None:
+        """Take the green thread that calls this out of those that can be stopped."""
+        self._running.pop(self.getpid(), None)
 
     def grow(self, n: int = 1) -> None:
         """Allow *n* more calls at a time."""
@@ -207,9 +221,13 @@ class TaskPool(base.BasePool):
 
     def terminate_job(self, pid: int, signal: int | str | None = None) -> None:
         """Stop the call under *pid* when it yields next."""
+        gevent.get_hub().loop.run_callback(self._kill, pid, Killed(signal))
+
+    def _kill(self, pid: int, reason: Killed) -> None:
+        """Stop a call, unless it has come to its end before its turn; in the hub."""
         greenlet = self._running.get(pid)
         if greenlet is not None:
-            greenlet.kill(Killed(signal), block=False)
+            greenlet.throw(reason)
 
     @property
     def num_processes(self) -> int:

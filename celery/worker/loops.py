@@ -9,12 +9,11 @@ lets running tasks end, with the loop still answering broker, pool and remote co
 from __future__ import annotations
 
 import errno
-import signal
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -23,6 +22,7 @@ from celery.exceptions import WorkerLostError, WorkerShutdown, WorkerTerminate
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.worker import state
+from celery.worker._polling import Polling, rings
 
 __all__ = ("asynloop", "synloop")
 
@@ -125,6 +125,7 @@ def synloop(
     try:
         with (
             _watched(obj, connection, heartbeat, hbrate) as check,
+            _turns(obj, connection) as turn,
             _finishing(obj, consumer, finish_turn),
         ):
             while blueprint.state == bootsteps.RUN and obj.connection:
@@ -135,7 +136,7 @@ def synloop(
                     obj.restore_prefetch()
                 obj.perform_pending_operations()
                 with tolerance:
-                    _drain(connection)
+                    turn()
                 check()
     finally:
         obj.perform_pending_operations()
@@ -172,15 +173,22 @@ class _Tolerance:
         return not is_flood
 
 
-def _drain(connection: Any) -> None:
+def _drain(connection: Any, timeout_s: float) -> None:
+    with suppress(TimeoutError):
+        _drain_or_tell(connection, timeout_s)
+
+
+def _drain_or_tell(connection: Any, timeout_s: float) -> None:
+    """Wait for one message; raises TimeoutError when none came."""
     try:
-        connection.drain_events(timeout=DRAIN_TIMEOUT_S)
+        connection.drain_events(timeout=timeout_s)
     except TimeoutError:
-        # Nothing came. Some drivers raise an OSError of their own for that, see below.
-        return
+        raise
     except OSError as exc:
+        # What some drivers raise when nothing came.
         if exc.errno not in (errno.EINTR, errno.EAGAIN):
             raise
+        raise TimeoutError from exc
 
 
 def _hub_turns(hub: Any) -> Callable[[float | None], None]:
@@ -261,36 +269,22 @@ def _watched(
 
 @contextmanager
 def _awake(obj: Any, hub: Any) -> Iterator[None]:
-    """Let *hub* be woken, by a signal (it would resume its wait, PEP 475) and by ``obj.wake``."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-
-    def drain() -> None:
+    """Let *hub* be woken, by a signal and by ``obj.wake``."""
+    with rings(obj) as bell:
+        hub.add_reader(bell.reader, bell.quiet)
         try:
-            reader.recv(4096)
-        except BlockingIOError:
-            # Another wake-up was drained with this one.
-            return
+            yield
+        finally:
+            hub.remove_reader(bell.reader)
 
-    def wake() -> None:
-        try:
-            writer.send(b"!")
-        except BlockingIOError:
-            # So many wake-ups are there already.
-            return
 
-    previous = None
-    if threading.current_thread() is threading.main_thread():
-        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    hub.add_reader(reader, drain)
-    obj.wake = wake
-    try:
-        yield
-    finally:
-        obj.wake = noop
-        if previous is not None:
-            signal.set_wakeup_fd(previous)
-        hub.remove_reader(reader)
-        reader.close()
-        writer.close()
+@contextmanager
+def _turns(obj: Any, connection: Any) -> Iterator[Callable[[], None]]:
+    """Give a function that waits for messages, for a while at most."""
+    interval = getattr(connection.transport, "polling_interval", None)
+    if not interval:
+        yield partial(_drain, connection, DRAIN_TIMEOUT_S)
+        return
+    with rings(obj) as bell:
+        drain = partial(_drain_or_tell, connection)
+        yield Polling(drain, bell.wait, min(interval, DRAIN_TIMEOUT_S)).turn

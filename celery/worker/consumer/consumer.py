@@ -227,7 +227,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self.turn: Callable[[float], Any] | None = None
         #: Called now and then while connecting, when the loop does not turn.
         self.on_connecting: Callable[[], Any] = noop
-        #: Has the event loop begin its next turn now, where it waits or is about to.
+        #: Has the loop begin its next turn now, where it pauses or is about to.
         self.wake: Callable[[], Any] = noop
         #: Whether messages of the last connection can still be settled.
         self._claims_kept = False
@@ -236,6 +236,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         #: Sizes of the registers of revoked ids and stamps when last looked at.
         self._revoked_seen = (0, 0)
         self._flush_due = False
+        self._settling_due = False
 
         self.loop = loops.synloop if hub is None else loops.asynloop
         self.amqheartbeat = app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat
@@ -256,11 +257,19 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             self.hub.call_soon(call)
         else:
             self._pending.append(call)
+            self.wake()
         return call
 
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Do as `call_soon` does; for settling a message."""
-        return self.call_soon(p, *args, **kwargs)
+        """Do as `call_soon` does; for settling a message, of which many come at a time."""
+        if self.hub is None or threading.get_ident() == self._loop_thread:
+            return self.call_soon(p, *args, **kwargs)
+        call = partial(p, *args, **kwargs)
+        self._pending.append(call)
+        if not self._settling_due:
+            self._settling_due = True
+            self.hub.call_soon(self.perform_pending_operations)
+        return call
 
     def call_locked(self, p: Callable[..., Any], *args: Any) -> Any:
         """Call *p*, which writes to the connection, while nobody else does."""
@@ -269,6 +278,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
 
     def perform_pending_operations(self) -> None:
         """Make the calls that other threads left to the loop."""
+        # First, so that what comes from now on is not left behind.
+        self._settling_due = False
         pending = self._pending
         while pending:
             call = pending.popleft()
@@ -286,8 +297,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             maybe_shutdown()
             self._brake()
             self.restart_count += 1
-            # The flush that was planned may have been lost with the loop.
-            self._flush_due = False
+            # What was planned may have been lost with the loop.
+            self._flush_due = self._settling_due = False
             try:
                 blueprint.start(self)
             except self.connection_errors as exc:

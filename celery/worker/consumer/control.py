@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import bootsteps
+from celery._transport.capabilities import carries_broadcasts
 from celery.worker import pidbox
 from celery.worker.consumer.tasks import Tasks
 
@@ -36,6 +37,4 @@ class Control(bootsteps.StartStopStep):
 
     def include_if(self, c: Any) -> bool:
         """Take part where it is wanted and possible."""
-        return bool(
-            c.app.conf.worker_enable_remote_control and c.conninfo.supports_exchange_type("fanout")
-        )
+        return bool(c.app.conf.worker_enable_remote_control and carries_broadcasts(c.conninfo))

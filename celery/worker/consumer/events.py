@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import bootsteps
+from celery._transport.capabilities import carries_broadcasts
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer.connection import Connection
@@ -22,7 +23,8 @@ class Events(bootsteps.StartStopStep):
 
     Args:
         task_events: Send events of tasks too, not only of the worker.
-        without_heartbeat, without_gossip: With both, and no task events, nothing is sent.
+        without_heartbeat, without_gossip: With both, and no task events, nothing is sent; nor
+            is it where the broker carries no broadcasts.
     """
 
     name: str
@@ -37,7 +39,9 @@ class Events(bootsteps.StartStopStep):
         **kwargs: Any,
     ) -> None:
         self.groups = None if task_events else ["worker"]
-        self.send_events = bool(task_events or not without_gossip or not without_heartbeat)
+        self.send_events = carries_broadcasts(c.conninfo) and bool(
+            task_events or not without_gossip or not without_heartbeat
+        )
         self.enabled = self.send_events
         c.event_dispatcher = None
         super().__init__(c, **kwargs)

@@ -196,7 +196,7 @@ def test_no_tick_is_lost_or_doubled_however_often_the_sender_is_killed(
     assert codes == [0, 0]
     assert (lost, doubled) == ({}, {})
     assert len(made.messages()) == ticks
-    assert max(handed_over) < 5.0
+    assert max(handed_over) < (5 if IS_LONG else 15)
     # Every interval since the first counts: none was left out while nobody sent.
     for name, run in made.store.load().runs.items():
         assert (run.at - began[name].at).total_seconds() == pytest.approx(

@@ -57,6 +57,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
 
 
 TROUBLES = {
+    "broker-limits": replace(WELL, broker_limits="The broker (Pyro) carries no broadcasts."),
     "broker-unreachable": replace(WELL, broker_error="refused", workers=(), probe=None),
     "backend-unreachable": replace(WELL, backend_error="refused", probe=None),
     "results-disabled": replace(
@@ -114,7 +115,8 @@ def test_what_may_be_meant_so_is_only_a_warning() -> None:
     levels = {check: diagnose(facts)[0].level for check, facts in TROUBLES.items()}
 
     assert {check for check, level in levels.items() if level is Level.WARNING} == {
-        "results-disabled", "results-ignored", "pidfile-held", "pidfile-stale", "root",
+        "broker-limits", "results-disabled", "results-ignored", "pidfile-held",
+        "pidfile-stale", "root",
     }  # fmt: skip
 
 

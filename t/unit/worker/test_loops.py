@@ -25,6 +25,7 @@ class Timer:
 
 class Connection:
     supports_heartbeats = True
+    transport = SimpleNamespace(polling_interval=None)
 
     def __init__(self, turns):
         self.turns = list(turns)

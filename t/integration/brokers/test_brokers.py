@@ -1,0 +1,140 @@
+"""One worker on each broker, end to end: what Celery asks of a broker, and what it says it lacks.
+
+Tests share the worker of a broker; the last one kills it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celery import chain, group
+from celery._transport.capabilities import Redelivery
+from t.harness.worker import PATIENCE_S, WorkerProcess, eventually
+from t.integration.brokers.table import CASES, Case
+from t.integration.worker.conftest import Project
+
+
+class Site:
+    """A project on one broker, with a worker of two processes."""
+
+    def __init__(self, case: Case, project: Project) -> None:
+        self.case = case
+        self.project = project
+        self.worker = self.start_worker("first")
+
+    def start_worker(self, name: str) -> WorkerProcess:
+        """Start a worker that sends events and takes two messages at a time."""
+        return self.project.worker("-c2", "--prefetch-multiplier=1", "-E", f"-n{name}@%h")
+
+    def add(self, x: int, y: int, **options: Any) -> Any:
+        return self.project.send("add", x, y, **options)
+
+    def signature(self, *args: int) -> Any:
+        return self.project.app.signature("add", args=args)
+
+
+def _params() -> list[Any]:
+    short = pytest.mark.skipif(not os.environ.get("T_LONG"), reason="runs with 'make brokers'")
+    return [pytest.param(case, id=case.id, marks=short if case.long else ()) for case in CASES]
+
+
+@pytest.fixture(scope="module", params=_params())
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A running worker on each of the brokers."""
+    case: Case = request.param
+    folder = tmp_path_factory.mktemp(case.id)
+    project = Project("", folder)
+    try:
+        project.conf.update(case.settings(request, folder))
+        yield Site(case, project)
+    finally:
+        project.close()
+
+
+def test_tasks_return_their_values(site: Site) -> None:
+    results = [site.add(number, number) for number in range(20)]
+    assert [result.get(timeout=PATIENCE_S) for result in results] == list(range(0, 40, 2))
+
+
+def test_a_failure_is_told(site: Site) -> None:
+    with pytest.raises(KeyError):
+        site.project.send("boom").get(timeout=PATIENCE_S)
+
+
+def test_a_countdown_ends(site: Site) -> None:
+    """B-BROK-009: on Kafka too."""
+    assert site.add(1, 2, countdown=1).get(timeout=PATIENCE_S) == 3
+
+
+def test_workflows_run(site: Site) -> None:
+    steps = chain(site.signature(1, 2), site.signature(3), site.signature(4))
+    assert steps.apply_async(app=site.project.app).get(timeout=PATIENCE_S) == 10
+    members = group([site.signature(n, n) for n in range(4)], app=site.project.app)
+    assert members.apply_async().get(timeout=PATIENCE_S) == [0, 2, 4, 6]
+
+
+def test_remote_control_works_or_is_said_not_to(site: Site) -> None:
+    """B-BROK-001: nobody waits for answers that cannot come."""
+    control = site.project.app.control
+    told = site.worker.count(r"The broker .* carries no broadcasts")
+    if not site.case.carries_broadcasts:
+        assert told == 1
+        assert control.ping() == []
+        return
+    assert told == 0
+    [reply] = control.ping(timeout=PATIENCE_S, limit=1)
+    assert list(reply.values()) == [{"ok": "pong"}]
+
+
+def test_events_arrive_where_they_can(site: Site) -> None:
+    if not site.case.carries_broadcasts:
+        pytest.skip("it carries no broadcasts, which the worker says at its start")
+    seen: list[str] = []
+    app = site.project.app
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(
+            connection, handlers={"*": lambda event: seen.append(event["type"])}
+        )
+        events = receiver.itercapture(timeout=PATIENCE_S, wakeup=False)
+        # The consumer is there once something came.
+        next(events)
+        site.add(1, 1)
+        while "task-succeeded" not in seen:
+            next(events)
+
+
+def test_it_says_what_would_be_lost(site: Site) -> None:
+    """B-BROK-001."""
+    loses = site.case.broker.redelivery is Redelivery.NEVER
+    assert site.worker.count("keeps no messages of workers that are killed") == int(loses)
+
+
+def test_another_worker_goes_on_after_one_was_killed(site: Site) -> None:
+    """B-BROK-006: no more is taken than may be held, and no more than that is at stake."""
+    project = site.project
+    gate = project.gate()
+    labels = ["a", "b", "c", "d"]
+    for label in labels:
+        project.send("late_gated", str(project.journal), label, str(gate))
+    begun = eventually(
+        lambda: (lines := [line[6:] for line in project.journal.lines])[1:] and lines
+    )
+    if site.case.broker.length:
+        eventually(lambda: project.queue_length() == 2)
+    os.killpg(site.worker.pid, signal.SIGKILL)
+    site.worker.wait()
+    gate.touch()
+
+    second = site.start_worker("second")
+    loses = site.case.broker.redelivery is Redelivery.NEVER
+    rest = [label for label in labels if not (loses and label in begun)]
+    project.journal.wait_for(*(f"end {label}" for label in rest))
+    assert site.add(2, 2).get(timeout=PATIENCE_S) == 4
+    assert second.stop() == 0

@@ -1,0 +1,119 @@
+"""What is known about brokers, and what is said where something is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from kombu.transport import TRANSPORT_ALIASES
+
+from celery import Celery
+from celery._transport.capabilities import (
+    BROKERS,
+    BY_SCHEME,
+    Redelivery,
+    carries_broadcasts,
+    driver_needed,
+    limits,
+)
+from celery.exceptions import ImproperlyConfigured
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def connection(url: str, **options: object) -> object:
+    app = Celery("t", set_as_current=False)
+    app.conf.broker_transport_options = options
+    return app.connection_for_read(url)
+
+
+def test_every_transport_is_known() -> None:
+    assert set(BY_SCHEME) == {*TRANSPORT_ALIASES, "sqlite"}
+
+
+def test_every_driver_comes_with_an_extra() -> None:
+    extras = {path.stem for path in (ROOT / "requirements" / "extras").glob("*.txt")}
+    for broker in BROKERS:
+        assert (broker.extra is None) == (not broker.modules)
+        assert broker.extra is None or broker.extra in extras
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://", "redis://", "sqlite://", "sqs://", "mongodb://", "sqla+sqlite://", "pgmq://",
+        "filesystem://", "memory://",
+    ],
+)  # fmt: skip
+def test_the_table_agrees_with_the_transport(url: str) -> None:
+    """B-BROK-001."""
+    made = connection(url)
+    known = BY_SCHEME[url.partition("://")[0].partition("+")[0]]
+    try:
+        assert carries_broadcasts(made) is known.broadcast
+    except ImproperlyConfigured:
+        pytest.skip(f"the driver of {known.name} is not installed")
+
+
+def test_what_a_broker_lacks_is_one_sentence() -> None:
+    """B-BROK-001."""
+    assert limits(connection("sqla+sqlite://")) == (
+        "The broker (SQL database) carries no broadcasts (no remote control, events, mingle and"
+        " gossip), and keeps no messages of workers that are killed (those they hold are lost)."
+    )
+    assert limits(connection("amqp://")) is None
+    assert limits(connection("filesystem://")) == (
+        "The broker (File system) keeps no messages of workers that are killed (those they hold"
+        " are lost)."
+    )
+
+
+def test_a_transport_of_others_is_judged_by_what_it_says() -> None:
+    app = Celery("t", set_as_current=False)
+    made = app.connection(transport="kombu.transport.memory:Transport")
+    assert limits(made) is None
+    made.transport.implements = made.transport.implements.extend(exchange_type={"direct"})
+    assert limits(made) == (
+        "The broker (transport memory) carries no broadcasts (no remote control, events,"
+        " mingle and gossip)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"),
+    [
+        ("sqs://", "boto3", "sqs"),
+        ("mongodb://", "pymongo", "mongodb"),
+        ("redis://", "redis", "redis"),
+        ("sentinel://", "packaging", "redis"),
+        ("zookeeper://", "kazoo", "zookeeper"),
+        ("sqla+sqlite://", "sqlalchemy", "sqlalchemy"),
+    ],
+)
+def test_a_missing_driver_is_named_with_its_extra(
+    url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(sys.modules):
+        if name == module or name.startswith(f"{module}."):
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in list(sys.modules):
+        if name.startswith("kombu.transport.") and name.rpartition(".")[2] in url:
+            monkeypatch.delitem(sys.modules, name)
+
+    with pytest.raises(ImproperlyConfigured, match=rf'pip install "celery\[{extra}\]"'):
+        _ = connection(url).transport
+
+
+def test_nothing_is_missing_where_no_driver_is_needed() -> None:
+    assert driver_needed("amqp") is None
+    assert driver_needed("of.others:Transport") is None
+    assert driver_needed(None) is None
+
+
+def test_those_that_lose_messages_are_told_apart() -> None:
+    """B-BROK-003, B-BROK-006: a killed worker's messages come back late, or never."""
+    assert BY_SCHEME["sqs"].redelivery is Redelivery.TIMEOUT
+    assert BY_SCHEME["redis"].redelivery is Redelivery.SOON
+    assert BY_SCHEME["zookeeper"].redelivery is Redelivery.NEVER
