@@ -7,6 +7,7 @@ import contextlib
 from hypothesis import HealthCheck, settings
 
 from t.harness.cassandra import cassandra_standin
+from t.harness.django_results import django_results
 from t.harness.emulators import (
     arangodb_standin,
     consul_standin,
@@ -43,6 +44,7 @@ __all__ = (
     "cassandra_standin",
     "consul_standin",
     "couch_server",
+    "django_results",
     "elasticsearch_server",
     "firestore_server",
     "gcs_server",
