@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, settings
 
 from t.harness.emulators import (
     arangodb_standin,
+    azurite_server,
     consul_standin,
+    cosmos_server,
     couch_server,
     elasticsearch_server,
     mongo_server,
@@ -39,7 +41,9 @@ with contextlib.suppress(ImportError):
 __all__ = (
     "amqp_url",
     "arangodb_standin",
+    "azurite_server",
     "consul_standin",
+    "cosmos_server",
     "couch_server",
     "elasticsearch_server",
     "firestore_server",

@@ -126,12 +126,27 @@ BACKENDS = {
         environment={"STORAGE_EMULATOR_HOST": "{server}"},
         counter="firestore_server",
     ),
+    "cosmosdbsql": Features(
+        "{server}",
+        expiry="cleanup",
+        in_settings=True,
+        emulator="cosmos_server",
+        large=1_900_000,
+        settings={"cosmosdbsql_collection_name": "results-{name}"},
+    ),
     "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
     "arangodb stand-in": Features(
         "{server}/jobs/{name}",
         expiry="cleanup",
         server="arangodb_standin",
         emulator="arangodb_standin",
+    ),
+    "azureblockblob": Features(
+        "{server}",
+        expiry="cleanup",
+        in_settings=True,
+        emulator="azurite_server",
+        settings={"azureblockblob_base_path": "{name}/"},
     ),
     "consul stand-in": Features(
         "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
