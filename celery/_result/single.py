@@ -266,7 +266,7 @@ class AsyncResult(ResultBase, Generic[T]):
 
     def _remote_traceback(self, text: str | None) -> Any:
         """Turn the worker's traceback into an object, where settings and tblib allow."""
-        if not text or not self.app.conf.task_remote_tracebacks:
+        if not text or self.app is None or not self.app.conf.task_remote_tracebacks:
             return None
         try:
             from tblib import Traceback  # type: ignore[import-not-found, unused-ignore]
