@@ -6,7 +6,14 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
-from t.harness.emulators import couch_server, elasticsearch_server, mongo_server, moto_server
+from t.harness.emulators import (
+    arangodb_standin,
+    consul_standin,
+    couch_server,
+    elasticsearch_server,
+    mongo_server,
+    moto_server,
+)
 from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
     amqp_url,
@@ -31,6 +38,8 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "arangodb_standin",
+    "consul_standin",
     "couch_server",
     "elasticsearch_server",
     "firestore_server",

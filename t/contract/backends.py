@@ -127,6 +127,15 @@ BACKENDS = {
         counter="firestore_server",
     ),
     "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
+    "arangodb stand-in": Features(
+        "{server}/jobs/{name}",
+        expiry="cleanup",
+        server="arangodb_standin",
+        emulator="arangodb_standin",
+    ),
+    "consul stand-in": Features(
+        "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
+    ),
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),
@@ -149,6 +158,7 @@ class Case:
     app: Celery
     remake: Callable[..., Case]
     server: Any = None
+    emulator: Any = None
 
     @property
     def backend(self) -> Any:
@@ -165,6 +175,11 @@ class Case:
         with self.app.producer_or_acquire(None) as producer:
             for task_id in task_ids:
                 self.backend.on_task_call(producer, task_id)
+
+    def pass_time(self, seconds: float) -> None:
+        """Turn the clock of the store, where it is ours to turn."""
+        if hasattr(self.emulator, "pass_time"):
+            self.emulator.pass_time(seconds)
 
     def needs(self, *names: str) -> None:
         """Skip the test unless the back-end declares all of *names*."""
@@ -190,6 +205,7 @@ def case(
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None
+    emulator = None
     if features.emulator:
         emulator = request.getfixturevalue(features.emulator)
         words |= {"server": emulator.url, "port": str(emulator.port)}
@@ -212,7 +228,7 @@ def case(
             },
             **settings,
         )
-        made = Case(name, features, app, make, server)
+        made = Case(name, features, app, make, server, emulator)
         stack.callback(close, app)
         return made
 
