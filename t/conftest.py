@@ -6,6 +6,7 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
+from t.harness.cassandra import cassandra_standin
 from t.harness.emulators import (
     arangodb_standin,
     azurite_server,
@@ -42,6 +43,7 @@ __all__ = (
     "amqp_url",
     "arangodb_standin",
     "azurite_server",
+    "cassandra_standin",
     "consul_standin",
     "cosmos_server",
     "couch_server",
