@@ -36,7 +36,8 @@ brokers: $(STAMPS)/test
 	@sh t/harness/install-servers.sh zookeeper
 	T_LONG=1 T_STORES=1 $(BIN)/python -m pytest t/integration/brokers
 
-interop: $(STAMPS)/test servers
+interop: $(STAMPS)/test
+	@sh t/harness/install-servers.sh chromium
 	$(BIN)/python -m pytest t/interop
 
 faults: $(STAMPS)/test servers

@@ -113,6 +113,7 @@ class AMQPOutlet:
             raise RecoverableConnectionError("the channel is closed")
         channel = self.channel
         connection.check_takes_messages()
+        channel.has_published = True
         if connection.confirm_publish and confirm_timeout is None:
             confirm_timeout = ANSWER_S
         if confirm_timeout is not None or channel.unconfirmed is not None:

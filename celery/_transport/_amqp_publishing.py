@@ -8,18 +8,23 @@ confirmation; the first one puts the channel into confirm mode.
 
 from __future__ import annotations
 
+import os
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from amqp.exceptions import MessageNacked, RecoverableConnectionError
 from kombu.exceptions import OperationalError
 
+from celery._transport import farewell
 from celery._transport._amqp_outlet import ANSWER_S, AMQPOutlet
+from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ("PatientChannel", "PatientConnection", "named")
+
+logger = get_logger(__name__)
 
 
 class Unconfirmed:
@@ -76,6 +81,8 @@ class PatientChannel(_Patient):
     """What our channels do otherwise than py-amqp's about publishing."""
 
     unconfirmed: Unconfirmed | None = None
+    #: Whether something may be on its way to the broker.
+    has_published = False
 
     if TYPE_CHECKING:
         confirm_select: Callable[[], Any]
@@ -92,6 +99,7 @@ class PatientChannel(_Patient):
             connection.check_takes_messages()
         if confirm_timeout is not None or self.unconfirmed is not None:
             self.expect_confirms(1)
+        self.has_published = True
         try:
             result = super()._basic_publish(*args, **kw)  # type: ignore[misc]
         except BlockingIOError as exc:
@@ -164,6 +172,8 @@ class PatientConnection(_Patient):
 
     if TYPE_CHECKING:
         client: Any
+        channels: dict[int, Any] | None
+        connected: bool
         transport: Any
         collect: Callable[[], None]
         drain_events: Callable[..., None]
@@ -172,10 +182,46 @@ class PatientConnection(_Patient):
     is_blocked = False
     #: Whether somebody has waited in vain for the end of that.
     _is_wait_over = False
+    #: The process that has opened it; None before.
+    _pid: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("write_timeout", ANSWER_S)
         super().__init__(*args, **kwargs)
+
+    def on_connected(self) -> None:
+        """Begin with a new socket."""
+        self._pid = os.getpid()
+        farewell.watch(self)
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close with a handshake, after what was published has arrived."""
+        self._finish_publishing()
+        return super().close(*args, **kwargs)  # type: ignore[misc]
+
+    def part(self) -> None:
+        """Close as far as needed for what was published to arrive, then forget the connection."""
+        self._finish_publishing()
+        self.collect()
+
+    def _finish_publishing(self) -> None:
+        # In a child process the socket is the parent's, who goes on using it.
+        if self._pid != os.getpid() or not self.connected:
+            return
+        for channel in list((self.channels or {}).values()):
+            if channel is self or not channel.has_published:
+                continue
+            broker = self.client.as_uri() if self.client else "the broker"
+            try:
+                # Its answer comes when all that was sent before has been routed.
+                channel.close()
+            except Exception:
+                logger.exception(
+                    "%s: messages that were published last may be lost, the connection ended"
+                    " before the broker could be asked for them",
+                    broker,
+                )
+                return
 
     def silent(self, verb: str, seconds: float | None = None) -> RecoverableConnectionError:
         """Return the error of a broker that did not *verb* in time, and give the connection up."""

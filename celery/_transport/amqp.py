@@ -340,6 +340,7 @@ class Connection(PatientConnection, KombuConnection):  # type: ignore[misc]  # k
 
     def on_connected(self) -> None:
         """Begin to read a new socket."""
+        super().on_connected()
         self.reader = Reader(self._on_message, self._on_frame)
         # Those of gevent and eventlet wait in spite of it, those of TLS refuse it.
         self._is_plain = type(self.sock).__module__ == "socket"
@@ -526,6 +527,10 @@ class Transport(KombuTransport):  # type: ignore[misc]  # kombu's, untyped
             return super().establish_connection()
         except OSError as exc:
             raise named(exc, self.client.as_uri()) from exc
+
+    def _collect(self, connection: Any) -> None:
+        if connection is not None:
+            connection.part()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let *loop* deliver messages from now on."""

@@ -17,6 +17,7 @@ import billiard
 from billiard import pool as billiard_pool
 
 from celery import _state, platforms, signals
+from celery._transport import farewell
 from celery.app import trace
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.base import BasePool
@@ -58,8 +59,11 @@ def process_initializer(app: Celery, hostname: str) -> None:
 
 
 def process_destructor(pid: int, exitcode: int) -> None:
-    """Announce that this child is about to leave."""
-    signals.worker_process_shutdown.send(sender=None, pid=pid, exitcode=exitcode)
+    """Announce that this child is about to leave, and see its messages off."""
+    try:
+        signals.worker_process_shutdown.send(sender=None, pid=pid, exitcode=exitcode)
+    finally:
+        farewell.close_all()
 
 
 def _set_up_logging(app: Celery, hostname: str) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make redis-server, rabbitmq-server, PostgreSQL, memcached and etcd available to the tests, and what
-# else is named on the command line (zookeeper).
+# Make redis-server, rabbitmq-server, PostgreSQL, memcached and etcd available to the tests, and the
+# Debian packages named as arguments, such as chromium for the pages of Flower (t/interop).
 # Installs what is missing with apt where that is possible; says aloud what stays absent
 # (tests that need it are skipped, or fail when CI=true). Starts nothing.
 set -u
@@ -10,6 +10,7 @@ have() {
         postgresql) ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null 2>&1 ;;
         etcd-server) command -v etcd >/dev/null 2>&1 ;;
         zookeeper) [ -x /usr/share/zookeeper/bin/zkServer.sh ] ;;
+        chromium) command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
