@@ -49,7 +49,8 @@ class Progress:
     def __init__(self) -> None:
         self._held: dict[int, None] = {}
         self._next = 0
-        self._committed = -1
+        #: Where to go on reading; None while nothing was done.
+        self.committed: int | None = None
 
     def take(self, offset: int) -> None:
         """Note a message that was delivered."""
@@ -60,9 +61,9 @@ class Progress:
         """Note a message that is done; return where to go on reading if that has changed."""
         self._held.pop(offset, None)
         place = min(self._held, default=self._next)
-        if place == self._committed:
+        if place == self.committed:
             return None
-        self._committed = place
+        self.committed = place
         return place
 
 
@@ -88,6 +89,12 @@ class QoS(KombuQoS):  # type: ignore[misc]  # kombu's, untyped
         place = self._progress[topic, partition].done(offset)
         if place is not None:
             self.channel.commit(topic, partition, place)
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """See to it that what is done is known; the rest comes again to whoever reads next."""
+        for (topic, partition), progress in self._progress.items():
+            if progress.committed is not None:
+                self.channel.commit(topic, partition, progress.committed, wait=True)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Settle a message that is not wanted, or put it behind all others in its queue."""
@@ -123,14 +130,15 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         place = Place(found.topic(), found.partition(), found.offset())
         return {**loads(found.value()), "topic": place.topic, "place": place}
 
-    def commit(self, topic: str, partition: int, offset: int) -> None:
+    def commit(self, topic: str, partition: int, offset: int, wait: bool = False) -> None:
         """Have the next who reads a partition begin at *offset*."""
-        consumer = self._get_consumer(topic)
         where = TopicPartition(topic, partition, offset)
-        consumer.commit(offsets=[where], asynchronous=False)
+        self._get_consumer(topic).commit(offsets=[where], asynchronous=not wait)
 
     def _purge(self, queue: str) -> int:
-        raise NotImplementedError("Kafka keeps messages as long as its topics say: none is deleted.")
+        raise NotImplementedError(
+            "Kafka keeps messages as long as its topics say: none is deleted."
+        )
 
 
 class Transport(KombuTransport):  # type: ignore[misc]  # kombu's, untyped

@@ -23,6 +23,7 @@ class Case:
         settings: Makes the settings for an empty broker, from a test request and a folder.
         environment: Makes the environment variables of worker and client.
         how: What stands behind it: ``real``, ``emulator: NAME`` or ``stand-in``.
+        after_kill: Has the broker see that a worker was killed, where an emulator does not.
         long: Left to ``make brokers``: it takes what CI machines do not have, or long.
         broadcast: Whether it carries broadcasts with these settings; by default as its kind does.
     """
@@ -31,6 +32,7 @@ class Case:
     settings: Callable[[pytest.FixtureRequest, Path], Settings]
     environment: Callable[[pytest.FixtureRequest], dict[str, str]] = lambda request: {}
     how: str = "real"
+    after_kill: Callable[[pytest.FixtureRequest], None] = lambda request: None
     long: bool = False
     broadcast: bool | None = None
 
@@ -167,7 +169,13 @@ CASES: tuple[Case, ...] = (
     Case(id="sqs", settings=_sqs, how="emulator: moto"),
     Case(id="etcd", settings=_etcd),
     Case(id="pgmq", settings=_pgmq),
-    Case(id="confluentkafka", settings=_kafka, how="emulator: noida-db"),
+    Case(
+        id="confluentkafka",
+        settings=_kafka,
+        how="emulator: noida-db",
+        # It keeps members of a group that fell silent.
+        after_kill=lambda request: request.getfixturevalue("kafka_server").restart(),
+    ),
     Case(id="consul", settings=_consul, how="stand-in"),
     Case(id="zookeeper", settings=_zookeeper, long=True),
     Case(

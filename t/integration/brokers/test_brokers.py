@@ -120,7 +120,9 @@ def test_it_says_what_would_be_lost(site: Site) -> None:
     assert site.worker.count("keeps no messages of workers that are killed") == int(loses)
 
 
-def test_another_worker_goes_on_after_one_was_killed(site: Site) -> None:
+def test_another_worker_goes_on_after_one_was_killed(
+    site: Site, request: pytest.FixtureRequest
+) -> None:
     """B-BROK-006: no more is taken than may be held, and no more than that is at stake."""
     project = site.project
     gate = project.gate()
@@ -134,6 +136,7 @@ def test_another_worker_goes_on_after_one_was_killed(site: Site) -> None:
         eventually(lambda: project.queue_length() == 2)
     os.killpg(site.worker.pid, signal.SIGKILL)
     site.worker.wait()
+    site.case.after_kill(request)
     gate.touch()
 
     second = site.start_worker("second")
