@@ -302,8 +302,9 @@ def control(
     where = {"timeout": timeout, "destination": destination}
     if command in _UNANSWERED:
         replies = _announced(context.app.control, command, arguments, **where)
-        for reply in replies if callback is not None else ():
-            callback(reply)
+        if callback is not None:
+            for reply in replies:
+                callback(reply)
     else:
         replies = context.app.control.broadcast(
             command, arguments=arguments, reply=True, callback=callback, **where
