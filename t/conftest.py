@@ -6,6 +6,7 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
+from t.harness.cassandra import cassandra_standin
 from t.harness.emulators import (
     arangodb_standin,
     consul_standin,
@@ -39,6 +40,7 @@ with contextlib.suppress(ImportError):
 __all__ = (
     "amqp_url",
     "arangodb_standin",
+    "cassandra_standin",
     "consul_standin",
     "couch_server",
     "elasticsearch_server",

@@ -374,6 +374,7 @@ def test_the_fields_come_in_their_order(case, task_id):
 
 def test_extended_results_tell_how_the_task_was_called(case):
     """B-RES-001: name, args, kwargs, worker, retries, queue, and each stamp by its name."""
+    case.needs("keeps_the_call")
     extended = case.remake(result_extended=True)
     name = new_id()
     extended.expect(name)
@@ -403,6 +404,7 @@ def test_extended_results_tell_how_the_task_was_called(case):
 
 
 def test_extended_results_of_a_call_that_json_refuses_have_it_as_text(case):
+    case.needs("keeps_the_call")
     extended = case.remake(result_extended=True)
     name = new_id()
     extended.expect(name)
