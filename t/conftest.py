@@ -6,7 +6,15 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
-from t.harness.emulators import couch_server, elasticsearch_server, mongo_server, moto_server
+from t.harness.cassandra import cassandra_standin
+from t.harness.emulators import (
+    arangodb_standin,
+    consul_standin,
+    couch_server,
+    elasticsearch_server,
+    mongo_server,
+    moto_server,
+)
 from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
     amqp_url,
@@ -31,6 +39,9 @@ with contextlib.suppress(ImportError):
 
 __all__ = (
     "amqp_url",
+    "arangodb_standin",
+    "cassandra_standin",
+    "consul_standin",
     "couch_server",
     "elasticsearch_server",
     "firestore_server",

@@ -14,6 +14,15 @@ from celery import Celery
 from celery.app.task import Context
 from celery.backends.cache import DummyClient
 
+#: What stands behind a fixture, for the guide; by its name.
+EMULATORS = {
+    "couch_server": "emulator: PouchDB Server",
+    "elasticsearch_server": "emulator: noida-db",
+    "gcs_server": "emulator: fake-gcs-server",
+    "mongo_server": "emulator: SecantusDB",
+    "moto_server": "emulator: moto",
+}
+
 
 @dataclass(frozen=True)
 class Features:
@@ -48,6 +57,18 @@ class Features:
     #: Bytes of a large result that it takes.
     large: int = 3_000_000
     settings: dict[str, Any] = field(default_factory=dict)
+    #: Stores what ``result_extended`` adds.
+    keeps_the_call: bool = True
+    #: A later state does not replace a success.
+    success_stays: bool = True
+
+    @property
+    def tested_on(self) -> str:
+        """What the suite runs on: the real thing, an emulator, or a stand-in."""
+        server = self.emulator or self.server or ""
+        if server.endswith("_standin"):
+            return "stand-in of ours"
+        return EMULATORS[server] if self.emulator else "the real thing"
 
 
 BACKENDS = {
@@ -117,6 +138,25 @@ BACKENDS = {
     "elasticsearch": Features(
         "{server}/results-{name}", expiry="service", emulator="elasticsearch_server"
     ),
+    "cassandra stand-in": Features(
+        "cassandra://",
+        expiry="service",
+        in_settings=True,
+        compresses=True,
+        is_key_value=False,
+        keeps_the_call=False,
+        server="cassandra_standin",
+        settings={
+            "cassandra_servers": ["127.0.0.1"],
+            "cassandra_keyspace": "lab",
+            "cassandra_table": "results_{name}",
+            "cassandra_port": "{port}",
+            # Otherwise the driver begins with newer ones.
+            "cassandra_options": {"protocol_version": 4},
+            # The driver connects again in the background.
+            "result_backend_always_retry": True,
+        },
+    ),
     "gcs": Features(
         "gs://results/{name}?gcs_project=lab",
         counts_chords=True,
@@ -127,6 +167,15 @@ BACKENDS = {
         counter="firestore_server",
     ),
     "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
+    "arangodb stand-in": Features(
+        "{server}/jobs/{name}",
+        expiry="cleanup",
+        server="arangodb_standin",
+        emulator="arangodb_standin",
+    ),
+    "consul stand-in": Features(
+        "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
+    ),
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),
@@ -149,6 +198,7 @@ class Case:
     app: Celery
     remake: Callable[..., Case]
     server: Any = None
+    emulator: Any = None
 
     @property
     def backend(self) -> Any:
@@ -165,6 +215,11 @@ class Case:
         with self.app.producer_or_acquire(None) as producer:
             for task_id in task_ids:
                 self.backend.on_task_call(producer, task_id)
+
+    def pass_time(self, seconds: float) -> None:
+        """Turn the clock of the store, where it is ours to turn."""
+        if hasattr(self.emulator, "pass_time"):
+            self.emulator.pass_time(seconds)
 
     def needs(self, *names: str) -> None:
         """Skip the test unless the back-end declares all of *names*."""
@@ -190,6 +245,9 @@ def case(
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None
+    if server is not None:
+        words["port"] = str(server.port)
+    emulator = None
     if features.emulator:
         emulator = request.getfixturevalue(features.emulator)
         words |= {"server": emulator.url, "port": str(emulator.port)}
@@ -212,7 +270,7 @@ def case(
             },
             **settings,
         )
-        made = Case(name, features, app, make, server)
+        made = Case(name, features, app, make, server, emulator)
         stack.callback(close, app)
         return made
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 import venv
@@ -203,6 +204,50 @@ class CouchServer(NodeServer):
         return answers(f"http://127.0.0.1:{self.port}/")
 
 
+class StandIn(Server):
+    """A server of ``t/standins``. It keeps nothing when it ends."""
+
+    #: Module of it.
+    program = ""
+    #: Of its URL, for ``result_backend``.
+    scheme = ""
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``, without a path."""
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def require(self) -> None:
+        """It is always there."""
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", f"t.standins.{self.program}", str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment: ours, with this tree as where modules are."""
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def pass_time(self, seconds: float) -> None:
+        """Let it believe that so much time has passed; only those that speak HTTP."""
+        url = f"http://127.0.0.1:{self.port}/standin/pass-time"
+        request = urllib.request.Request(url, data=str(seconds).encode(), method="PUT")
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+
+
+class ConsulStandIn(StandIn):
+    """What we know of Consul."""
+
+    program = scheme = "consul"
+
+
+class ArangoStandIn(StandIn):
+    """What we know of ArangoDB."""
+
+    program = scheme = "arangodb"
+
+
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     """One emulator of S3, DynamoDB, SQS and SNS for the run."""
@@ -228,4 +273,18 @@ def elasticsearch_server() -> Iterator[ElasticsearchServer]:
 def couch_server() -> Iterator[CouchServer]:
     """One emulator of CouchDB for the run."""
     with CouchServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def consul_standin() -> Iterator[ConsulStandIn]:
+    """One stand-in of Consul for the run."""
+    with ConsulStandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def arangodb_standin() -> Iterator[ArangoStandIn]:
+    """One stand-in of ArangoDB for the run."""
+    with ArangoStandIn() as server:
         yield server
