@@ -16,6 +16,8 @@ from celery.backends.cache import DummyClient
 
 #: What stands behind a fixture, for the guide; by its name.
 EMULATORS = {
+    "azurite_server": "emulator: Azurite",
+    "cosmos_server": "emulator: cosmosdb-server",
     "couch_server": "emulator: PouchDB Server",
     "elasticsearch_server": "emulator: noida-db",
     "gcs_server": "emulator: fake-gcs-server",
@@ -212,12 +214,27 @@ BACKENDS = {
             "test_only_stores_that_do_not_expire_by_themselves_need_the_clean_up",
         ),
     ),
+    "cosmosdbsql": Features(
+        "{server}",
+        expiry="cleanup",
+        in_settings=True,
+        emulator="cosmos_server",
+        large=1_900_000,
+        settings={"cosmosdbsql_collection_name": "results-{name}"},
+    ),
     "couchdb": Features("{server}/results-{name}", expiry="cleanup", emulator="couch_server"),
     "arangodb stand-in": Features(
         "{server}/jobs/{name}",
         expiry="cleanup",
         server="arangodb_standin",
         emulator="arangodb_standin",
+    ),
+    "azureblockblob": Features(
+        "{server}",
+        expiry="cleanup",
+        in_settings=True,
+        emulator="azurite_server",
+        settings={"azureblockblob_base_path": "{name}/"},
     ),
     "consul stand-in": Features(
         "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000

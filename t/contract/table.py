@@ -141,25 +141,16 @@ def row(name: str) -> list[str]:
 
 
 def table(names: list[str]) -> str:
-    """Return the rows of these back-ends as reStructuredText."""
-    lines = [
-        ["back-end", *(column.heading for column in COLUMNS), "tested on"],
-        *(row(name) for name in names),
-    ]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    rule = "  ".join("=" * width for width in widths)
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join([rule, text[0], rule, *text[1:], rule]) + "\n"
+    """Return the rows of these back-ends as reStructuredText, each on a line of its own."""
+    heading = ["back-end", *(column.heading for column in COLUMNS), "tested on"]
+    rows = "".join(f"   {', '.join(row(name))}\n" for name in names)
+    return f".. csv-table::\n   :header: {', '.join(heading)}\n\n{rows}"
 
 
 def rows_of_page() -> dict[str, list[str]]:
     """Return the rows that the page has, by back-end."""
-    lines = TABLE.read_text(encoding="utf-8").splitlines()
-    ends = [match.span() for match in re.finditer("=+", lines[0])]
-    found = [[line[start:end].strip() for start, end in ends] for line in lines[3:-1]]
+    lines = TABLE.read_text(encoding="utf-8").split("\n\n", 1)[1].splitlines()
+    found = [line.strip().split(", ") for line in lines]
     return {cells[0]: cells for cells in found}
 
 
