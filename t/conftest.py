@@ -21,6 +21,8 @@ from t.harness.emulators import (
 from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
     amqp_url,
+    mariadb_server,
+    mariadb_url,
     memcached_server,
     memcached_url,
     postgresql_server,
@@ -52,6 +54,8 @@ __all__ = (
     "elasticsearch_server",
     "firestore_server",
     "gcs_server",
+    "mariadb_server",
+    "mariadb_url",
     "memcached_server",
     "memcached_url",
     "mongo_server",
