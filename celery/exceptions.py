@@ -8,28 +8,35 @@ constructor arguments in ``args`` (or reduces itself), because errors cross proc
 
 from __future__ import annotations
 
-import pickle
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from billiard.exceptions import (
-    SoftTimeLimitExceeded,
-    Terminated,
-    TimeLimitExceeded,
-    WorkerLostError,
-)
-from kombu.exceptions import OperationalError
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from billiard.exceptions import (
+        SoftTimeLimitExceeded,
+        Terminated,
+        TimeLimitExceeded,
+        WorkerLostError,
+    )
     from click import ClickException
+    from kombu.exceptions import OperationalError
 
     class CeleryCommandException(ClickException):
         """A command line error that chooses the exit status of the process."""
 
         def __init__(self, message: str, exit_code: int) -> None: ...
+
+    class TasksNotSent(OperationalError, Exception):
+        """Of many calls that were to be sent together, some were not, or not for sure."""
+
+        #: Those that are not known to have reached the broker; all others have.
+        task_ids: list[str]
+
+        def __init__(self, task_ids: Sequence[str] = ()) -> None: ...
 
 
 __all__ = (
@@ -257,23 +264,6 @@ class QueueNotFound(KeyError, TaskError):
     """The queue is not declared and may not be created."""
 
 
-class TasksNotSent(OperationalError, TaskError):
-    """Of many calls that were to be sent together, some were not, or not for sure.
-
-    Args:
-        task_ids: Ids of the calls that are not known to have reached the broker; all others have.
-    """
-
-    def __init__(self, task_ids: Sequence[str] = ()) -> None:
-        super().__init__(list(task_ids))
-        self.task_ids = list(task_ids)
-
-    def __str__(self) -> str:
-        shown = ", ".join(self.task_ids[:3])
-        more = ", …" if len(self.task_ids) > 3 else ""
-        return f"{len(self.task_ids)} calls were not sent, or not for sure: {shown}{more}"
-
-
 class TaskRevokedError(TaskError):
     """The task was revoked, or expired, before it ended."""
 
@@ -328,6 +318,8 @@ def _repr(exc: BaseException) -> str:
 
 
 def _pickles(exc: BaseException | None) -> bool:
+    import pickle  # for those who do
+
     try:
         pickle.loads(pickle.dumps(exc))
     except Exception:  # noqa: BLE001 - whatever a user's class raises, the answer is no
@@ -348,13 +340,53 @@ def _command_exception() -> type[Exception]:
         def __reduce__(self) -> tuple[Any, ...]:
             return type(self), (self.message, self.exit_code)
 
-    CeleryCommandException.__qualname__ = "CeleryCommandException"
     return CeleryCommandException
 
 
+def _tasks_not_sent() -> type[Exception]:
+    from kombu.exceptions import OperationalError
+
+    class TasksNotSent(OperationalError, TaskError):
+        """Of many calls that were to be sent together, some were not, or not for sure.
+
+        Args:
+            task_ids: Ids of the calls that are not known to have reached the broker; all others
+                have.
+        """
+
+        def __init__(self, task_ids: Sequence[str] = ()) -> None:
+            super().__init__(list(task_ids))
+            self.task_ids = list(task_ids)
+
+        def __str__(self) -> str:
+            shown = ", ".join(self.task_ids[:3])
+            more = ", …" if len(self.task_ids) > 3 else ""
+            return f"{len(self.task_ids)} calls were not sent, or not for sure: {shown}{more}"
+
+    return TasksNotSent
+
+
+#: Classes of packages that take much longer to import than this module, and ours with a base
+#: there; most programs that import this module need none of them.
+_ON_DEMAND: dict[str, str | Callable[[], type[Exception]]] = {
+    "CeleryCommandException": _command_exception,
+    "OperationalError": "kombu.exceptions",
+    "SoftTimeLimitExceeded": "billiard.exceptions",
+    "TasksNotSent": _tasks_not_sent,
+    "Terminated": "billiard.exceptions",
+    "TimeLimitExceeded": "billiard.exceptions",
+    "WorkerLostError": "billiard.exceptions",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # click takes longer to import than the rest of this module; only commands need it.
-    if name == "CeleryCommandException":
-        value = globals()[name] = _command_exception()
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    origin = _ON_DEMAND.get(name)
+    if origin is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if isinstance(origin, str):
+        found = getattr(import_module(origin), name)
+    else:
+        found = origin()
+        found.__qualname__ = name
+    # Of two threads that ask at once, both get the same class.
+    return globals().setdefault(name, found)

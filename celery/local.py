@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
 
-__all__ = ("PromiseProxy", "Proxy", "maybe_evaluate", "try_import")
+__all__ = ("PromiseProxy", "Proxy", "maybe_evaluate", "names_on_demand", "try_import")
 
 _set = object.__setattr__
 _get = object.__getattribute__
@@ -271,6 +271,28 @@ def try_import(module: str, default: Any = None) -> Any:
 
 
 # -- modules whose contents load when asked for -----------------------------------------------
+
+
+def names_on_demand(module: str, origins: Mapping[str, str]) -> Callable[[str], Any]:
+    """
+    Return a function ``__getattr__`` for *module*: it imports what other modules have, when needed.
+
+    Args:
+        module: Its name.
+        origins: The name to offer -> ``module:name``.
+    """
+
+    def find(name: str) -> Any:
+        origin = origins.get(name)
+        if origin is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        where, _, attribute = origin.partition(":")
+        value = getattr(import_module(where), attribute)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    return find
+
 
 #: Modules that exist for old code only; their names are attributes of the current app.
 COMPAT_MODULES: dict[str, dict[str, dict[str, str]]] = {

@@ -12,11 +12,8 @@ from collections.abc import MutableSequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from kombu.utils.functional import reprcall
-
 from celery import _state
 from celery._canvas import stamping
-from celery._protocol.rest import Rest
 from celery._types import Generic
 from celery.utils.ids import new_id
 
@@ -96,7 +93,7 @@ def plain(value: Any) -> Any:
             result["kwargs"] = {k: plain(v) for k, v in value["kwargs"].items()}
         return result
     if isinstance(value, (list, tuple, MutableSequence)):
-        if type(value) is Rest:
+        if getattr(value, "is_plain", False):
             return value
         # The rest of a chain arrives as plain data, and leaves as such.
         return [item if type(item) is dict else plain(item) for item in value]
@@ -515,6 +512,8 @@ class Signature(dict[str, Any], Generic[R]):
 
     def reprcall(self, *args: Any, **kwargs: Any) -> str:
         """Show the call with these arguments put in front."""
+        from kombu.utils.functional import reprcall  # takes long to import
+
         shown_args, shown_kwargs, _ = self._merge(args, kwargs)
         return cast("str", reprcall(self["task"], shown_args, shown_kwargs))
 

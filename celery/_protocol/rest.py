@@ -36,6 +36,9 @@ class Rest(MutableSequence[Any]):
 
     __slots__ = ("_steps", "_text")
 
+    #: It is what messages are made of: there are no signatures in it.
+    is_plain = True
+
     def __init__(self, text: str) -> None:
         self._text: str | None = text
         self._steps: list[Any] = []

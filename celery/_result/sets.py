@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from vine import barrier, promise
-
 from celery import _state, states
 from celery._result.joining import assert_will_not_block
 from celery._result.node import ResultBase, ResultTuple, importable_class, plain_form
@@ -14,6 +12,8 @@ from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+
+    from vine import promise
 
     from celery._result.single import AsyncResult
     from celery.app.base import Celery
@@ -221,6 +221,8 @@ class ResultSet(ResultBase):
         """A promise that is kept, with this set, once every member has ended."""
         kept = self._on_ready
         if kept is None:
+            from vine import barrier, promise  # few sets are asked for one
+
             kept = self._on_ready = promise()
             if self._barrier is None:
                 # Filled before it is closed, so that members that are ready already count.

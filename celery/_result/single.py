@@ -10,8 +10,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from vine import promise
-
 from celery import _state, states
 from celery._result.graph import dependencies, descend
 from celery._result.joining import assert_will_not_block
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
 
     from typing_extensions import TypeVar
+    from vine import promise
 
     from celery._result.sets import GroupResult, ResultSet
     from celery.app.base import Celery
@@ -117,6 +116,8 @@ class AsyncResult(ResultBase, Generic[T]):
         """A promise that is kept, with this result, once the task has ended."""
         kept = self._on_ready
         if kept is None:
+            from vine import promise  # few results are asked for one
+
             kept = self._on_ready = promise()
             if self._cache is not None:
                 kept(self)

@@ -154,6 +154,7 @@ BROKERS: tuple[Broker, ...] = (
         extra="confluentkafka",
         modules=("confluent_kafka",),
         redelivery=Redelivery.TIMEOUT,
+        length=False,
         purge=False,
     ),
     Broker(

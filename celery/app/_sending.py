@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import _state, canvas
 from celery.exceptions import AlwaysEagerIgnored
-from celery.utils.functional import maybe_list
+from celery.utils import functional
 from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class Sending:
                 parent_id = request.id
             if root_id is None:
                 root_id = request.root_id or request.id
-        callbacks, errbacks = maybe_list(link), maybe_list(link_error)
+        callbacks = None if link is None else functional.maybe_list(link)
+        errbacks = None if link_error is None else functional.maybe_list(link_error)
         has_time = countdown is not None or eta is not None
         call: Any = None
         if (

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 from celery.exceptions import Ignore, Retry
-from celery.utils.functional import is_coroutine_function
+from celery.utils import functional
 from celery.utils.time import get_exponential_backoff_interval
 
 __all__ = ("add_autoretry_behaviour",)
@@ -75,4 +75,4 @@ def add_autoretry_behaviour(task: Any, **options: Any) -> None:
             return retry(exc)
 
     task._orig_run = body
-    task.run = run_coroutine if is_coroutine_function(body) else run
+    task.run = run_coroutine if functional.is_coroutine_function(body) else run

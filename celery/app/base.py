@@ -9,7 +9,6 @@ below works on the app it is handed; only the doors in `celery._state` look one 
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import platform
 import sys
@@ -21,7 +20,6 @@ from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from kombu.clocks import LamportClock
-from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
 
 from celery import _state, signals
 from celery.app import _upward, backends
@@ -43,14 +41,15 @@ from celery.exceptions import (
 )
 from celery.loaders import get_loader_cls
 from celery.local import PromiseProxy, maybe_evaluate
+from celery.utils import functional
 from celery.utils.dispatch import Signal
-from celery.utils.functional import head_from_fun
 from celery.utils.imports import gen_task_name, instantiate, symbol_by_name
 from celery.utils.log import get_logger
 from celery.utils.objects import lasting_property, mro_lookup
 from celery.utils.time import timezone
 
 if TYPE_CHECKING:
+    import inspect
     from types import FrameType
 
     from celery.app.amqp import AMQP
@@ -330,6 +329,9 @@ class Celery(Configured, Sending, BrokerConnections):
         if self._after_fork_registered:
             return
         self._after_fork_registered = True
+        # Who gets here is about to connect.
+        from kombu.utils.compat import register_after_fork  # type: ignore[attr-defined]
+
         if register_after_fork is not None:
             register_after_fork(self, _after_fork_cleanup_app)
 
@@ -421,7 +423,7 @@ class Celery(Configured, Sending, BrokerConnections):
 
     def type_checker(self, fun: Callable[..., Any], bound: bool = False) -> Any:
         """Return a function that fails on arguments that *fun* would not take."""
-        return staticmethod(head_from_fun(fun, bound=bound))
+        return staticmethod(functional.head_from_fun(fun, bound=bound))
 
     def _task_from_fun(self, fun: Callable[..., Any], *args: Any, **options: Any) -> Task:
         # Several threads may be the first to use a task that is declared lazily.
@@ -492,7 +494,7 @@ class Celery(Configured, Sending, BrokerConnections):
         Returns:
             The registered instance.
         """
-        task = task() if inspect.isclass(task) else task
+        task = task() if isinstance(task, type) else task
         if not task.name:
             cls = type(task)
             task.name = self.gen_task_name(cls.__name__, cls.__module__)
@@ -837,6 +839,8 @@ def _same_function(task: Any, fun: Callable[..., Any]) -> bool:
 
 def _public_signature(fun: Callable[..., Any], bound: bool) -> inspect.Signature | None:
     """Return the signature of calls of a task, without the task instance it is bound to."""
+    import inspect  # when the first task is made
+
     try:
         signature = inspect.signature(fun)
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, ClassVar, Final, NamedTuple
 
 from celery.exceptions import CDeprecationWarning
-from celery.utils.serialization import strtobool
+from celery.utils.text import strtobool
 
 __all__ = ("NAMESPACES", "Option", "find", "flatten")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import InvalidTaskError, NotRegistered
@@ -32,7 +31,7 @@ class TaskRegistry(dict[str, "Task"]):
                 f"cannot register {task!r} without a name: give the class a `name`, "
                 "or declare the task with @app.task"
             )
-        instance: Any = task() if inspect.isclass(task) else task
+        instance: Any = task() if isinstance(task, type) else task
         self[task.name] = instance
 
     def unregister(self, name: Any) -> None:

@@ -17,7 +17,6 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from pprint import pformat
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -312,6 +311,8 @@ class Settings(ConfigurationView):
     def humanize(self, with_defaults: bool = False, censored: bool = True) -> str:
         """Give the settings in use as text, one to a line."""
         table = self.table(with_defaults, censored)
+        from pprint import pformat  # for reports only
+
         return "\n".join(f"{key}: {pformat(value, width=50)}" for key, value in table.items())
 
     def maybe_warn_deprecated_settings(self) -> bool:

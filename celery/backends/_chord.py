@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from uuid import NAMESPACE_OID, uuid5
 
 from celery.exceptions import ChordError
 from celery.states import EXCEPTION_STATES
@@ -79,6 +78,8 @@ def growth_id(group_id: str, task_id: str = "") -> str:
 
     With no task: the id under which it is saved that the header has grown at all.
     """
+    from uuid import NAMESPACE_OID, uuid5  # when a part has to be named
+
     return str(uuid5(NAMESPACE_OID, f"{group_id}/{task_id}"))
 
 

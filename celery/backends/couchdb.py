@@ -15,6 +15,7 @@ from urllib.parse import quote
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.url import _parse_url
 
+from celery.backends._codec import encode_json
 from celery.backends._versioned import (
     Stored,
     VersionedBackend,
@@ -145,9 +146,9 @@ class CouchBackend(VersionedBackend):
         }
         database = self.connection
         while True:
-            _, found = database.resource.post("_find", data=self.encoder(query))
+            _, found = database.resource.post("_find", data=encode_json(query))
             old = [{**document, "_deleted": True} for document in found["docs"]]
             if not old:
                 return
             # What was written in the meantime has another revision, and stays.
-            database.resource.post("_bulk_docs", data=self.encoder({"docs": old}))
+            database.resource.post("_bulk_docs", data=encode_json({"docs": old}))

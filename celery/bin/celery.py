@@ -66,6 +66,7 @@ _COMMANDS = {
     "doctor": ("celery.bin.doctor:doctor", "Find out why tasks don't run."),
     "events": ("celery.bin.events:events", "Watch the events of workers and tasks."),
     "graph": ("celery.bin.graph:graph", "Draw the parts of a worker or a cluster."),
+    "help": ("celery.bin.celery:help_", "Explain a command."),
     "inspect": ("celery.bin.control:inspect", "Ask workers about their state."),
     "list": ("celery.bin.list:list_", "List the bindings of queues."),
     "logtool": ("celery.bin.logtool:logtool", "Evaluate the log files of workers."),
@@ -409,6 +410,21 @@ def celery(
 def report(ctx: click.Context) -> None:
     """Show what a bug report should contain: versions, platform and settings."""
     ctx.obj.echo(ctx.obj.app.bugreport())
+
+
+@click.command("help", cls=base.CeleryCommand)
+@click.argument("command", nargs=-1)
+@click.pass_context
+def help_(ctx: click.Context, command: tuple[str, ...]) -> None:
+    """Explain COMMAND, as its option --help does, or list the commands."""
+    parent = ctx.find_root()
+    for name in command:
+        group = parent.command
+        found = group.get_command(parent, name) if isinstance(group, click.Group) else None
+        if found is None:
+            raise UsageError(f"No such command {name!r}.", parent)
+        parent = click.Context(found, info_name=name, parent=parent)
+    click.echo(parent.get_help())
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import itertools
 import os
 import threading
@@ -57,6 +58,10 @@ CREW = 4
 
 #: Seconds that things get to end which should end at once.
 _PATIENCE_S = 2.0
+
+#: New objects after which garbage is looked for. Thousands of tasks under way are none, and the
+#: collector, whose usual value is for programs with less to walk, took a quarter of all time.
+_GARBAGE_AT = 50_000
 
 #: Names of jobs; far from the numbers of processes, for which they stand.
 _numbers = itertools.count(1 << 32)
@@ -215,6 +220,7 @@ class TaskPool(BasePool):
         #: Coroutines on their way to the loop, which is woken for the first of them only.
         self._begun: deque[tuple[Job, Any]] = deque()
         self._is_woken = False
+        self._usual_garbage_at = 0
 
     # -- Life
 
@@ -226,6 +232,9 @@ class TaskPool(BasePool):
         self._thread = threading.Thread(target=self._loop.run_forever, name="TaskLoop", daemon=True)
         self._thread.start()
         self._is_released = False
+        self._usual_garbage_at = gc.get_threshold()[0]
+        if 0 < self._usual_garbage_at < _GARBAGE_AT:
+            gc.set_threshold(_GARBAGE_AT)
 
     def on_stop(self) -> None:
         """Let running calls end; drop plain functions that have not begun."""
@@ -252,6 +261,8 @@ class TaskPool(BasePool):
 
     def _release(self) -> None:
         self._is_released = True
+        if gc.get_threshold()[0] == _GARBAGE_AT:
+            gc.set_threshold(self._usual_garbage_at)
         self._crew.stop()
         closing = asyncio.run_coroutine_threadsafe(self._close_loop(), self._loop)
         try:

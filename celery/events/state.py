@@ -668,10 +668,17 @@ class State:
             self.task_count += 1
         task.event(subject, timestamp, local_received, fields)
         if task.name is not None:
-            self._seen_types.add(task.name)
+            if task.name not in self._seen_types:
+                self._note_type(task.name)
             self.tasks_by_type[task.name].add(task)
         self._tie_family(task, created)
         return task, created
+
+    def _note_type(self, name: str) -> None:
+        if len(self._seen_types) >= self.max_tasks_in_memory:
+            _forget_empty(self.tasks_by_type, self.max_tasks_in_memory)
+            self._seen_types = set(self.tasks_by_type)
+        self._seen_types.add(name)
 
     def _note_worker(
         self,
@@ -683,6 +690,7 @@ class State:
     ) -> None:
         worker = self.workers.get(hostname)
         if worker is None:
+            _forget_empty(self.tasks_by_worker, self.max_workers_in_memory)
             worker = self.workers[hostname] = self.Worker(hostname)
         if task.worker is not worker and task.worker is not None:
             self.tasks_by_worker[task.worker.hostname].discard(task)
@@ -774,6 +782,13 @@ class State:
     def alive_workers(self) -> Iterator[_Worker]:
         """Iterate over the workers heard of lately."""
         return (worker for worker in list(self.workers.data.values()) if worker.alive)
+
+
+def _forget_empty(index: CallableDefaultdict, limit: int) -> None:
+    """Bound *index*: names whose tasks are all forgotten would stay in it for ever."""
+    if len(index) >= limit:
+        for key in [key for key, tasks in index.items() if not tasks]:
+            del index[key]
 
 
 def _as_ids(index: Mapping[str, Iterable[_Task]]) -> dict[str, list[Any]]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
 from celery.exceptions import FixupWarning
-from celery.utils.serialization import strtobool
+from celery.utils.text import strtobool
 
 if TYPE_CHECKING:
     from celery.app.base import Celery

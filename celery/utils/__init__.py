@@ -1,7 +1,8 @@
 """The ground layer: helpers that know neither tasks nor apps, and the names old code finds here."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from celery.local import names_on_demand
 
 if TYPE_CHECKING:
     from kombu.utils.functional import memoize
@@ -35,32 +36,26 @@ __all__ = (
 )
 
 # Whoever imports one module of this package should not pay for all of them.
-_ORIGINS = {
-    "LOG_LEVELS": ("celery.utils.log", "LOG_LEVELS"),
-    "cached_property": ("kombu.utils.objects", "cached_property"),
-    "chunks": ("celery.utils.functional", "chunks"),
-    "gen_task_name": ("celery.utils.imports", "gen_task_name"),
-    "gen_unique_id": ("kombu.utils.uuid", "uuid"),
-    "get_cls_by_name": ("kombu.utils.imports", "symbol_by_name"),
-    "get_full_cls_name": ("celery.utils.imports", "qualname"),
-    "import_from_cwd": ("celery.utils.imports", "import_from_cwd"),
-    "instantiate": ("celery.utils.imports", "instantiate"),
-    "memoize": ("kombu.utils.functional", "memoize"),
-    "nodename": ("celery.utils.nodenames", "nodename"),
-    "nodesplit": ("celery.utils.nodenames", "nodesplit"),
-    "noop": ("celery.utils.functional", "noop"),
-    "uuid": ("kombu.utils.uuid", "uuid"),
-    "worker_direct": ("celery.utils.nodenames", "worker_direct"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    try:
-        module, attribute = _ORIGINS[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value = globals()[name] = getattr(import_module(module), attribute)
-    return value
+__getattr__ = names_on_demand(
+    __name__,
+    {
+        "LOG_LEVELS": "celery.utils.log:LOG_LEVELS",
+        "cached_property": "kombu.utils.objects:cached_property",
+        "chunks": "celery.utils.functional:chunks",
+        "gen_task_name": "celery.utils.imports:gen_task_name",
+        "gen_unique_id": "kombu.utils.uuid:uuid",
+        "get_cls_by_name": "celery.utils.imports:symbol_by_name",
+        "get_full_cls_name": "celery.utils.imports:qualname",
+        "import_from_cwd": "celery.utils.imports:import_from_cwd",
+        "instantiate": "celery.utils.imports:instantiate",
+        "memoize": "kombu.utils.functional:memoize",
+        "nodename": "celery.utils.nodenames:nodename",
+        "nodesplit": "celery.utils.nodenames:nodesplit",
+        "noop": "celery.utils.functional:noop",
+        "uuid": "kombu.utils.uuid:uuid",
+        "worker_direct": "celery.utils.nodenames:worker_direct",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module, invalidate_caches, reload
 from types import ModuleType
 from typing import Any
-
-from kombu.utils.imports import symbol_by_name
 
 __all__ = (
     "NotAPackage",
@@ -36,6 +34,44 @@ MP_MAIN_FILE = os.environ.get("MP_MAIN_FILE")
 
 class NotAPackage(Exception):
     """Something inside a plain module was asked for as if that were a package."""
+
+
+def symbol_by_name(
+    name: Any,
+    aliases: Mapping[str, str] | None = None,
+    imp: Callable[..., Any] | None = None,
+    package: str | None = None,
+    sep: str = ".",
+    default: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """
+    Return what the reference *name* stands for; anything but a string is returned as it is.
+
+    Args:
+        aliases: Short names.
+        imp: Imports a module, in place of `importlib.import_module`.
+        package: What relative names are relative to; where a name without separator belongs.
+        sep: Stands between module and attribute where there is no colon.
+        default: Returned, unless None, where there is no such module or attribute.
+        kwargs: For *imp*.
+    """
+    if not isinstance(name, str):
+        return name
+    if aliases:
+        name = aliases.get(name) or name
+    module, _, attribute = name.rpartition(":" if ":" in name else sep)
+    if not module:
+        module, attribute = package or attribute, ""
+    try:
+        found = (imp or import_module)(module, package=package, **kwargs)
+        return getattr(found, attribute) if attribute else found
+    except ValueError as exc:
+        raise ValueError(f"Couldn't import {name!r}: {exc}") from exc
+    except (ImportError, AttributeError):
+        if default is None:
+            raise
+        return default
 
 
 def qualname(obj: Any) -> str:

@@ -19,9 +19,9 @@ from pickle import loads as pickle_loads
 from typing import Any, NoReturn, cast
 from uuid import UUID
 
-from kombu.utils.encoding import bytes_to_str, str_to_bytes
-
 from celery.utils.saferepr import saferepr
+from celery.utils.text import STRTOBOOL_DEFAULT_TABLE as STRTOBOOL_DEFAULT_TABLE
+from celery.utils.text import strtobool
 
 __all__ = (
     "UnpickleableExceptionWrapper",
@@ -39,17 +39,6 @@ Loads = Callable[[Any], Any]
 
 #: Bases that tell too little about an error to stand in for it.
 unwanted_base_classes = (Exception, BaseException, object)
-
-STRTOBOOL_DEFAULT_TABLE = {
-    "false": False,
-    "no": False,
-    "0": False,
-    "true": True,
-    "yes": True,
-    "1": True,
-    "on": True,
-    "off": False,
-}
 
 
 def subclass_exception(name: str, parent: type[BaseException], module: str) -> type[BaseException]:
@@ -180,27 +169,12 @@ def ensure_serializable(items: Iterable[Any], encoder: Callable[[Any], Any]) -> 
 
 def b64encode(s: str | bytes) -> str:
     """Encode text (as UTF-8) or bytes in base 64."""
-    return str(bytes_to_str(_b64encode(str_to_bytes(s))))
+    return _b64encode(s.encode() if isinstance(s, str) else s).decode()
 
 
 def b64decode(s: str | bytes) -> bytes:
     """Decode base 64."""
-    return _b64decode(str_to_bytes(s))
-
-
-def strtobool(term: Any, table: Mapping[str, bool] | None = None) -> Any:
-    """
-    Read a boolean from text such as ``yes`` or ``0``, in any case; anything but text passes.
-
-    Raises:
-        TypeError: The text is not in *table*.
-    """
-    if not isinstance(term, str):
-        return term
-    try:
-        return (STRTOBOOL_DEFAULT_TABLE if table is None else table)[term.lower()]
-    except KeyError:
-        raise TypeError(f"{term!r} is not a boolean") from None
+    return _b64decode(s)
 
 
 def _iso_moment(value: datetime.datetime) -> str:

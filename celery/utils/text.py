@@ -23,8 +23,20 @@ __all__ = (
     "pretty",
     "simple_format",
     "str_to_list",
+    "strtobool",
     "truncate",
 )
+
+STRTOBOOL_DEFAULT_TABLE = {
+    "false": False,
+    "no": False,
+    "0": False,
+    "true": True,
+    "yes": True,
+    "1": True,
+    "on": True,
+    "off": False,
+}
 
 UNKNOWN_SIMPLE_FORMAT_KEY = "Unknown format %{0} in string {1!r}; if the % is meant, write %%."
 
@@ -35,6 +47,21 @@ RE_FORMAT = re.compile(r"%(\w|%)")
 def str_to_list(s: Any) -> Any:
     """Split a comma-separated string; anything else passes through."""
     return s.split(",") if isinstance(s, str) else s
+
+
+def strtobool(term: Any, table: Mapping[str, bool] | None = None) -> Any:
+    """
+    Read a boolean from text such as ``yes`` or ``0``, in any case; anything but text passes.
+
+    Raises:
+        TypeError: The text is not in *table*.
+    """
+    if not isinstance(term, str):
+        return term
+    try:
+        return (STRTOBOOL_DEFAULT_TABLE if table is None else table)[term.lower()]
+    except KeyError:
+        raise TypeError(f"{term!r} is not a boolean") from None
 
 
 def dedent_initial(s: str, n: int = 4) -> str:

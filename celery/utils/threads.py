@@ -7,7 +7,6 @@ Threads that end on request, and values that each thread (or greenlet) has for i
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import traceback
@@ -42,6 +41,8 @@ USE_FAST_LOCALS = os.environ.get("USE_FAST_LOCALS")
 @contextmanager
 def default_socket_timeout(timeout: float | None) -> Iterator[None]:
     """Give the sockets that this process opens meanwhile *timeout* seconds per operation."""
+    import socket  # who wants this has it already
+
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)
     try:

@@ -9,14 +9,12 @@ and a clock change does not alter it.  `ffwd` names a place on the *wall clock*,
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time as _time
 from calendar import monthrange
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from celery.utils.iso8601 import parse_iso8601
 from celery.utils.text import pluralize
@@ -134,7 +132,11 @@ class _Zone:
 
     def get_timezone(self, zone: str | tzinfo) -> tzinfo:
         """Return the zone of that name; a zone is returned as it is."""
-        return ZoneInfo(zone) if isinstance(zone, str) else zone
+        if not isinstance(zone, str):
+            return zone
+        from zoneinfo import ZoneInfo  # few apps name a zone
+
+        return ZoneInfo(zone)
 
     def tz_or_local(self, tzinfo: str | tzinfo | None = None) -> tzinfo:
         """Return the zone of that name, or that of the machine for None."""
@@ -432,5 +434,7 @@ def get_exponential_backoff_interval(
     # Beyond 64 doublings every limit is passed; don't compute numbers of thousands of digits.
     interval: int = min(maximum, factor * 2 ** min(retries, 64))
     if full_jitter:
+        import random  # few tasks have jitter
+
         interval = random.randrange(interval + 1)
     return max(0, interval)

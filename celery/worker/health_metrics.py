@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
 
     from celery.worker.request import Request
 
-__all__ = ("Gauges", "Histogram", "Tally", "TaskTally", "counted", "exposition", "gauges_of")
+__all__ = (
+    "Gauges",
+    "Histogram",
+    "Tally",
+    "TaskTally",
+    "counted",
+    "exposition",
+    "gauges_of",
+    "waiting_since",
+)
 
 #: Upper bounds of the buckets of both histograms, in seconds.
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -89,11 +99,28 @@ class Tally:
         return self.tasks.setdefault(name, TaskTally())
 
 
+def waiting_since(message: Any, now: float) -> float:
+    """Return when *message* was published, if it says so, else *now*; both are POSIX times.
+
+    It says so in the header ``timestamp_in_ms``, which RabbitMQ writes when told to and programs
+    can, or in the AMQP property ``timestamp``, in seconds. Clocks that differ never make it later
+    than *now*.
+    """
+    sent: Any = message.headers.get("timestamp_in_ms")
+    if sent is not None:
+        return min(sent / 1000, now) if isinstance(sent, int | float) else now
+    sent = message.properties.get("timestamp")
+    if isinstance(sent, datetime):
+        # AMQP knows no zones; drivers give naive times.
+        sent = (sent if sent.tzinfo else sent.replace(tzinfo=UTC)).timestamp()
+    return min(sent, now) if isinstance(sent, int | float) else now
+
+
 def counted(base: type[Request], tally: TaskTally) -> type[Request]:
     """Return *base* made to count, in *tally*, whatever its requests tell in events.
 
-    Whoever finds a request ready to run sets its ``reserved_at``, a POSIX time; the wait of one
-    without it, which had to wait for its ETA or its rate limit, is not counted.
+    Whoever finds a request ready to run sets its ``waits_since``, see `waiting_since`; the wait of
+    one without it, which had to wait for its ETA or its rate limit, is not counted.
     """
     bounds, started, others = BUCKETS_S, tally.started, tally.others
     runtimes, runtime_sum = tally.runtimes.counts, tally.runtimes.total
@@ -102,7 +129,7 @@ def counted(base: type[Request], tally: TaskTally) -> type[Request]:
     class CountedRequest(base):  # type: ignore[valid-type,misc]  # the base is a parameter
         """A request that is counted."""
 
-        __slots__ = ("reserved_at",)
+        __slots__ = ("waits_since",)
 
         def send_event(self, type: str, **fields: Any) -> None:
             if type in _OTHER_STATES:
@@ -119,7 +146,7 @@ def counted(base: type[Request], tally: TaskTally) -> type[Request]:
             elif sketch is STARTED:
                 started[0] += 1
                 try:
-                    wait_s = self.time_start - self.reserved_at
+                    wait_s = self.time_start - self.waits_since
                 except AttributeError:
                     pass  # It had to wait for other reasons, see above.
                 else:
@@ -201,7 +228,7 @@ def _of_tasks(tally: Tally) -> Iterator[Metric]:
     )
     waits = HistogramMetricFamily(
         "celery_task_wait_seconds",
-        "How long tasks waited in the worker for a free slot of the pool.",
+        "How long tasks waited to start, since they were published or received.",
         labels=["name"],
     )
     for name, task in sorted(tally.tasks.items()):

@@ -224,7 +224,8 @@ def default(
             return
         task_reserved(req)
         if tally is not None:
-            req.reserved_at = time()  # type: ignore[attr-defined]  # of counted requests
+            since = health_metrics.waiting_since(message, time())
+            req.waits_since = since  # type: ignore[attr-defined]  # of counted requests
         if callbacks:
             for callback in callbacks:
                 callback(req)

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from t.benchmarks.bed import LIBRARIES, Bed, Peer, make_servers
-from t.benchmarks.workloads import STORING, WORKLOADS
+from t.benchmarks.workloads import AT_ONCE, STORING, WORKLOADS
 
 #: Workload, figure, peer: values of the rounds.
 Table = dict[tuple[str, str], dict[str, list[float]]]
@@ -28,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--peer", action="append", type=Peer.parse, metavar="PEER", required=True,
-        help=f"mine, or LIBRARY=VENV; libraries: {', '.join(LIBRARIES)}; may be repeated",
+        help=f"mine, or LIBRARY=VENV, with a pool mine:asyncio; libraries: {', '.join(LIBRARIES)}",
     )  # fmt: skip
     parser.add_argument(
         "--workload", default="drain", metavar="NAMES", help=f"some of {','.join(WORKLOADS)}"
@@ -52,7 +52,10 @@ def main() -> None:
                 for peer in options.peer:
                     if options.broker not in LIBRARIES[peer.library][1]:
                         continue
-                    bed = Bed(peer, options.broker, servers, folder, results=name in STORING)
+                    bed = Bed(
+                        peer, options.broker, servers, folder,
+                        results=name in STORING, at_once=AT_ONCE.get(name, 0),
+                    )  # fmt: skip
                     for figure, value in (WORKLOADS[name](bed, options.count) or {}).items():
                         table[name, figure][peer.label].append(value)
             print(render(table, [peer.label for peer in options.peer]), flush=True)

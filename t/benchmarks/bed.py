@@ -25,25 +25,45 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _celery(python: str, processes: int) -> list[str]:
-    options = ["-l", "WARNING", "-c", str(processes), "-n", "bench@%h"]
-    return [python, "-m", "celery", "-A", "celery_peer", "worker", *options]
+def _celery(peer: Peer, processes: int, at_once: int) -> list[str]:
+    options = ["-l", "WARNING", "-c", str(at_once or processes), "-n", "bench@%h"]
+    if peer.pool:
+        options = ["-P", peer.pool, *options]
+    return [peer.python, "-m", "celery", "-A", "celery_peer", "worker", *options]
 
 
-def _dramatiq(python: str, processes: int) -> list[str]:
-    return [python, "-m", "dramatiq", "dramatiq_peer", "-p", str(processes)]
+def _dramatiq(peer: Peer, processes: int, at_once: int) -> list[str]:
+    return [peer.python, "-m", "dramatiq", "dramatiq_peer", "-p", str(processes)]
 
 
-def _huey(python: str, processes: int) -> list[str]:
-    program = str(Path(python).with_name("huey_consumer"))
+def _huey(peer: Peer, processes: int, at_once: int) -> list[str]:
+    program = str(Path(peer.python).with_name("huey_consumer"))
     return [program, "huey_peer.huey", "-q", "-k", "process", "-w", str(processes)]
 
 
+def _taskiq(peer: Peer, processes: int, at_once: int) -> list[str]:
+    options = ["--workers", str(processes), "--log-level", "WARNING"]
+    options += ["--max-async-tasks", str(at_once)] if at_once else []
+    return [peer.python, "-m", "taskiq", "worker", "taskiq_peer:broker", *options]
+
+
+def _arq(peer: Peer, processes: int, at_once: int) -> list[str]:
+    return [peer.python, "-m", "arq", "arq_peer.WorkerSettings"]
+
+
+def _streaq(peer: Peer, processes: int, at_once: int) -> list[str]:
+    program = str(Path(peer.python).with_name("streaq"))
+    return [program, "run", "streaq_peer:worker", "-w", str(processes)]
+
+
 #: The command of a worker by library, and brokers that the library knows.
-LIBRARIES: dict[str, tuple[Callable[[str, int], list[str]], set[str]]] = {
+LIBRARIES: dict[str, tuple[Callable[[Peer, int, int], list[str]], set[str]]] = {
     "celery": (_celery, {"redis", "rabbitmq"}),
     "dramatiq": (_dramatiq, {"redis", "rabbitmq"}),
     "huey": (_huey, {"redis"}),
+    "taskiq": (_taskiq, {"redis"}),
+    "arq": (_arq, {"redis"}),
+    "streaq": (_streaq, {"redis"}),
 }
 
 
@@ -54,23 +74,33 @@ class Peer:
     label: str
     library: str
     python: str
+    #: Of a Celery worker; empty for its default.
+    pool: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Peer:
         """Read ``mine``, or ``LIBRARY=VENV`` with the name of a library of `LIBRARIES`.
 
+        The pool of a Celery worker may follow the name: ``mine:asyncio``, ``celery:gevent=VENV``.
+
         Raises:
             ValueError: It is neither.
         """
-        if text == "mine":
-            return cls("mine", "celery", sys.executable)
-        library, _, venv = text.partition("=")
+        label, _, venv = text.partition("=")
+        library, _, pool = label.partition(":")
+        if library == "mine" and not venv:
+            return cls(label, "celery", sys.executable, pool)
         python = Path(venv).absolute() / "bin" / "python"
         if library not in LIBRARIES or not python.exists():
             raise ValueError(
                 f"no peer: {text!r}; say mine or one of {', '.join(LIBRARIES)} = a venv"
             )
-        return cls(library, library, str(python))
+        return cls(label, library, str(python), pool)
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether it is this tree."""
+        return self.label.partition(":")[0] == "mine"
 
 
 class Bed:
@@ -79,6 +109,7 @@ class Bed:
     Args:
         broker: ``redis`` or ``rabbitmq``.
         results: Whether results are stored, which is in Redis.
+        at_once: How many tasks a worker runs at once; 0 for one in each process.
     """
 
     def __init__(
@@ -89,8 +120,10 @@ class Bed:
         folder: Path,
         *,
         results: bool = False,
+        at_once: int = 0,
     ) -> None:
         self.peer = peer
+        self.at_once = at_once
         self.servers = servers
         self.runs_file = folder / "runs"
         self.runs_file.write_bytes(b"")
@@ -101,13 +134,15 @@ class Bed:
         if broker == "rabbitmq":
             rabbit = servers["rabbitmq"]
             url = f"amqp://guest:guest@127.0.0.1:{rabbit.port}/{rabbit.new_vhost()}"
-        path = [str(PEERS), str(ROOT)] if peer.label == "mine" else [str(PEERS)]
+        path = [str(PEERS), str(ROOT)] if peer.is_mine else [str(PEERS)]
         self.env = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
             "PYTHONPATH": os.pathsep.join(path),
             "BENCH_BROKER": url,
             "BENCH_RESULTS": f"{redis_url}/1" if results else "",
             "BENCH_RUNS": str(self.runs_file),
+            "BENCH_AT_ONCE": str(at_once),
+            "BENCH_POOL": peer.pool,
         }
 
     @property
@@ -115,14 +150,14 @@ class Bed:
         """How many tasks have run."""
         return self.runs_file.stat().st_size
 
-    def wait_for_runs(self, count: int) -> None:
+    def wait_for_runs(self, count: int, patience_s: float = PATIENCE_S) -> None:
         """Wait until so many tasks have run.
 
         Raises:
             RuntimeError: That took too long; with the end of what the worker printed.
         """
         try:
-            wait_until(lambda: self.runs >= count, f"{count} runs", PATIENCE_S)
+            wait_until(lambda: self.runs >= count, f"{count} runs", patience_s)
         except TimeoutError as exc:
             log = self.log_file.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"{self.peer.label}: {exc}; {self.runs} ran\n{log}") from exc
@@ -147,7 +182,7 @@ class Bed:
         make_command, _ = LIBRARIES[self.peer.library]
         with self.log_file.open("wb") as log:
             process = subprocess.Popen(
-                make_command(self.peer.python, processes), cwd=self.runs_file.parent,
+                make_command(self.peer, processes, self.at_once), cwd=self.runs_file.parent,
                 env=self.env, stdout=log, stderr=log,
             )  # fmt: skip
         try:

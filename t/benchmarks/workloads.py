@@ -10,9 +10,12 @@ from collections.abc import Callable
 
 from t.benchmarks.bed import Bed, settle
 
-__all__ = ("STORING", "WORKLOADS")
+__all__ = ("AT_ONCE", "STORING", "WORKLOADS")
 
 Figures = dict[str, float]
+
+#: Some take a hundred times as long as they have to.
+PAUSES_PATIENCE_S = 240.0
 
 #: Tasks that run before a measurement begins.
 WARM = 500
@@ -47,6 +50,22 @@ def drain(bed: Bed, number: int) -> Figures | None:
     if not done:
         raise ValueError(f"{number} tasks are too few: all were done before the clock began")
     return {"tasks/s": done / wall, "worker µs/task": 1e6 * cpu / done}
+
+
+def pauses(bed: Bed, number: int) -> Figures | None:
+    """Run tasks that wait for 100 ms, a thousand at once in one process.
+
+    The clock runs from the first start to the last end; each task is counted at both.
+    """
+    number //= 2
+    if bed.client("send_pauses", number) is None:
+        return None
+    with bed.worker(1) as worker:
+        bed.wait_for_runs(1)
+        start, cpu = time.monotonic(), worker.cpu_s()
+        bed.wait_for_runs(2 * number, PAUSES_PATIENCE_S)
+        wall, cpu = time.monotonic() - start, worker.cpu_s() - cpu
+    return {"seconds": wall, "worker µs/task": 1e6 * cpu / number}
 
 
 def latency(bed: Bed, number: int) -> Figures | None:
@@ -122,6 +141,7 @@ WORKLOADS: dict[str, Callable[[Bed, int], Figures | None]] = {
     "drain-results": drain,
     "enqueue": enqueue,
     "enqueue-many": enqueue_many,
+    "pauses": pauses,
     "latency": latency,
     "group": group,
     "chord": chord,
@@ -132,3 +152,6 @@ WORKLOADS: dict[str, Callable[[Bed, int], Figures | None]] = {
 
 #: Those for which results are stored.
 STORING = {"drain-results", "latency", "group", "chord"}
+
+#: How many tasks a worker runs at once in a workload, where that is not its number of processes.
+AT_ONCE = {"pauses": 1000}

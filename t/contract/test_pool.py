@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -627,6 +628,16 @@ def test_coroutines_share_a_loop_up_to_the_limit(open_bench: Benches, tmp_path: 
 
     assert len({call.pid for call in calls}) == 50
     assert all(call.kinds == ["accepted", "success"] for call in calls)
+
+
+def test_the_garbage_collector_is_spared_while_coroutines_run(open_bench: Benches) -> None:
+    usual = gc.get_threshold()
+    bench = open_bench()
+    only(bench.features.has_loop, "coroutines beside each other")
+
+    assert gc.get_threshold() == (50_000, *usual[1:])
+    bench.stop()
+    assert gc.get_threshold() == usual
 
 
 def test_coroutines_of_several_calls_run_at_the_same_time(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from t.harness.worker import eventually
 from t.interop.nodes import APPS, CLIENT_S, Site, Worker
 
 
@@ -37,8 +39,12 @@ class Both:
             check=False,
         )
 
-    def ask(self, whose: str, *commands: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-        """Send commands with the client of one side; returns the replies to each."""
+    def ask(self, whose: str, *commands: tuple[Any, ...]) -> dict[str, Any]:
+        """Send commands with the client of one side; returns the last replies to each.
+
+        Args:
+            commands: Name, arguments and, if they differ, options of the call.
+        """
         done = subprocess.run(
             [self.pythons[whose], "asker.py"],
             cwd=APPS,
@@ -167,6 +173,43 @@ def test_either_receiver_hears_both(both: Both, whose: str) -> None:
         assert {name.partition("@")[0] for name in heard["kinds"][kind]} == BOTH, kind
     shown = {(name, re.sub(r"[\[\]()]", "", args), result) for name, args, result in heard["tasks"]}
     assert shown == {("interop.add", "1, 2", "3")}
+
+
+def test_both_elect_the_same_worker(both: Both) -> None:
+    """B-EVT-017: ours stands first, then theirs too; one of them acts, and both know who.
+
+    That theirs is not alone is meant: a worker of 5.7.0 ends with an IndexError when the votes
+    are in and it knows of one candidate, as in elections that only it has begun.
+    """
+    host = socket.gethostname()
+    ids = [f"election-{number}" for number in range(5)]
+    action = {"task": "interop.echo", "args": [1], "kwargs": {}, "options": {"queue": "elected"}}
+
+    def elect(whose: str) -> None:
+        how = {"reply": False, "limit": None, "destination": [f"{whose}@{host}"]}
+        fields = {"topic": "task", "action": action}
+        both.ask("ours", *(("election", {"id": id, **fields}, how) for id in ids))
+
+    def clock_of(whose: str) -> int:
+        how = {"limit": 1, "destination": [f"{whose}@{host}"]}
+        ((reply,),) = (each.values() for each in both.ask("ours", ("clock", {}, how))["clock"])
+        return int(reply["clock"])
+
+    def said(worker: Worker, text: str) -> bool:
+        return all(any(f"{text} {id!r}" in line for line in worker.log) for id in ids)
+
+    ours, theirs = both.workers
+    elect("ours")
+    eventually(lambda: said(ours, "I won the election"))
+    # Heartbeats bring the clocks together; who stands now is later.
+    deadline = clock_of("ours")
+    eventually(lambda: clock_of("theirs") > deadline)
+    elect("theirs")
+    leader = f"ours@{host}.{ours.process.pid}"
+    eventually(lambda: said(theirs, f"node {leader} elected for"))
+
+    told = both.celery("ours", "purge", "-f", "-Q", "elected").stdout
+    assert told == "Purged 5 messages from 1 known task queue.\n"
 
 
 def test_they_know_each_other_without_an_error(both: Both) -> None:

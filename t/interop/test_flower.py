@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from t.harness.servers import free_port
+from t.harness.servers import free_port, missing
 from t.interop.nodes import APPS, READY_S, Site
 
 pytestmark = pytest.mark.redis
@@ -198,7 +198,7 @@ def browse(flower_python: str, tmp_path: Path) -> Iterator[Callable[..., list[An
     """Run steps in a browser; returns what they read."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        pytest.skip("chromium is not installed")
+        missing("chromium is not installed; t/harness/install-servers.sh chromium does so")
     profile = tmp_path / "profile"
     command = (chromium, *CHROMIUM, f"--user-data-dir={profile}", "about:blank")
     with program(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):

@@ -25,7 +25,7 @@ class Consul(StandIn):
         self.route("PUT", "/v1/session/create", self.create_session)
         self.route("PUT", "/v1/session/renew/(.*)", self.renew_session)
         self.route("PUT", "/v1/session/destroy/(.*)", self.destroy_session)
-        self.route("GET", "/v1/session/list", lambda _: Reply(list(self.sessions.values())))
+        self.route("GET", "/v1/session/list", self.list_sessions)
         self.route("GET", "/v1/kv/(.*)", self.read)
         self.route("PUT", "/v1/kv/(.*)", self.write)
         self.route("DELETE", "/v1/kv/(.*)", self.delete)
@@ -34,8 +34,9 @@ class Consul(StandIn):
     # -- sessions
 
     def create_session(self, request: Request) -> Reply:
-        wanted = request.json or {}
-        ttl = wanted.get("TTL", "")
+        # The product does not mind the case of names, and drivers differ.
+        wanted = {name.lower(): value for name, value in (request.json or {}).items()}
+        ttl = wanted.get("ttl", "")
         seconds = float(ttl.removesuffix("s")) if ttl else None
         if seconds is not None and not TTL_S[0] <= seconds <= TTL_S[1]:
             text = f"Invalid Session TTL '{ttl}', must be between [10s=24h0m0s]"
@@ -44,9 +45,9 @@ class Consul(StandIn):
         self.sessions[name] = {
             "ID": name,
             "TTL": ttl,
-            "Name": wanted.get("Name", ""),
-            "Behavior": wanted.get("Behavior", "release"),
-            "LockDelay": wanted.get("LockDelay", "15s"),
+            "Name": wanted.get("name", ""),
+            "Behavior": wanted.get("behavior", "release"),
+            "LockDelay": wanted.get("lockdelay", "15s"),
             "seconds": seconds,
             "end": None if seconds is None else self.now() + seconds,
         }
@@ -63,6 +64,9 @@ class Consul(StandIn):
     def destroy_session(self, request: Request) -> Reply:
         self.end_session(request.names[0])
         return Reply(True)
+
+    def list_sessions(self, request: Request) -> Reply:
+        return Reply(list(self.sessions.values()), headers={"X-Consul-Index": str(self.index)})
 
     def end_sessions(self) -> None:
         """End the sessions whose time is over."""
@@ -181,6 +185,15 @@ class Consul(StandIn):
             return "value is too large"
         if verb == "set":
             self.put(key, value, flags)
+        elif verb in {"lock", "unlock"} and wanted["Session"] not in self.sessions:
+            return "invalid session"
+        elif verb == "unlock":
+            if self.keys.get(key, {}).get("Session") != wanted["Session"]:
+                return (
+                    f"failed to unlock key {key!r}, lock isn't held, or is held by another session"
+                )
+            self.put(key, value, flags)
+            del self.keys[key]["Session"]
         elif verb == "lock":
             if not self.lock(key, value, flags, wanted["Session"]):
                 return f"failed to lock key {key!r}, lock is already held"

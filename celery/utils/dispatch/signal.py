@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any
 
-from kombu.utils.functional import retry_over_time
-
 from celery.local import PromiseProxy, Proxy
-from celery.utils.functional import fun_accepts_kwargs
+from celery.utils import functional
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
 
 __all__ = ("Signal",)
 
 logger = get_logger(__name__)
+
+#: Flag of the code of functions with ``**kwargs``.
+_VARKEYWORDS = 0x08
 
 RECEIVER_RETRY_ERROR = "Signal receiver %(receiver)s failed, trying again %(when)s."
 
@@ -139,7 +140,7 @@ class Signal:
     ) -> Callable[..., Any]:
         if not callable(receiver):
             raise TypeError(f"a signal receiver must be callable, not {receiver!r}")
-        if not fun_accepts_kwargs(receiver):
+        if not _takes_named_arguments(receiver):
             raise ValueError(f"the signal receiver {receiver!r} must take **kwargs")
         key = _key_of(receiver) if dispatch_uid is None else ("uid", dispatch_uid)
         find = self._weakly(receiver) if weak and not retry else _keep(receiver)
@@ -247,6 +248,9 @@ class Signal:
             )
             return interval
 
+        # Hardly any receiver asks for this, and kombu takes long to import.
+        from kombu.utils.functional import retry_over_time
+
         return retry_over_time(
             receiver, Exception, (), {"signal": self, "sender": sender, **named}, on_error
         )
@@ -255,3 +259,12 @@ class Signal:
         return f"<{type(self).__name__}: {self.name} providing_args={self.providing_args!r}>"
 
     __str__ = __repr__
+
+
+def _takes_named_arguments(receiver: Callable[..., Any]) -> bool:
+    function = getattr(receiver, "__func__", receiver)
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & _VARKEYWORDS and not hasattr(function, "__wrapped__"):
+        # Plain to see, without the module `inspect`, which takes long to import.
+        return True
+    return functional.fun_accepts_kwargs(receiver)

@@ -236,6 +236,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         #: Sizes of the registers of revoked ids and stamps when last looked at.
         self._revoked_seen = (0, 0)
         self._flush_due = False
+        self._settling_due = False
 
         self.loop = loops.synloop if hub is None else loops.asynloop
         self.amqheartbeat = app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat
@@ -260,8 +261,15 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         return call
 
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Do as `call_soon` does; for settling a message."""
-        return self.call_soon(p, *args, **kwargs)
+        """Do as `call_soon` does; for settling a message, of which many come at a time."""
+        if self.hub is None or threading.get_ident() == self._loop_thread:
+            return self.call_soon(p, *args, **kwargs)
+        call = partial(p, *args, **kwargs)
+        self._pending.append(call)
+        if not self._settling_due:
+            self._settling_due = True
+            self.hub.call_soon(self.perform_pending_operations)
+        return call
 
     def call_locked(self, p: Callable[..., Any], *args: Any) -> Any:
         """Call *p*, which writes to the connection, while nobody else does."""
@@ -270,6 +278,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
 
     def perform_pending_operations(self) -> None:
         """Make the calls that other threads left to the loop."""
+        # First, so that what comes from now on is not left behind.
+        self._settling_due = False
         pending = self._pending
         while pending:
             call = pending.popleft()
@@ -287,8 +297,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             maybe_shutdown()
             self._brake()
             self.restart_count += 1
-            # The flush that was planned may have been lost with the loop.
-            self._flush_due = False
+            # What was planned may have been lost with the loop.
+            self._flush_due = self._settling_due = False
             try:
                 blueprint.start(self)
             except self.connection_errors as exc:

@@ -25,6 +25,9 @@ __all__ = ("Gossip",)
 
 logger = get_logger(__name__)
 
+#: Elections of which candidates are remembered; those of others end without a word to us.
+ELECTIONS_LIMIT = 1000
+
 
 class Gossip(bootsteps.ConsumerStep):
     """Keeps a view of the cluster.
@@ -112,34 +115,50 @@ class Gossip(bootsteps.ConsumerStep):
         except KeyError as exc:
             logger.warning("gossip: election event without the field %s", exc)
             return
-        self.consensus_requests[election].append(candidate)
+        # If we stand too, from now on, then later than this one; see `on_elect_ack`.
+        self.clock.adjust(event["clock"])
+        elections = self.consensus_requests
+        elections[election].append(candidate)
+        if len(elections) > ELECTIONS_LIMIT:
+            del elections[next(iter(elections))]
         self.dispatcher.send("worker-elect-ack", id=election)
 
     def on_elect_ack(self, event: dict[str, Any]) -> None:
-        """Note an answer, and conclude the election when it is the last one."""
+        """Note an answer, and conclude the election when it is the last one.
+
+        Whoever answered and stands only then has a later clock than the one answered to. So once
+        all have answered, the first candidate is known, and it is the same one everywhere.
+        """
         election = event["id"]
         answers = self.consensus_replies.get(election)
         if answers is None:
             # Somebody else's election.
             return
         answers.append(event["hostname"])
-        alive = [worker.hostname for worker in self.state.alive_workers()]
-        if len(answers) < len(alive):
+        self._conclude(election)
+
+    def _conclude(self, election: str) -> None:
+        alive = {worker.hostname for worker in self.state.alive_workers()} | {self.hostname}
+        if not alive.issubset(self.consensus_replies[election]):
             return
-        _, leader, topic, action = min(
-            self.consensus_requests[election], key=lambda candidate: candidate[:2]
-        )
-        if leader == self.full_hostname:
-            logger.info("I won the election %r", election)
-            handler = self.election_handlers.get(topic)
-            if handler is None:
-                logger.error("gossip: no handler for elections about %r", topic)
-            else:
-                handler(action)
-        else:
+        del self.consensus_replies[election]
+        candidates = self.consensus_requests.pop(election, None)
+        if not candidates:
+            logger.warning("gossip: the election %r has answers, but no candidates", election)
+            return
+        _, leader, topic, action = min(candidates, key=lambda candidate: candidate[:2])
+        if leader != self.full_hostname:
             logger.info("node %s elected for %r", leader, election)
-        self.consensus_requests.pop(election, None)
-        self.consensus_replies.pop(election, None)
+            return
+        logger.info("I won the election %r", election)
+        handler = self.election_handlers.get(topic)
+        if handler is None:
+            logger.error("gossip: no handler for elections about %r", topic)
+            return
+        try:
+            handler(action)
+        except Exception:
+            logger.exception("gossip: the handler for elections about %r failed", topic)
 
     # -- members
 
@@ -188,11 +207,14 @@ class Gossip(bootsteps.ConsumerStep):
             tref.cancel()
 
     def periodic(self) -> None:
-        """Forget workers whose heartbeats have stopped, and tell of each."""
+        """Forget workers whose heartbeats have stopped, and tell of each; elections go on."""
         workers = self.state.workers
         for worker in [worker for worker in workers.values() if not worker.alive]:
             workers.pop(worker.hostname, None)
             self._tell("node_lost", worker)
+        # Their answers are not to come.
+        for election in tuple(self.consensus_replies):
+            self._conclude(election)
 
     # -- messages
 

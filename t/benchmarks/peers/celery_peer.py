@@ -1,6 +1,9 @@
 """Celery, by its public API only: this tree's, or another's."""
 
-from client import BROKER, LARGE, RESULTS, count_run
+import asyncio
+import time
+
+from client import BROKER, LARGE, PAUSE_S, POOL, RESULTS, count_run
 
 import celery
 
@@ -23,6 +26,29 @@ def measure(text):
 @app.task(name="bench.total")
 def total(parts):
     return sum(parts)
+
+
+if POOL == "asyncio":
+
+    @app.task(name="bench.pause")
+    async def pause():
+        count_run()
+        await asyncio.sleep(PAUSE_S)
+        count_run()
+
+else:
+
+    @app.task(name="bench.pause")
+    def pause():
+        count_run()
+        time.sleep(PAUSE_S)
+        count_run()
+
+
+def send_pauses(number):
+    with app.producer_or_acquire() as producer:
+        for _ in range(number):
+            pause.apply_async(producer=producer)
 
 
 def send_many(number):
@@ -55,6 +81,7 @@ VERBS = {
     "send_many": send_many,
     "send_large": lambda: measure.delay(LARGE),
     "send_later": send_later,
+    "send_pauses": send_pauses,
     "call": lambda: add.delay(2, 2).get(timeout=30),
     "group": group,
     "chord": chord,

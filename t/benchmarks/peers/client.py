@@ -7,6 +7,7 @@ A module has functions in ``VERBS`` for what its library can do:
 ``send_many``   sends some, by the shortest way that the library offers
 ``send_large``  sends a task with a large argument
 ``send_later``  sends some that are due in an hour
+``send_pauses`` sends some that wait for `PAUSE_S`
 ``call``        sends a task and waits for its result
 ``group``       sends some and collects their results
 ``chord``       sends some with a callback, and waits for its result
@@ -25,6 +26,12 @@ import time
 BROKER = os.environ["BENCH_BROKER"]
 #: URL of the result store; empty where results are ignored.
 RESULTS = os.environ.get("BENCH_RESULTS", "")
+#: How many tasks a worker runs at once, where the workload says so.
+AT_ONCE = int(os.environ.get("BENCH_AT_ONCE", "0"))
+#: The pool of a Celery worker; empty for its default.
+POOL = os.environ.get("BENCH_POOL", "")
+#: Seconds that a task waits that does nothing else.
+PAUSE_S = 0.1
 #: A text that makes a message of about 100 KB.
 LARGE = "x" * 100_000
 

@@ -15,6 +15,10 @@ from celery.exceptions import BackendStoreError, ImproperlyConfigured
 #: Name, what its URL may look like, the driver as it is imported.
 STORES = {
     "couchdb": ("couchdb://ann:s3cret@store:1234/jobs", "pycouchdb"),
+    "arangodb": ("arangodb://ann:s3cret@store:1234/jobs/results", "pyArango"),
+    "azureblockblob": ("azureblockblob://AccountName=ann;AccountKey=s3cret;", "azurestorage"),
+    "cosmosdbsql": ("cosmosdbsql://:s3cret@store:1234", "pydocumentdb"),
+    "consul": ("consul://:s3cret@store:1234/jobs", "consul"),
 }
 
 
@@ -69,6 +73,88 @@ def test_couchdb_takes_everything_from_the_url():
     backend = make("couchdb://")
     assert (backend.host, backend.port, backend.container) == ("localhost", 5984, "default")
     assert make("couchdb+https://store/jobs").scheme == "https"
+
+
+def test_consul_takes_everything_from_the_url():
+    pytest.importorskip("consul")
+    backend = make("consul://:t0ken@store:1234/jobs/results")
+    assert (backend.hostname, backend.port, backend.path) == ("store", 1234, "jobs/results")
+    client = backend.client()
+    assert client.token == "t0ken"
+    assert client.http.base_uri == "http://store:1234"
+    assert client.http.timeout is not None
+    assert backend.client() is client
+
+    assert make("consul+https://store/jobs").client().http.base_uri == "https://store:8500"
+
+
+def test_a_url_of_azure_is_a_connection_string_and_has_its_secrets_masked():
+    pytest.importorskip("azure.storage.blob")
+    sas = "azureblockblob://BlobEndpoint=https://x.blob;SharedAccessSignature=sv=2&sig=s3cret"
+    assert make(sas).as_uri().endswith("SharedAccessSignature=**")
+
+    backend = make(
+        "azureblockblob://AccountName=ann;AccountKey=czNjcmV0;EndpointSuffix=core.windows.net",
+        azureblockblob_container_name="results",
+        azureblockblob_read_timeout=7,
+    )
+    container = backend._container
+    assert container.url == "https://ann.blob.core.windows.net/results"
+    assert container._config.retry_policy.total_retries == 3
+    with pytest.raises(ImproperlyConfigured, match="azureblockblob://"):
+        make("azureblockblob://")
+
+
+def test_cosmosdb_takes_its_host_and_key_from_the_url():
+    pytest.importorskip("pydocumentdb")
+    backend = make("cosmosdbsql://:k%2Fy%3D@ann.documents.azure.com")
+    assert (backend._endpoint, backend._master_key) == (
+        "https://ann.documents.azure.com:443",
+        "k/y=",
+    )
+    assert make("cosmosdbsql://:k@store:8081")._endpoint == "http://store:8081"
+    with pytest.raises(ImproperlyConfigured, match="there is no level 'Best'"):
+        make("cosmosdbsql://:k@store", cosmosdbsql_consistency_level="Best")
+    with pytest.raises(ImproperlyConfigured, match="cosmosdbsql://"):
+        make("cosmosdbsql://")
+
+
+@pytest.mark.parametrize(("expires", "life"), [(1, 10), (600, 600), (None, None), (0, None)])
+def test_consul_keeps_results_as_long_as_a_session_may_live(expires, life):
+    pytest.importorskip("consul")
+    assert make("consul://store", result_expires=expires)._life == life
+
+
+def test_consul_says_that_it_keeps_results_for_a_day_at_most():
+    pytest.importorskip("consul")
+    with pytest.warns(UserWarning, match="a day at most"):
+        assert make("consul://store", result_expires=90_000)._life == 86_400
+
+
+def test_arangodb_takes_the_url_before_the_settings():
+    pytest.importorskip("pyArango")
+    settings = {"host": "other", "port": 9, "username": "bob", "password": "x", "verify": True}
+    settings |= {"database": "D", "collection": "C"}
+
+    backend = make("arangodb", arangodb_backend_settings=settings)
+    assert backend.arangodb_url == "http://other:9"
+    assert (backend.database, backend.collection, backend.verify) == ("D", "C", True)
+
+    url = "arangodb+https://ann:s3%40cret@store:1234/jobs/results"
+    backend = make(url, arangodb_backend_settings=settings)
+    assert backend.arangodb_url == "https://store:1234"
+    assert (backend.database, backend.collection) == ("jobs", "results")
+    assert (backend.username, backend.password, backend.verify) == ("ann", "s3@cret", True)
+
+    backend = make("arangodb://")
+    assert backend.arangodb_url == "http://127.0.0.1:8529"
+    assert (backend.database, backend.collection) == ("celery", "celery")
+
+
+def test_settings_of_arangodb_are_a_mapping():
+    pytest.importorskip("pyArango")
+    with pytest.raises(ImproperlyConfigured, match="arangodb_backend_settings"):
+        make("arangodb://", arangodb_backend_settings=5)
 
 
 # -- Writing on condition

@@ -18,6 +18,32 @@ from celery.bin import celery as umbrella
 from t.unit.bin.conftest import Run
 
 
+@pytest.mark.parametrize(
+    "words", [["worker"], ["logtool", "stats"], ["amqp", "queue.declare"], ["list"]]
+)
+def test_help_is_a_command_too(run: Run, words: list[str]) -> None:
+    """B-LEG-018: what old documents name works."""
+    told, helped = run("help", *words), run(*words, "--help")
+
+    assert told.exit_code == 0
+    assert told.output == helped.output
+    assert told.output.startswith(f"Usage: celery {' '.join(words)} ")
+
+
+def test_help_alone_lists_the_commands(run: Run) -> None:
+    assert run("help").output == run("--help").output
+    result = run("help", "worker", "nosuch")
+    assert result.exit_code == 2
+    assert "No such command 'nosuch'." in result.output
+
+
+def test_the_only_program_is_celery() -> None:
+    """B-LEG-019: celeryd, celerybeat, celeryev, celeryctl are gone."""
+    points = metadata.distribution("celery").entry_points
+
+    assert [point.name for point in points if point.group == "console_scripts"] == ["celery"]
+
+
 def test_without_arguments_it_prints_help(run: Run) -> None:
     """B-CLI-003: celery without arguments prints help, exit 0."""
     result = run()
@@ -45,7 +71,7 @@ def test_an_unknown_command_is_a_usage_error(run: Run) -> None:
 
 @pytest.mark.parametrize("option", ["-A", "--app", "-b", "--broker", "--workdir"])
 def test_a_global_option_after_the_command_is_explained(run: Run, option: str) -> None:
-    """B-CLI-001: they are not accepted after the sub-command; exit 2."""
+    """B-CLI-001, B-LEG-017: they are not accepted after the sub-command; exit 2."""
     result = run("worker", option, "proj")
 
     assert result.exit_code == 2

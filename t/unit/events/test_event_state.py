@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
 import time
 from typing import Any
@@ -191,6 +193,48 @@ def test_the_registers_are_bounded() -> None:
     assert len(cluster.state.workers) == 3
     assert len(cluster.state._taskheap) <= 40
     assert len(cluster.state._orphans) <= 10
+
+
+def held(state: State) -> dict[str, int]:
+    """Return the sizes of all registers of a state."""
+    return {
+        "tasks": len(state.tasks),
+        "workers": len(state.workers),
+        "order": len(state._taskheap),
+        "orphans": len(state._orphans),
+        "names": len(state.task_types()),
+        "by name": len(state.tasks_by_type),
+        "by worker": len(state.tasks_by_worker),
+    }
+
+
+def test_a_state_does_not_grow_with_the_number_of_events() -> None:
+    """New tasks, names, workers and families all the time, as on a cluster of containers.
+
+    ``T_LONG=1`` merges a million events.
+    """
+    cluster = Cluster(max_tasks_in_memory=1000, max_workers_in_memory=100)
+    rounds = 250_000 if os.environ.get("T_LONG") else 10_000
+    objects = []
+    for i in range(rounds):
+        told = {"uuid": f"t{i}", "node": f"w{i // 20}@h", "name": f"name{i // 10}"}
+        cluster.task("received", **told, parent_id=f"t{i - i % 50}")
+        cluster.task("started", **told)
+        cluster.task("succeeded", **told, result="1", runtime=0.1)
+        cluster.worker("heartbeat", told["node"])
+        if i in (rounds // 2, rounds - 1):
+            gc.collect()
+            objects.append(len(gc.get_objects()))
+
+    assert cluster.state.event_count == 4 * rounds
+    limits = {
+        "tasks": 1000, "workers": 100, "order": 4000, "orphans": 1000, "names": 1000,
+        "by name": 1000, "by worker": 100,
+    }  # fmt: skip
+    sizes = held(cluster.state)
+    assert {name: size for name, size in sizes.items() if size > limits[name]} == {}
+    half, full = objects
+    assert full < half * 1.05
 
 
 def test_nodes_are_announced_when_they_join_and_leave() -> None:

@@ -6,6 +6,7 @@ import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,7 +164,38 @@ def test_nothing_is_counted_unless_wanted(task, app, consumer, make_message):
     handle = strategy.default(task, app, consumer)
     handle(make_message(), None, noop, noop, ())
 
-    assert not hasattr(consumer.ran[0], "reserved_at")
+    assert not hasattr(consumer.ran[0], "waits_since")
+
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "properties", "waited_s"),
+    [
+        ({}, {}, 0),
+        ({"timestamp_in_ms": NOON.timestamp() * 1000 - 1500}, {}, 1.5),
+        ({}, {"timestamp": int(NOON.timestamp()) - 7}, 7),
+        ({}, {"timestamp": NOON - timedelta(seconds=9)}, 9),
+        ({}, {"timestamp": (NOON - timedelta(seconds=9)).replace(tzinfo=None)}, 9),
+        ({"timestamp_in_ms": NOON.timestamp() * 1000 - 1500}, {"timestamp": 1}, 1.5),
+        # Another host's clock may be ahead, and a header may be anything.
+        ({}, {"timestamp": NOON.timestamp() + 60}, 0),
+        ({"timestamp_in_ms": "noon"}, {"timestamp": "noon"}, 0),
+    ],
+)
+def test_waiting_begins_when_a_message_says_that_it_was_published(headers, properties, waited_s):
+    message = SimpleNamespace(headers=headers, properties=properties)
+    now = NOON.timestamp()
+
+    assert now - health_metrics.waiting_since(message, now) == pytest.approx(waited_s)
+
+
+def test_the_wait_before_the_receipt_is_counted_where_the_message_tells(counted):
+    request, counts = counted(timestamp_in_ms=(datetime.now(UTC).timestamp() - 100) * 1000)
+    request.on_accepted(77, monotonic())
+
+    assert counts.waits.total[0] >= 100
 
 
 def test_counts_appear_in_the_text_format_of_prometheus():

@@ -386,7 +386,7 @@ def test_an_election_is_won_by_the_oldest_clock(gossip, caplog):
 
 def test_another_workers_victory_is_only_logged(gossip, caplog):
     caplog.set_level(logging.INFO)
-    gossip.state = SimpleNamespace(alive_workers=lambda: [Worker("w@test")])
+    gossip.state = SimpleNamespace(alive_workers=list)
     gossip.election("e1", "task")
     gossip.on_elect(elect("a@x", 1))
     gossip.on_elect(elect("w@test", 2))
@@ -400,6 +400,64 @@ def test_answers_in_elections_of_others_and_broken_ones_are_left_alone(gossip):
     gossip.on_elect({"id": "e1"})
 
     assert gossip.dispatcher.sent == []
+
+
+def test_an_election_needs_our_own_answer_too(gossip):
+    """Whoever knows us only from our events does not count us, but has to wait for us."""
+    done = []
+    gossip.election_handlers["topic"] = done.append
+    gossip.state = SimpleNamespace(alive_workers=lambda: [Worker("a@x")])
+    gossip.election("e1", "topic")
+    gossip.on_elect(elect("a@x", 4, "topic", "theirs", pid=9))
+    gossip.on_elect_ack({"id": "e1", "hostname": "a@x"})
+    gossip.on_elect_ack({"id": "e1", "hostname": "a@x"})
+    assert "e1" in gossip.consensus_replies
+    gossip.on_elect(elect("w@test", 3, "topic", "ours"))
+    gossip.on_elect_ack({"id": "e1", "hostname": "w@test"})
+
+    assert done == ["ours"]
+
+
+def test_whoever_stands_after_an_answer_has_a_later_clock(gossip):
+    gossip.on_elect(elect("a@x", 1000))
+
+    assert gossip.clock.value > 1000
+
+
+def test_an_election_goes_on_without_those_who_are_lost(gossip):
+    done = []
+    gossip.election_handlers["topic"] = done.append
+    there = [Worker("a@x")]
+    gossip.state = SimpleNamespace(
+        workers={"a@x": Worker("a@x", alive=False)}, alive_workers=lambda: there
+    )
+    gossip.election("e1", "topic")
+    gossip.on_elect(elect("w@test", 3, "topic", "ours"))
+    gossip.on_elect_ack({"id": "e1", "hostname": "w@test"})
+    assert done == []
+    there.clear()
+    gossip.periodic()
+
+    assert done == ["ours"]
+
+
+def test_a_handler_that_fails_or_lacks_does_not_end_the_worker(gossip, caplog):
+    gossip.state = SimpleNamespace(alive_workers=list)
+    gossip.election_handlers["broken"] = lambda action: 1 / 0
+    for topic in ("broken", "unknown"):
+        gossip.election("e1", topic)
+        gossip.on_elect(elect("w@test", 3, topic))
+        gossip.on_elect_ack({"id": "e1", "hostname": "w@test"})
+
+    assert "the handler for elections about 'broken' failed" in caplog.text
+    assert "no handler for elections about 'unknown'" in caplog.text
+
+
+def test_elections_of_others_are_not_remembered_for_ever(gossip):
+    for number in range(1500):
+        gossip.on_elect({**elect("a@x", number), "id": f"e{number}"})
+
+    assert len(gossip.consensus_requests) == 1000
 
 
 def test_lost_workers_are_told_of(gossip, caplog):
