@@ -694,7 +694,10 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
         with app.connection_for_read() as connection:
             try:
                 connection.ensure_connection(
-                    tell, app.conf.broker_connection_max_retries, interval_start=1
+                    tell,
+                    app.conf.broker_connection_max_retries,
+                    interval_start=1,
+                    interval_max=4,
                 )
                 receiver = app.events.Receiver(connection, handlers={"*": state.event})
                 display.outage = ""
