@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-NPM_STORES := couchdb
+NPM_STORES := [couchdb or [azureblockblob or [cosmosdbsql
 
 .PHONY: quickstart test unit servers stores brokers interop faults lint types contracts docs clean
 

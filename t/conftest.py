@@ -7,9 +7,12 @@ import contextlib
 from hypothesis import HealthCheck, settings
 
 from t.harness.cassandra import cassandra_standin
+from t.harness.django_results import django_results
 from t.harness.emulators import (
     arangodb_standin,
+    azurite_server,
     consul_standin,
+    cosmos_server,
     couch_server,
     elasticsearch_server,
     mongo_server,
@@ -40,9 +43,12 @@ with contextlib.suppress(ImportError):
 __all__ = (
     "amqp_url",
     "arangodb_standin",
+    "azurite_server",
     "cassandra_standin",
     "consul_standin",
+    "cosmos_server",
     "couch_server",
+    "django_results",
     "elasticsearch_server",
     "firestore_server",
     "gcs_server",
