@@ -190,6 +190,9 @@ BACKENDS = {
         emulator="azurite_server",
         settings={"azureblockblob_base_path": "{name}/"},
     ),
+    "couchbase stand-in": Features(
+        "{server}/{name}", server="couchbase_standin", emulator="couchbase_standin"
+    ),
     "consul stand-in": Features(
         "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
     ),

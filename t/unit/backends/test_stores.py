@@ -17,6 +17,7 @@ STORES = {
     "couchdb": ("couchdb://ann:s3cret@store:1234/jobs", "pycouchdb"),
     "arangodb": ("arangodb://ann:s3cret@store:1234/jobs/results", "pyArango"),
     "azureblockblob": ("azureblockblob://AccountName=ann;AccountKey=s3cret;", "azurestorage"),
+    "couchbase": ("couchbase://ann:s3cret@store:1234/jobs", "couchbase"),
     "cosmosdbsql": ("cosmosdbsql://:s3cret@store:1234", "pydocumentdb"),
     "consul": ("consul://:s3cret@store:1234/jobs", "consul"),
 }
@@ -117,6 +118,22 @@ def test_cosmosdb_takes_its_host_and_key_from_the_url():
         make("cosmosdbsql://:k@store", cosmosdbsql_consistency_level="Best")
     with pytest.raises(ImproperlyConfigured, match="cosmosdbsql://"):
         make("cosmosdbsql://")
+
+
+def test_couchbase_takes_the_url_before_the_settings():
+    pytest.importorskip("couchbase")
+    settings = {"host": "other", "port": 9, "bucket": "B", "username": "bob", "password": "x"}
+
+    backend = make("couchbase", couchbase_backend_settings=settings)
+    assert (backend.host, backend.port, backend.bucket) == ("other", 9, "B")
+    assert (backend.username, backend.password) == ("bob", "x")
+
+    backend = make("couchbase://ann:s3%40cret@store:1234/jobs", couchbase_backend_settings=settings)
+    assert (backend.host, backend.port, backend.bucket) == ("store", 1234, "jobs")
+    assert (backend.username, backend.password) == ("ann", "s3@cret")
+
+    with pytest.raises(ImproperlyConfigured, match="couchbase_backend_settings"):
+        make("couchbase://", couchbase_backend_settings=5)
 
 
 @pytest.mark.parametrize(("expires", "life"), [(1, 10), (600, 600), (None, None), (0, None)])
