@@ -7,6 +7,7 @@ import contextlib
 from hypothesis import HealthCheck, settings
 
 from t.harness.cassandra import cassandra_standin
+from t.harness.django_results import django_results
 from t.harness.emulators import (
     arangodb_standin,
     azurite_server,
@@ -49,6 +50,7 @@ __all__ = (
     "cosmos_server",
     "couch_server",
     "couchbase_standin",
+    "django_results",
     "elasticsearch_server",
     "firestore_server",
     "gcs_server",

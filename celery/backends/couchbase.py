@@ -9,6 +9,7 @@ TLS.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -43,6 +44,8 @@ ATTRIBUTES = ("host", "port", "bucket", "username", "password")
 CONSOLE = 8091
 #: Seconds for a connection.
 CONNECT_S = 10
+#: Seconds in which a request is made again that had to wait for a connection in vain.
+PATIENCE_S = 30
 
 
 class CouchbaseBackend(VersionedBackend):
@@ -107,13 +110,24 @@ class CouchbaseBackend(VersionedBackend):
         )
         return isinstance(exc, passing)
 
+    def _ask(self, what: str, *args: Any, **kwargs: Any) -> Any:
+        """Do something with a key; wait for a connection that has to be made anew."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return getattr(self.connection, what)(*args, **kwargs)
+            except errors.UnAmbiguousTimeoutException:
+                # It was not sent, or changed nothing.
+                if time.monotonic() > end:
+                    raise
+
     def _life(self) -> dict[str, Any]:
         return {"expiry": timedelta(seconds=self.expires)} if self.expires else {}
 
     def load(self, key: Any) -> Stored | None:
         """Read a value with its version, None when there is none."""
         try:
-            found = self.connection.get(key)
+            found = self._ask("get", key)
         except errors.DocumentNotFoundException:
             return None
         return Stored(found.value, found.cas)
@@ -123,7 +137,7 @@ class CouchbaseBackend(VersionedBackend):
         names = list(keys)
         if not names:
             return []
-        found = self.connection.get_multi(names)
+        found = self._ask("get_multi", names)
         for error in found.exceptions.values():
             if not isinstance(error, errors.DocumentNotFoundException):
                 raise error
@@ -133,9 +147,9 @@ class CouchbaseBackend(VersionedBackend):
         """Write a value if that version is still there; None: if nothing is."""
         try:
             if version is None:
-                self.connection.insert(key, value, **self._life())
+                self._ask("insert", key, value, **self._life())
             else:
-                self.connection.replace(key, value, cas=version, **self._life())
+                self._ask("replace", key, value, cas=version, **self._life())
         except (
             errors.DocumentExistsException,
             errors.DocumentNotFoundException,
@@ -147,7 +161,7 @@ class CouchbaseBackend(VersionedBackend):
     def delete(self, key: Any) -> None:
         """Delete a document; a missing one is fine."""
         try:
-            self.connection.remove(key)
+            self._ask("remove", key)
         except errors.DocumentNotFoundException:
             return
 
