@@ -144,6 +144,12 @@ def _consul(request: pytest.FixtureRequest, folder: Path) -> Settings:
     return {"broker_url": f"consul://127.0.0.1:{request.getfixturevalue('consul_standin').port}"}
 
 
+def _azure_queues(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    server = request.getfixturevalue("azurite_server")
+    account = f"http://127.0.0.1:{server.queue_port}/{server.ACCOUNT}"
+    return {"broker_url": f"azurestoragequeues://{server.KEY}@{account}"}
+
+
 def _pubsub(request: pytest.FixtureRequest, folder: Path) -> Settings:
     request.getfixturevalue("pubsub_server")
     return {
@@ -177,6 +183,7 @@ CASES: tuple[Case, ...] = (
         after_kill=lambda request: request.getfixturevalue("kafka_server").restart(),
     ),
     Case(id="consul", settings=_consul, how="stand-in"),
+    Case(id="azurestoragequeues", settings=_azure_queues, how="emulator: Azurite", long=True),
     Case(id="zookeeper", settings=_zookeeper, long=True),
     Case(
         id="gcpubsub",
