@@ -18,6 +18,7 @@ from t.harness.emulators import (
     elasticsearch_server,
     mongo_server,
     moto_server,
+    riak_standin,
 )
 from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
@@ -63,4 +64,5 @@ __all__ = (
     "rabbitmq_server",
     "redis_server",
     "redis_url",
+    "riak_standin",
 )

@@ -334,6 +334,12 @@ class CouchbaseStandIn(StandIn):
         return f"couchbase://ann:secret@127.0.0.1:{self.port}"
 
 
+class RiakStandIn(HttpStandIn):
+    """What we know of Riak KV."""
+
+    program = scheme = "riak"
+
+
 class ArangoStandIn(HttpStandIn):
     """What we know of ArangoDB."""
 
@@ -400,4 +406,11 @@ def cosmos_server() -> Iterator[CosmosServer]:
 def couchbase_standin() -> Iterator[CouchbaseStandIn]:
     """One stand-in of Couchbase for the run."""
     with CouchbaseStandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def riak_standin() -> Iterator[RiakStandIn]:
+    """One stand-in of Riak KV for the run."""
+    with RiakStandIn() as server:
         yield server

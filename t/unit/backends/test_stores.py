@@ -19,6 +19,7 @@ STORES = {
     "azureblockblob": ("azureblockblob://AccountName=ann;AccountKey=s3cret;", "azurestorage"),
     "couchbase": ("couchbase://ann:s3cret@store:1234/jobs", "couchbase"),
     "cosmosdbsql": ("cosmosdbsql://:s3cret@store:1234", "pydocumentdb"),
+    "riak": ("riak://ann:s3cret@store:1234/jobs", "requests"),
     "consul": ("consul://:s3cret@store:1234/jobs", "consul"),
 }
 
@@ -134,6 +135,17 @@ def test_couchbase_takes_the_url_before_the_settings():
 
     with pytest.raises(ImproperlyConfigured, match="couchbase_backend_settings"):
         make("couchbase://", couchbase_backend_settings=5)
+
+
+def test_riak_takes_everything_from_the_url():
+    pytest.importorskip("requests")
+    backend = make("riak://ann:s3%40cret@store:1234/jobs")
+    assert backend._base == "http://store:1234/types/default/buckets/jobs/keys"
+    assert backend.client.auth == ("ann", "s3@cret")
+
+    backend = make("riak+https://store/steady/jobs")
+    assert backend._base == "https://store:8098/types/steady/buckets/jobs/keys"
+    assert make("riak://")._base == "http://localhost:8098/types/default/buckets/celery/keys"
 
 
 @pytest.mark.parametrize(("expires", "life"), [(1, 10), (600, 600), (None, None), (0, None)])
