@@ -14,9 +14,11 @@ from t.harness.emulators import (
     consul_standin,
     cosmos_server,
     couch_server,
+    couchbase_standin,
     elasticsearch_server,
     mongo_server,
     moto_server,
+    riak_standin,
 )
 from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
@@ -48,6 +50,7 @@ __all__ = (
     "consul_standin",
     "cosmos_server",
     "couch_server",
+    "couchbase_standin",
     "django_results",
     "elasticsearch_server",
     "firestore_server",
@@ -61,4 +64,5 @@ __all__ = (
     "rabbitmq_server",
     "redis_server",
     "redis_url",
+    "riak_standin",
 )

@@ -305,21 +305,42 @@ class StandIn(Server):
         """Return the environment: ours, with this tree as where modules are."""
         return {**os.environ, "PYTHONPATH": str(ROOT)}
 
+
+class HttpStandIn(StandIn):
+    """One that speaks HTTP; tests can turn its clock."""
+
     def pass_time(self, seconds: float) -> None:
-        """Let it believe that so much time has passed; only those that speak HTTP."""
+        """Let it believe that so much time has passed."""
         url = f"http://127.0.0.1:{self.port}/standin/pass-time"
         request = urllib.request.Request(url, data=str(seconds).encode(), method="PUT")
         with urllib.request.urlopen(request, timeout=30):
             pass
 
 
-class ConsulStandIn(StandIn):
+class ConsulStandIn(HttpStandIn):
     """What we know of Consul."""
 
     program = scheme = "consul"
 
 
-class ArangoStandIn(StandIn):
+class CouchbaseStandIn(StandIn):
+    """What we know of Couchbase."""
+
+    program = scheme = "couchbase"
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``, without a bucket."""
+        return f"couchbase://ann:secret@127.0.0.1:{self.port}"
+
+
+class RiakStandIn(HttpStandIn):
+    """What we know of Riak KV."""
+
+    program = scheme = "riak"
+
+
+class ArangoStandIn(HttpStandIn):
     """What we know of ArangoDB."""
 
     program = scheme = "arangodb"
@@ -378,4 +399,18 @@ def azurite_server() -> Iterator[AzuriteServer]:
 def cosmos_server() -> Iterator[CosmosServer]:
     """One emulator of Cosmos DB for the run."""
     with CosmosServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def couchbase_standin() -> Iterator[CouchbaseStandIn]:
+    """One stand-in of Couchbase for the run."""
+    with CouchbaseStandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def riak_standin() -> Iterator[RiakStandIn]:
+    """One stand-in of Riak KV for the run."""
+    with RiakStandIn() as server:
         yield server
