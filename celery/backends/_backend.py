@@ -550,8 +550,8 @@ class Backend(TellsDependents):
         raise NotImplementedError(f"{type(self).__name__} does not read results")
 
     def task_result_exists(self, task_id: str) -> bool:
-        """Say whether anything is stored for a task."""
-        raise NotImplementedError(f"{type(self).__name__} can't tell whether a result exists")
+        """Say whether anything is stored for a task; override where that is cheaper to ask."""
+        return bool(self._get_task_meta_for(task_id)["status"] != states.PENDING)
 
     def reload_task_result(self, task_id: str) -> None:
         """Read a document again, into the cache."""
