@@ -150,14 +150,14 @@ class Bed:
         """How many tasks have run."""
         return self.runs_file.stat().st_size
 
-    def wait_for_runs(self, count: int) -> None:
+    def wait_for_runs(self, count: int, patience_s: float = PATIENCE_S) -> None:
         """Wait until so many tasks have run.
 
         Raises:
             RuntimeError: That took too long; with the end of what the worker printed.
         """
         try:
-            wait_until(lambda: self.runs >= count, f"{count} runs", PATIENCE_S)
+            wait_until(lambda: self.runs >= count, f"{count} runs", patience_s)
         except TimeoutError as exc:
             log = self.log_file.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"{self.peer.label}: {exc}; {self.runs} ran\n{log}") from exc
@@ -223,6 +223,15 @@ class Worker:
     def memory_mib(self) -> float:
         """Return the resident memory of the main process, which keeps what waits."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_MIB
+
+    def shared_memory_mib(self) -> float:
+        """Return the memory of the tree; what processes share counts once in all."""
+        total = 0
+        for pid in _tree(self.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += int(text.split("\nPss:")[1].split()[0])
+        return total / 1024
 
 
 def _tree(pid: int) -> Iterator[int]:

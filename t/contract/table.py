@@ -31,6 +31,11 @@ class Column:
     #: Tests that vouch for an answer; an answer without any claims nothing.
     proofs: dict[str, tuple[str, ...]]
 
+    def answer(self, features: Features) -> str:
+        """Return the answer, of which limits may take something away."""
+        word = self.word(features)
+        return word if set(self.proofs.get(word, ())).isdisjoint(features.limits) else "in part"
+
 
 def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
@@ -132,29 +137,20 @@ COLUMNS = (
 def row(name: str) -> list[str]:
     """Return the row of a back-end, as declared."""
     features = BACKENDS[name]
-    return [name, *(column.word(features) for column in COLUMNS), features.tested_on]
+    return [name, *(column.answer(features) for column in COLUMNS), features.tested_on]
 
 
 def table(names: list[str]) -> str:
-    """Return the rows of these back-ends as reStructuredText."""
-    lines = [
-        ["back-end", *(column.heading for column in COLUMNS), "tested on"],
-        *(row(name) for name in names),
-    ]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    rule = "  ".join("=" * width for width in widths)
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join([rule, text[0], rule, *text[1:], rule]) + "\n"
+    """Return the rows of these back-ends as reStructuredText, each on a line of its own."""
+    heading = ["back-end", *(column.heading for column in COLUMNS), "tested on"]
+    rows = "".join(f"   {', '.join(row(name))}\n" for name in names)
+    return f".. csv-table::\n   :header: {', '.join(heading)}\n\n{rows}"
 
 
 def rows_of_page() -> dict[str, list[str]]:
     """Return the rows that the page has, by back-end."""
-    lines = TABLE.read_text(encoding="utf-8").splitlines()
-    ends = [match.span() for match in re.finditer("=+", lines[0])]
-    found = [[line[start:end].strip() for start, end in ends] for line in lines[3:-1]]
+    lines = TABLE.read_text(encoding="utf-8").split("\n\n", 1)[1].splitlines()
+    found = [line.strip().split(", ") for line in lines]
     return {cells[0]: cells for cells in found}
 
 
@@ -183,9 +179,9 @@ class Run:
         """Return the words in the row of a back-end that nothing in this run vouches for."""
         features = BACKENDS[name]
         return [
-            f"{column.heading}: {column.word(features)} ({test})"
+            f"{column.heading}: {column.answer(features)} ({test})"
             for column in COLUMNS
-            for test in column.proofs.get(column.word(features), ())
+            for test in column.proofs.get(column.answer(features), ())
             if not self._vouches(name, test)
         ]
 

@@ -15,6 +15,7 @@ import pytest
 from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 
 from celery import states
+from celery.backends._versioned import VersionedBackend
 from celery.exceptions import (
     ChordError,
     ImproperlyConfigured,
@@ -333,6 +334,25 @@ def test_concurrent_writers_cannot_take_a_success_back(case, task_id):
 
     assert errors == []
     assert case.backend.get_result(task_id) == "first"
+
+
+def test_a_write_on_condition_is_refused_when_its_version_is_gone(case):
+    backend = case.backend
+    if not isinstance(backend, VersionedBackend):
+        pytest.skip(f"{case.name} has other means against writers that undo each other")
+    key = backend.get_key_for_task(new_id())
+    one, two, three = (backend.encode({"status": "SUCCESS", "result": n}) for n in range(3))
+    assert backend.load(key) is None
+    assert backend.replace(key, one, None)
+    assert not backend.replace(key, two, None)
+    first = backend.load(key)
+    assert backend.replace(key, two, first.version)
+    assert not backend.replace(key, three, first.version)
+    second = backend.load(key)
+    assert backend.decode(second.value)["result"] == 1
+    backend.delete(key)
+    assert not backend.replace(key, three, second.version)
+    assert backend.load(key) is None
 
 
 # -- What else is in a document
