@@ -1,15 +1,16 @@
 # The two commands of the README, and what CI runs beside them.
 #   make quickstart   a worker, some tasks and their results, without any server
 #   make test         every test; starts private servers, needs no running ones
+#   make brokers      a worker on every broker that can be had here
 #   make stores       result back-ends on emulators from npm, which take minutes to install
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-NPM_STORES := couchdb
+NPM_STORES := [couchdb or [azureblockblob or [cosmosdbsql
 
-.PHONY: quickstart test unit servers stores interop faults lint types contracts docs clean
+.PHONY: quickstart test unit servers stores brokers interop faults lint types contracts docs clean
 
 quickstart: $(STAMPS)/package
 	$(BIN)/python examples/quickstart/run.py
@@ -21,7 +22,7 @@ test: $(STAMPS)/test servers
 unit: $(STAMPS)/test
 	$(BIN)/python -m pytest t/unit
 
-# Redis, RabbitMQ and PostgreSQL: used where found, installed where apt can, skipped aloud elsewhere.
+# Redis, RabbitMQ, PostgreSQL, memcached and etcd: used where found, installed where apt can, skipped aloud elsewhere.
 servers:
 	@sh t/harness/install-servers.sh
 
@@ -29,6 +30,11 @@ servers:
 # tests where the emulators are, and skips them elsewhere; here their absence is an error.
 stores: $(STAMPS)/test
 	CI=true T_STORES=1 $(BIN)/python -m pytest t/contract/test_backend.py -k "$(NPM_STORES)"
+
+# All brokers that can be had, also those that CI machines do not have.
+brokers: $(STAMPS)/test
+	@sh t/harness/install-servers.sh zookeeper
+	T_LONG=1 T_STORES=1 $(BIN)/python -m pytest t/integration/brokers
 
 interop: $(STAMPS)/test
 	@sh t/harness/install-servers.sh chromium

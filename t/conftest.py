@@ -6,13 +6,19 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 
+from t.harness.cassandra import cassandra_standin
+from t.harness.django_results import django_results
 from t.harness.emulators import (
     arangodb_standin,
+    azurite_server,
     consul_standin,
+    cosmos_server,
     couch_server,
+    couchbase_standin,
     elasticsearch_server,
     mongo_server,
     moto_server,
+    riak_standin,
 )
 from t.harness.google import firestore_server, gcs_server
 from t.harness.servers import (
@@ -39,8 +45,13 @@ with contextlib.suppress(ImportError):
 __all__ = (
     "amqp_url",
     "arangodb_standin",
+    "azurite_server",
+    "cassandra_standin",
     "consul_standin",
+    "cosmos_server",
     "couch_server",
+    "couchbase_standin",
+    "django_results",
     "elasticsearch_server",
     "firestore_server",
     "gcs_server",
@@ -53,4 +64,5 @@ __all__ = (
     "rabbitmq_server",
     "redis_server",
     "redis_url",
+    "riak_standin",
 )

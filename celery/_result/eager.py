@@ -57,6 +57,9 @@ class EagerResult(AsyncResult[T]):
     def _meta(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self._cache)
 
+    def _remote_traceback(self, text: str | None) -> None:
+        """Return None: the error was raised here, and has its traceback."""
+
     def then(
         self,
         callback: Callable[..., Any],

@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -30,6 +31,8 @@ __all__ = ("Link", "PureReader", "pack", "pack_args")
 READ_SIZE = 1 << 16
 #: A connection that rested for longer is looked at before it is used again.
 REST_S = 1.0
+#: Answers that may be outstanding when more is posted.
+MOST_OWED = 4
 
 #: How many forks lie between this process and the one that imported this module.
 _forks = 0
@@ -154,6 +157,8 @@ class Link:
         self._pending: Any = None
         self._forks = 0
         self._used_at = 0.0
+        #: Replies to what was posted that have not been looked at.
+        self._owed = 0
 
     def fileno(self) -> int:
         """Return the descriptor of the socket."""
@@ -184,6 +189,7 @@ class Link:
         self.sock = _with_kernel_timeout(connection._sock, self.timeout_s)
         self._reader = new_reader()
         self._pending = getattr(self.sock, "pending", None)
+        self._owed = 0
         self._forks = _forks
         self._used_at = monotonic()
 
@@ -259,23 +265,62 @@ class Link:
                 self.connect_or_check()
             try:
                 self.send(data)
-                got = self.receive()
-                while len(got) < replies:
-                    got += self.receive()
+                owed, self._owed = self._owed, 0
+                got = self._receive(owed + replies)
             except BaseException:
                 # What comes later would be taken for the answer to the next command.
                 self.disconnect()
                 raise
             self._used_at = monotonic()
-        for reply in got:
-            if isinstance(reply, Exception):
-                raise reply
+        _raise_first(got)
+        return got[owed:]
+
+    def post(self, data: bytes, replies: int = 1) -> None:
+        """Send *data* without waiting for the answer, which is looked at later; see `call`.
+
+        Raises:
+            redis.exceptions.ResponseError: An error that was the answer to an earlier one.
+        """
+        with self.lock:
+            self.connect_or_check()
+            try:
+                # As a rule it came long ago.
+                got = self._receive(1) if self._owed >= MOST_OWED else []
+                self._owed -= len(got)
+                self.send(data)
+            except BaseException:
+                self.disconnect()
+                raise
+            self._owed += replies
+            self._used_at = monotonic()
+        _raise_first(got)
+
+    def settle(self) -> None:
+        """Wait for the answers to all that was posted; see `call`."""
+        with self.lock:
+            if not (self._owed and self.is_connected):
+                return
+            try:
+                owed, self._owed = self._owed, 0
+                got = self._receive(owed)
+            except BaseException:
+                self.disconnect()
+                raise
+        _raise_first(got)
+
+    def _receive(self, replies: int) -> list[Any]:
+        got = self.receive()
+        while len(got) < replies:
+            got += self.receive()
         return got
 
     def connect_or_check(self) -> None:
         """Connect, also again where the server has closed a connection that rested."""
-        if self.is_connected and monotonic() - self._used_at > REST_S and self._is_closed():
-            self.disconnect()
+        if self.is_connected and monotonic() - self._used_at > REST_S:
+            with suppress(exceptions.ConnectionError):
+                self.settle()
+            if self.sock is not None and self._is_closed():
+                self.disconnect()
         self.connect()
 
     def _is_closed(self) -> bool:
@@ -317,6 +362,12 @@ class Link:
         if self.broker in str(exc):
             return exc
         return type(exc)(f"{self.broker}: {exc}")
+
+
+def _raise_first(replies: list[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
 
 
 def _with_kernel_timeout(sock: Any, timeout_s: float | None) -> Any:

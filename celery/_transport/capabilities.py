@@ -154,6 +154,7 @@ BROKERS: tuple[Broker, ...] = (
         extra="confluentkafka",
         modules=("confluent_kafka",),
         redelivery=Redelivery.TIMEOUT,
+        length=False,
         purge=False,
     ),
     Broker(
@@ -163,6 +164,7 @@ BROKERS: tuple[Broker, ...] = (
         modules=("google.cloud.pubsub_v1", "google.cloud.monitoring_v3"),
         broadcast=True,
         redelivery=Redelivery.TIMEOUT,
+        length=False,
     ),
     Broker(
         name="Azure Storage Queues",

@@ -28,6 +28,13 @@ __all__ = (
 TRANSPORTS: dict[str, str] = {
     "amqp": "celery._transport.amqp:Transport",
     "amqps": "celery._transport.amqp:SSLTransport",
+    "confluentkafka": "celery._transport.kafka:Transport",
+    "consul": "celery._transport.consul:Transport",
+    "filesystem": "celery._transport.filesystem:Transport",
+    "gcpubsub": "celery._transport.pubsub:Transport",
+    "kafka": "celery._transport.kafka:Transport",
+    "mongodb": "celery._transport.mongodb:Transport",
+    "pgmq": "celery._transport.pgmq:Transport",
     "pyamqp": "celery._transport.amqp:Transport",
     "redis": "celery._transport.redis:Transport",
     "rediss": "celery._transport.redis:Transport",

@@ -153,9 +153,9 @@ class Queues(dict[str, Queue]):
         return self._add(Queue.from_dict(name, **options))
 
     def _add(self, queue: Any) -> Queue:
+        if self.default_exchange is not None and not (queue.exchange and queue.exchange.name):
+            queue.exchange = self.default_exchange
         if not queue.routing_key:
-            if queue.exchange is None or not queue.exchange.name:
-                queue.exchange = self.default_exchange
             queue.routing_key = self.default_routing_key
         if self.max_priority is not None:
             arguments = queue.queue_arguments or {}

@@ -3,7 +3,7 @@
 Who calls it: the tracer and the worker store (`mark_as_done` and its kin), results and groups
 read (`get_task_meta`, `restore_group`), chords count (`on_chord_part_return`). An adapter
 overrides the underscored methods that touch its store; everything here is about documents. One
-instance serves one thread unless ``result_backend_thread_safe`` is set.
+instance serves one thread unless ``result_backend_thread_safe`` is set, or all green threads.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from kombu import compression as codecs
 from kombu.serialization import prepare_accept_content
+from kombu.utils.compat import detect_environment
 from kombu.utils.functional import LRUCache
 from kombu.utils.url import maybe_sanitize_url
 
@@ -124,6 +125,8 @@ class Backend(TellsDependents):
     persistent: bool = True
     supports_result_compression = False
     supports_failure_expires = False
+    #: One instance may serve all green threads of a process.
+    serves_green_threads: ClassVar[bool] = False
     #: A header task counts for its chord even when its own result is not stored.
     counts_unstored_parts: ClassVar[bool] = False
 
@@ -166,7 +169,10 @@ class Backend(TellsDependents):
         self._pending_results = pending_results_t({}, WeakValueDictionary())
         self._pending_messages = BufferMap(MESSAGE_BUFFER_MAX)
 
-        self.thread_safe = bool(conf.get("result_backend_thread_safe", False))
+        # A back-end for each green thread, which is for each task, would connect each time.
+        self.thread_safe = bool(conf.get("result_backend_thread_safe", False)) or (
+            self.serves_green_threads and detect_environment() != "default"
+        )
         self.always_retry = bool(conf.get("result_backend_always_retry", False))
         self.max_sleep_between_retries_ms = conf.get(
             "result_backend_max_sleep_between_retries_ms", 10_000
@@ -544,8 +550,8 @@ class Backend(TellsDependents):
         raise NotImplementedError(f"{type(self).__name__} does not read results")
 
     def task_result_exists(self, task_id: str) -> bool:
-        """Say whether anything is stored for a task."""
-        raise NotImplementedError(f"{type(self).__name__} can't tell whether a result exists")
+        """Say whether anything is stored for a task; override where that is cheaper to ask."""
+        return bool(self._get_task_meta_for(task_id)["status"] != states.PENDING)
 
     def reload_task_result(self, task_id: str) -> None:
         """Read a document again, into the cache."""

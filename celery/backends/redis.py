@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from uuid import uuid4
 
+from kombu.utils.compat import detect_environment
 from kombu.utils.functional import retry_over_time
 from kombu.utils.url import maybe_sanitize_url
 
@@ -91,6 +92,8 @@ CHORD_CLEANUP_LUA = scripts.CHORD_CLEANUP_LUA
 MAX_VALUE_SIZE = 512 * 1024 * 1024
 #: Keys read with one command.
 MGET_SIZE = 1000
+#: Connections for the results of all green threads, where ``redis_max_connections`` says nothing.
+GREEN_CONNECTIONS = 10
 
 #: Documents up to this many bytes are stored many at once.
 LONG = 16 * 1024
@@ -139,6 +142,7 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
     supports_native_join = True
     supports_result_compression = True
     supports_failure_expires = True
+    serves_green_threads = True
 
     def __init__(
         self,
@@ -180,7 +184,10 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         self.channel_errors = classes.channel_errors
         self._in_order = options.get("result_chord_ordered", True)
         few = self.connparams.get("max_connections")
-        self._link = Link(self.connection_pool, keep=few is None or few > 2)
+        most = None
+        if detect_environment() != "default":
+            most = GREEN_CONNECTIONS if few is None else max(few - 2, 1)
+        self._link = Link(self.connection_pool, keep=few is None or few > 2, most=most)
         self._store_script = Script(scripts.STORE_LUA)
         self._store_many_script = Script(scripts.STORE_MANY_LUA)
         self._part_script = Script(CHORD_PART_RETURN_LUA)

@@ -163,7 +163,7 @@ def exchange_delete(ctx: click.Context, exchange: str, if_unused: bool) -> None:
 @click.argument("routing_key")
 @click.pass_context
 def queue_bind(ctx: click.Context, queue: str, exchange: str, routing_key: str) -> None:
-    """Let messages of an exchange with this routing key go to a queue."""
+    """Have an exchange send a routing key to a queue."""
     _shell(ctx).run(
         lambda channel: channel.queue_bind(queue=queue, exchange=exchange, routing_key=routing_key),
         None,
@@ -179,7 +179,7 @@ def queue_bind(ctx: click.Context, queue: str, exchange: str, routing_key: str) 
 def queue_declare(
     ctx: click.Context, queue: str, passive: bool, durable: bool, auto_delete: bool
 ) -> None:
-    """Declare a queue, and tell how many messages and consumers it has."""
+    """Declare a queue and count its messages."""
     _shell(ctx).run(
         lambda channel: channel.queue_declare(
             queue=queue, passive=passive, durable=durable, auto_delete=auto_delete

@@ -11,6 +11,8 @@ import functools
 import json
 import numbers
 import pprint
+import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -30,6 +32,9 @@ else:
 
 #: Exit code of commands that found nobody to talk to (sysexits.h).
 EX_UNAVAILABLE = 69
+
+#: Columns of a mapping in a list, which is printed indented on a terminal of 80.
+_ITEM_WIDTH = 74
 
 #: Attribute of a command's function that takes the options of ``app.user_options["preload"]``.
 TAKES_PRELOAD = "__takes_preload_options__"
@@ -144,7 +149,7 @@ class CLIContext:
         """Return one line for each item."""
         if not n:
             return "- empty -"
-        return "\n".join(f"{self.style('*', fg='white')} {item}" for item in n)
+        return "\n".join(f"{self.style('*', fg='white')} {_item_text(item)}" for item in n)
 
     def pretty_dict_ok_error(self, n: Mapping[str, Any]) -> tuple[str, str]:
         """Return status and text of a reply that says itself how it went."""
@@ -173,10 +178,31 @@ class CLIContext:
         return text if self.no_color else _highlighted(text)
 
 
+def _item_text(item: Any) -> str:
+    """Return one item of a list, the lines of a mapping below each other."""
+    if not isinstance(item, Mapping):
+        return str(item)
+    return pprint.pformat(item, width=_ITEM_WIDTH, sort_dicts=False).replace("\n", "\n  ")
+
+
 class BrokerUnreachable(click.ClickException):
     """The broker did not answer; carries the exit code for "service unavailable"."""
 
     exit_code = EX_UNAVAILABLE
+
+
+def fold(text: str) -> str:
+    """
+    Return the paragraphs of an error folded to the width of the terminal.
+
+    What is not read on a terminal stays as it is, so that programs find it in one line.
+    """
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns - 1
+    # The first line follows the word "Error".
+    folded = click.wrap_text(f"Error: {text}", width, preserve_paragraphs=True)
+    return folded.removeprefix("Error: ")
 
 
 def handle_remote_command_error(command: str, exc: BaseException) -> NoReturn:
@@ -186,26 +212,29 @@ def handle_remote_command_error(command: str, exc: BaseException) -> NoReturn:
     Raises:
         click.ClickException: Always; exits with 69.
     """
+    url = _tried_url()
     raise BrokerUnreachable(
-        "Could not connect to the message broker. Please make sure your broker (e.g., RabbitMQ or "
-        "Redis) is running and the connection settings are correct. "
-        f"Reason: {type(exc).__name__}: {exc} (while running {command!r}{_tried_url()}). "
-        "The URL is taken from the setting broker_url, from the environment variable "
-        "CELERY_BROKER_URL or from the option --broker."
+        fold(
+            "Could not connect to the message broker. Please make sure your broker (e.g., RabbitMQ "
+            "or Redis) is running and the connection settings are correct. "
+            f"Reason: {type(exc).__name__}: {str(exc).rstrip('.')} (while running {command!r}"
+            f"{f' with {url}' if url else ''}).\n\n"
+            "The URL is taken from the setting broker_url, from the environment variable "
+            "CELERY_BROKER_URL or from the option --broker."
+        )
     ) from exc
 
 
 def _tried_url() -> str:
-    """Name the broker, without its password, if an app is at hand."""
+    """Return the URL of the broker without its password, if an app with a good one is at hand."""
     ctx = click.get_current_context(silent=True)
     context = ctx.find_object(CLIContext) if ctx is not None else None
     if context is None:
         return ""
     try:
-        url = context.app.connection_for_read().as_uri()
+        return str(context.app.connection_for_read().as_uri())
     except Exception:  # noqa: BLE001 - only decorates another error; a bad URL is reported there
         return ""
-    return f" with {url}"
 
 
 def user_options(app: Celery, kind: str) -> list[click.Option]:
@@ -279,7 +308,8 @@ class CeleryCommand(click.Command):
         sections: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            # Arguments stand in the line with the usage.
+            if record is not None and record[1]:
                 sections[getattr(param, "help_group", None) or "Options"].append(record)
         for title, records in sections.items():
             with formatter.section(title):

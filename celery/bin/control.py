@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,12 @@ from celery.bin.base import (
     CeleryCommand,
     CeleryOption,
     consume_preload_options,
+    fold,
     handle_preload_options,
 )
+
+#: Commands that workers obey without a reply, and what is told of each that was there to hear.
+_UNANSWERED = {"shutdown": "told to shut down"}
 
 _NO_REPLY = "No nodes replied within time constraint"
 
@@ -26,9 +30,37 @@ class NoReply(click.ClickException):
 
     exit_code = EX_UNAVAILABLE
 
-    def __init__(self, timeout: float, destination: Sequence[str] | None) -> None:
-        asked = ", ".join(destination) if destination else "any worker"
-        super().__init__(f"{_NO_REPLY}: waited {timeout:g} s for {asked}.")
+
+def no_reply(app: Any, timeout: float, destination: Sequence[str] | None) -> NoReply:
+    """Return the error, with what helps to find out why."""
+    asked = ", ".join(destination) if destination else "any worker"
+    hint = "Is a worker running, with this app and this broker? A busy one answers later: see -t."
+    if destination and not all("@" in name for name in destination):
+        hint = "The names of nodes have an @, as in celery@host; 'celery status' lists them."
+    with app.connection_for_read() as connection:
+        facts = [f"    broker  {connection.as_uri()}"]
+        facts += [f"    queue   {text}" for text in _waiting_tasks(connection, app.amqp.queues)]
+    paragraphs = (
+        fold(f"{_NO_REPLY}: waited {timeout:g} s for {asked}."),
+        "\n".join(facts),
+        fold(f"{hint} 'celery doctor' looks deeper."),
+    )
+    return NoReply("\n\n".join(paragraphs))
+
+
+def _waiting_tasks(connection: Any, queues: Iterable[str]) -> Iterator[str]:
+    """Say of each queue how many tasks wait there, and that nobody consumes if that is known."""
+    knows_consumers = connection.transport.driver_type == "amqp"
+    for name in sorted(queues):
+        try:
+            with connection.channel() as channel:
+                state = channel.queue_declare(queue=name, passive=True)
+        except connection.channel_errors:
+            # Some brokers know nothing of queues that are empty.
+            yield f"{name}: nothing waits there"
+        else:
+            nobody = ", nobody consumes" if knows_consumers and not state.consumer_count else ""
+            yield f"{name}: {state.message_count} waiting{nobody}"
 
 
 class NoBroadcast(click.ClickException):
@@ -89,7 +121,10 @@ def _facts(ctx: click.Context, kind: str, name: str) -> Any:
         other = "control" if kind == "inspect" else "inspect"
         hint = f" Did you mean 'celery {other} {name}'?" if name in _commands(other) else ""
         raise click.UsageError(
-            f"Command {name} not recognized.{hint} Available {kind} commands: {', '.join(known)}",
+            fold(
+                f"Command {name} not recognized.{hint} "
+                f"Available {kind} commands: {', '.join(known)}"
+            ),
             ctx,
         )
     return known[name]
@@ -180,7 +215,7 @@ def status(ctx: click.Context, timeout: float, destination: list[str] | None, js
         timeout=timeout, destination=destination, callback=callback
     ).ping()
     if not replies:
-        raise NoReply(timeout, destination)
+        raise no_reply(context.app, timeout, destination)
     if json:
         context.echo(dumps(replies))
     if not context.quiet:
@@ -209,7 +244,7 @@ def inspect(
     destination: list[str] | None,
     json: bool,
 ) -> None:
-    """Ask workers about their state."""
+    """Ask workers about their state; --list names the commands."""
     context = ctx.obj
     info = _facts(ctx, "inspect", command)
     arguments = _arguments(ctx, command, info, ctx.args)
@@ -219,12 +254,21 @@ def inspect(
         timeout=timeout, destination=destination, callback=callback
     )._request(command, **arguments)
     if not replies:
-        raise NoReply(timeout, destination)
+        raise no_reply(context.app, timeout, destination)
     if json:
         context.echo(dumps(replies))
         return
     if not context.quiet:
         context.echo(_count_line(len(replies)))
+
+
+def _announced(
+    control: Any, command: str, arguments: dict[str, Any], **where: Any
+) -> list[dict[str, Any]]:
+    """Send a command that nobody answers; returns what to tell of those who were there."""
+    there = control.broadcast("ping", reply=True, **where)
+    control.broadcast(command, arguments=arguments, **where)
+    return [{node: {"ok": _UNANSWERED[command]}} for reply in there for node in reply]
 
 
 @click.command("control", cls=CeleryCommand, context_settings={"allow_extra_args": True})
@@ -249,21 +293,23 @@ def control(
     destination: list[str] | None,
     json: bool,
 ) -> None:
-    """Change workers while they run."""
+    """Change workers while they run; --list names the commands."""
     context = ctx.obj
     info = _facts(ctx, "control", command)
     arguments = _arguments(ctx, command, info, ctx.args)
     _require_broadcasts(context.app)
     callback = None if json else partial(_say_reply, context, show_body=not context.quiet)
-    replies = context.app.control.broadcast(
-        command,
-        timeout=timeout,
-        destination=destination,
-        callback=callback,
-        reply=True,
-        arguments=arguments,
-    )
+    where = {"timeout": timeout, "destination": destination}
+    if command in _UNANSWERED:
+        replies = _announced(context.app.control, command, arguments, **where)
+        if callback is not None:
+            for reply in replies:
+                callback(reply)
+    else:
+        replies = context.app.control.broadcast(
+            command, arguments=arguments, reply=True, callback=callback, **where
+        )
     if not replies:
-        raise NoReply(timeout, destination)
+        raise no_reply(context.app, timeout, destination)
     if json:
         context.echo(dumps(replies))

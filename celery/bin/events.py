@@ -12,6 +12,7 @@ from celery.bin.base import (
     CeleryDaemonCommand,
     CeleryOption,
     consume_preload_options,
+    fold,
     handle_preload_options,
 )
 
@@ -122,7 +123,13 @@ def events(
 def _run_camera(ctx: click.Context, camera: str, detach: bool, options: dict[str, Any]) -> None:
     from celery import platforms
     from celery.events.snapshot import evcam
+    from celery.utils.imports import symbol_by_name
 
+    try:
+        symbol_by_name(camera)
+    except (ImportError, AttributeError) as exc:
+        why = f"Cannot load the camera {camera!r}: {exc}. Name a class, as in module.Class."
+        raise click.UsageError(fold(why), ctx) from exc
     process = {name: options.pop(name, None) for name in ("uid", "gid", "umask", "executable")}
     logfile, pidfile = options.pop("logfile", None), options.pop("pidfile", None)
     _set_title(ctx, "cam")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from celery.bin.base import CeleryCommand, consume_preload_options, handle_preload_options
-from celery.bin.control import NoReply
+from celery.bin.control import no_reply
 from celery.utils.graph import DependencyGraph, GraphFormatter
 
 
@@ -24,7 +24,11 @@ def graph() -> None:
 @handle_preload_options
 @consume_preload_options
 def bootsteps(ctx: click.Context) -> None:
-    """Draw the parts of the worker, the consumer, or both, and what each needs."""
+    """
+    Draw the parts of workers.
+
+    Words after it choose between worker and consumer; arrows show what a part needs.
+    """
     wanted = set(ctx.args) or {"worker", "consumer"}
     unknown = wanted - {"worker", "consumer"}
     if unknown:
@@ -93,7 +97,7 @@ def _asked_nodes(app: Any) -> dict[str, list[str]]:
     inspect = app.control.inspect()
     replies = inspect.stats()
     if not replies:
-        raise NoReply(inspect.timeout, None)
+        raise no_reply(inspect.app, inspect.timeout, None)
     return {node: [str(p) for p in reply["pool"]["processes"]] for node, reply in replies.items()}
 
 
@@ -109,7 +113,11 @@ def _threads(text: str, nodes: Iterable[str]) -> dict[str, list[str]]:
 @handle_preload_options
 @consume_preload_options
 def workers(ctx: click.Context) -> None:
-    """Draw workers, their processes, broker and result store: those online, or nodes:a,b."""
+    """
+    Draw workers and what they use.
+
+    Their processes, broker and result store: of those online, or as told by nodes:a,b threads:2.
+    """
     app, words = ctx.obj.app, _words(ctx)
     try:
         if "nodes" in words:

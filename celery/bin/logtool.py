@@ -98,9 +98,12 @@ class Audit:
 
     def run(self, files: Iterable[str]) -> Audit:
         """Read files, or standard input if there are none."""
-        with fileinput.input(tuple(files), encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                self.feed(line)
+        try:
+            with fileinput.input(tuple(files), encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    self.feed(line)
+        except OSError as exc:
+            raise click.ClickException(f"Cannot read {exc.filename}: {exc.strerror}") from exc
         self._end_trace()
         return self
 

@@ -7,11 +7,36 @@ from typing import Any
 import click
 
 from celery.bin.base import (
+    BrokerUnreachable,
     CeleryCommand,
     CeleryOption,
     consume_preload_options,
+    fold,
     handle_preload_options,
 )
+
+
+def _connected(url: str, what: str) -> Any:
+    """
+    Return a connection that is made already.
+
+    Raises:
+        click.ClickException: It cannot be made.
+    """
+    from kombu.connection import Connection
+
+    try:
+        connection = Connection(url)
+    except KeyError as exc:
+        why = f"The {what} {url!r} is no URL of a broker: {exc.args[0]}."
+        raise click.UsageError(fold(why)) from exc
+    try:
+        connection.connect()
+    except (OSError, *connection.connection_errors) as exc:
+        raise BrokerUnreachable(
+            fold(f"Could not connect to the {what} {connection.as_uri()}: {exc}")
+        ) from exc
+    return connection
 
 
 @click.command("migrate", cls=CeleryCommand)
@@ -76,8 +101,6 @@ def migrate(
     **options: Any,
 ) -> None:
     """Move the tasks that wait on the broker SOURCE to the broker DESTINATION."""
-    from kombu.connection import Connection
-
     from celery.contrib.migrate import migrate_tasks
 
     echo = ctx.obj.echo
@@ -86,8 +109,8 @@ def migrate(
         echo(f"Migrating task {state.count}/{state.strtotal}: {body['task']}[{body['id']}]")
 
     state = migrate_tasks(
-        Connection(source),
-        Connection(destination),
+        _connected(source, "source"),
+        _connected(destination, "destination"),
         app=ctx.obj.app,
         callback=tell,
         ack_messages=ack_messages is not False,

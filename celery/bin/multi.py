@@ -36,13 +36,14 @@ NODES is a number (3 means celery1, celery2 and celery3) or a list of names.
     kill NODES                        end nodes at once, running tasks are lost
 
     names NODES                       print node names
-    show NODES [WORKER OPTIONS]       print the command lines that start would run
-    get NODE NODES [WORKER OPTIONS]   print the command line of one of the nodes
-    expand TEMPLATE NODES             print a text with %n, %h, %d replaced for each node
+    show NODES [WORKER OPTIONS]       print the command lines of start
+    get NODE NODES [WORKER OPTIONS]   print the command line of one of them
+    expand TEMPLATE NODES             print a text, with %n, %h and %d replaced
+                                      for each node
     help                              print this
 
-Options of one node, or some, name them after a colon: -c:2 8 or -Q:1-3,big batch.
-These options are for {prog_name} itself: --nosplash, --quiet, --verbose, --no-color.
+Options of one node, or some, name them after a colon: -c:2 8, -Q:1-3,big batch.
+Options for {prog_name} itself: --nosplash, --quiet, --verbose, --no-color.
 """
 
 Command = Callable[..., Any]
@@ -214,6 +215,8 @@ class MultiTool(TermLogger):
         words = self._handle_reserved_options(list(argv))
         self.cmd = cmd if cmd is not None else self.cmd
         self.prog_name = os.path.basename(words.pop(0))
+        if words and words[0] in ("--help", "-h"):
+            words[0] = "help"
         if not self.validate_arguments(words):
             return self.error()
         return self.call_command(words[0], words[1:])

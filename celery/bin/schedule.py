@@ -23,7 +23,7 @@ from celery.bin.base import (
 @click.pass_context
 @handle_preload_options
 def schedule(ctx: click.Context, store: str | None) -> None:
-    """Show and change the entries of beat; one that runs follows within some seconds."""
+    """Show and change the entries of beat, which follows within seconds if it runs."""
     if store:
         ctx.obj.app.conf.beat_store_url = store
 
@@ -98,6 +98,8 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         ctx.obj.echo(json.dumps({entry.name: _described(entry) for entry in entries}, indent=2))
         return
+    if not entries:
+        ctx.obj.echo("There are no entries.")
     for entry in entries:
         origin = "settings" if entry.is_in_settings else "run time"
         if entry.is_in_settings and entry.is_defined:
@@ -167,6 +169,10 @@ def disable(ctx: click.Context, name: str) -> None:
 @_command("remove")
 @click.argument("name")
 def remove(ctx: click.Context, name: str) -> None:
-    """Remove the entry NAME if it was added; one of the settings is again as they say."""
+    """
+    Remove the entry NAME.
+
+    An entry of the settings is again as they say.
+    """
     ctx.obj.app.control.schedule.remove(name)
     ctx.obj.echo(f"{ctx.obj.OK}: {name} was removed")

@@ -136,7 +136,7 @@ def shell(
     gevent: bool = False,
     **kwargs: Any,
 ) -> None:
-    """Start an interpreter that knows app, tasks, group, chain, chord, signature, ...."""
+    """Start an interpreter that knows app, tasks, group, chain, chord and signature."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if eventlet:
@@ -150,4 +150,6 @@ def shell(
     try:
         start(namespace(ctx.obj.app, with_tasks=not without_tasks))
     except ImportError as exc:
-        raise click.ClickException(f"That interpreter is not installed: {exc}") from exc
+        raise click.ClickException(
+            f"That interpreter cannot be loaded: {exc}. Install it, or take --python."
+        ) from exc

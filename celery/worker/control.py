@@ -559,6 +559,10 @@ def disable_events(state: Any) -> Reply:
 def _needs_fixed_pool(state: Any, command: str) -> Reply:
     if getattr(state.consumer.controller, "autoscaler", None):
         return nok(f"{command} is not supported with autoscale. Adjust autoscale range instead.")
+    pool = state.consumer.pool
+    if not hasattr(pool, "grow"):
+        kind = type(pool).__module__.rpartition(".")[2]
+        return nok(f"{command} is not supported: the pool {kind!r} cannot change its size.")
     return None
 
 

@@ -150,14 +150,14 @@ class Bed:
         """How many tasks have run."""
         return self.runs_file.stat().st_size
 
-    def wait_for_runs(self, count: int) -> None:
+    def wait_for_runs(self, count: int, patience_s: float = PATIENCE_S) -> None:
         """Wait until so many tasks have run.
 
         Raises:
             RuntimeError: That took too long; with the end of what the worker printed.
         """
         try:
-            wait_until(lambda: self.runs >= count, f"{count} runs", PATIENCE_S)
+            wait_until(lambda: self.runs >= count, f"{count} runs", patience_s)
         except TimeoutError as exc:
             log = self.log_file.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"{self.peer.label}: {exc}; {self.runs} ran\n{log}") from exc

@@ -101,3 +101,18 @@ def test_the_couchdb_emulator_is_cleaned_with_any_serializer(app_of, couch_serve
     backend.cleanup()
 
     assert backend.get_state("id") == states.PENDING
+
+
+def test_of_siblings_in_the_riak_stand_in_the_success_is_read(app_of, riak_standin):
+    """And the next write puts one value in their place."""
+    backend = app_of(f"{riak_standin.url}/many/{new_id()}").backend
+    key = backend.get_key_for_task("id")
+    for state in (states.FAILURE, states.SUCCESS, states.RETRY):
+        payload = backend.encode({"status": state, "result": None}).encode()
+        backend._ask("PUT", key, (), data=payload, headers={"Content-Type": "application/json"})
+    before = backend._ask("GET", key, (300,))
+    assert before.status_code == 300
+
+    assert backend.get_state("id") == states.SUCCESS
+    assert backend.replace(key, backend.encode({"status": "x"}), backend.load(key).version)
+    assert backend._ask("GET", key, ()).json() == {"status": "x"}

@@ -17,6 +17,7 @@ from t.harness.servers import Server, missing, require_program
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("NPM_EMULATORS") or ROOT / ".npm-emulators")
+MODULES = HOME / "node_modules"
 
 #: Set to have missing emulators installed, and to fail where that does not work.
 INSTALL = "T_STORES"
@@ -31,7 +32,7 @@ PACKAGES = {
 
 def package(name: str) -> Path:
     """Return the folder of a package that is installed by now, or skip the test."""
-    folder = HOME / "node_modules" / name
+    folder = MODULES / name
     stamp = HOME / f".{name.replace('/', '-')}.complete"
     if stamp.exists():
         return folder
@@ -72,4 +73,4 @@ class NodeServer(Server):
 
     def script(self) -> list[str]:
         """Return the beginning of the command line."""
-        return [require_program("node"), str(HOME / "node_modules" / ".bin" / self.program)]
+        return [require_program("node"), str(MODULES / ".bin" / self.program)]

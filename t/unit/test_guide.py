@@ -125,16 +125,3 @@ def test_every_signal_is_described():
             assert f"``{name}``" in page
             for argument in signal.providing_args or ():
                 assert f"``{argument}``" in page, (name, argument)
-
-
-def test_the_table_of_stores_has_every_store_under_contract():
-    from t.contract.backends import BACKENDS
-
-    page = (GUIDE / "results.rst").read_text()
-    for name, features in BACKENDS.items():
-        scheme = features.url.partition("://")[0].strip("{}")
-        if features.emulator and scheme.startswith("server"):
-            scheme = name
-        scheme = {"redis_url": "redis", "memcached_url": "cache+memcached"}.get(scheme, scheme)
-        scheme = scheme.replace("db+{postgresql_url", "db+postgresql")
-        assert f"``{scheme}://" in page, scheme

@@ -625,6 +625,14 @@ def test_an_eager_failure_raises_or_returns():
     assert result.get(propagate=False).args == ("boom",)
 
 
+def test_an_eager_failure_throws_on_demand():
+    failed = EagerResult("t", KeyError("k"), states.FAILURE, "the traceback")
+
+    assert repr(failed.maybe_throw(propagate=False)) == "KeyError('k')"
+    with pytest.raises(KeyError):
+        failed.maybe_throw()
+
+
 def test_an_ignored_eager_task_has_no_value():
     """B-CALL-050: states IGNORED and REJECTED."""
     assert EagerResult("e", Exception("x"), "IGNORED").get() is None

@@ -8,6 +8,7 @@ keeps the connection.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -32,11 +33,14 @@ class Link:
     Args:
         pool: Returns the driver's pool of connections.
         keep: Keep connections between commands; otherwise each goes back to the pool.
+        most: Connections in use at a time, beyond which callers wait for one; None for any number.
     """
 
-    def __init__(self, pool: Callable[[], Any], keep: bool = True) -> None:
+    def __init__(self, pool: Callable[[], Any], keep: bool = True, most: int | None = None) -> None:
         self._pool = pool
         self._keep = keep
+        self._most = most
+        self._turns = threading.Semaphore(most) if most else None
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
 
@@ -45,16 +49,29 @@ class Link:
             # These connections belong to the parent, which goes on using them.
             self._idle = deque()
             self._pid = os.getpid()
+            self._turns = threading.Semaphore(self._most) if self._most else None
+        if self._turns is not None:
+            self._turns.acquire()
         try:
             return self._idle.pop()
         except IndexError:
+            return self._take()
+
+    def _take(self) -> Any:
+        try:
             return take_connection(self._pool())
+        except BaseException:
+            if self._turns is not None:
+                self._turns.release()
+            raise
 
     def _release(self, connection: Any) -> None:
         if self._keep:
             self._idle.append(connection)
         else:
             self._pool().release(connection)
+        if self._turns is not None:
+            self._turns.release()
 
     def call(self, *command: Any) -> Any:
         """Send one command and return its answer.

@@ -138,6 +138,7 @@ class DatabaseBackend(BaseBackend):
 
     #: Seconds between two looks while waiting.
     subpolling_interval = 0.5
+    serves_green_threads = True
     task_cls: type[Any] = Task
     taskset_cls: type[Any] = TaskSet
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from celery._transport.capabilities import BY_SCHEME, Broker
+from t.harness.brokers import install_pgmq
 
 Settings = dict[str, Any]
 
@@ -20,14 +21,18 @@ class Case:
 
     Args:
         settings: Makes the settings for an empty broker, from a test request and a folder.
+        environment: Makes the environment variables of worker and client.
         how: What stands behind it: ``real``, ``emulator: NAME`` or ``stand-in``.
+        after_kill: Has the broker see that a worker was killed, where an emulator does not.
         long: Left to ``make brokers``: it takes what CI machines do not have, or long.
         broadcast: Whether it carries broadcasts with these settings; by default as its kind does.
     """
 
     id: str
     settings: Callable[[pytest.FixtureRequest, Path], Settings]
+    environment: Callable[[pytest.FixtureRequest], dict[str, str]] = lambda request: {}
     how: str = "real"
+    after_kill: Callable[[pytest.FixtureRequest], None] = lambda request: None
     long: bool = False
     broadcast: bool | None = None
 
@@ -105,6 +110,59 @@ def _sqs(request: pytest.FixtureRequest, folder: Path) -> Settings:
     }
 
 
+def _etcd(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    return {"broker_url": f"etcd://127.0.0.1:{request.getfixturevalue('etcd_server').port}/"}
+
+
+def _zookeeper(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    port = request.getfixturevalue("zookeeper_server").port
+    return {"broker_url": f"zookeeper://127.0.0.1:{port}/test"}
+
+
+def _pgmq(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    server = request.getfixturevalue("postgresql_server")
+    url = server.new_url()
+    install_pgmq(url)
+    database = url.rpartition("/")[2]
+    return {
+        "broker_url": f"pgmq://postgres:secret@127.0.0.1:{server.port}/{database}",
+        "broker_transport_options": {"init_extension": False, "visibility_timeout": 5},
+    }
+
+
+def _kafka(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    port = request.getfixturevalue("kafka_server").port
+    # Without a sign of life for so long a consumer counts as gone.
+    consumer = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
+    return {
+        "broker_url": f"confluentkafka://127.0.0.1:{port}",
+        "broker_transport_options": {"kafka_consumer_config": consumer},
+    }
+
+
+def _consul(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    return {"broker_url": f"consul://127.0.0.1:{request.getfixturevalue('consul_standin').port}"}
+
+
+def _azure_queues(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    server = request.getfixturevalue("azurite_server")
+    account = f"http://127.0.0.1:{server.queue_port}/{server.ACCOUNT}"
+    return {"broker_url": f"azurestoragequeues://{server.KEY}@{account}"}
+
+
+def _pubsub(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    request.getfixturevalue("pubsub_server")
+    return {
+        "broker_url": "gcpubsub://projects/test-project",
+        "broker_transport_options": {"ack_deadline_seconds": 10},
+    }
+
+
+def _pubsub_environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    port = request.getfixturevalue("pubsub_server").port
+    return {"PUBSUB_EMULATOR_HOST": f"127.0.0.1:{port}", "GOOGLE_CLOUD_PROJECT": "test-project"}
+
+
 CASES: tuple[Case, ...] = (
     Case(id="amqp", settings=_amqp),
     Case(id="amqp-quorum", settings=_amqp_quorum),
@@ -115,4 +173,23 @@ CASES: tuple[Case, ...] = (
     Case(id="sqla-postgresql", settings=_sqla_postgresql),
     Case(id="mongodb", settings=_mongodb, how="emulator: SecantusDB"),
     Case(id="sqs", settings=_sqs, how="emulator: moto"),
+    Case(id="etcd", settings=_etcd),
+    Case(id="pgmq", settings=_pgmq),
+    Case(
+        id="confluentkafka",
+        settings=_kafka,
+        how="emulator: noida-db",
+        # It keeps members of a group that fell silent.
+        after_kill=lambda request: request.getfixturevalue("kafka_server").restart(),
+    ),
+    Case(id="consul", settings=_consul, how="stand-in"),
+    Case(id="azurestoragequeues", settings=_azure_queues, how="emulator: Azurite", long=True),
+    Case(id="zookeeper", settings=_zookeeper, long=True),
+    Case(
+        id="gcpubsub",
+        settings=_pubsub,
+        environment=_pubsub_environment,
+        how="emulator: of Google",
+        long=True,
+    ),
 )

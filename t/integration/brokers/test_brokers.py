@@ -51,11 +51,14 @@ def site(
     case: Case = request.param
     folder = tmp_path_factory.mktemp(case.id)
     project = Project("", folder)
-    try:
-        project.conf.update(case.settings(request, folder))
-        yield Site(case, project)
-    finally:
-        project.close()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in case.environment(request).items():
+            patch.setenv(name, value)
+        try:
+            project.conf.update(case.settings(request, folder))
+            yield Site(case, project)
+        finally:
+            project.close()
 
 
 def test_tasks_return_their_values(site: Site) -> None:
@@ -89,13 +92,15 @@ def test_remote_control_works_or_is_said_not_to(site: Site) -> None:
         assert control.ping() == []
         return
     assert told == 0
-    [reply] = control.ping(timeout=PATIENCE_S, limit=1)
+    # Without a limit: some transports count a turn in which nothing came as one of the replies.
+    [reply] = eventually(lambda: control.ping(timeout=1))
     assert list(reply.values()) == [{"ok": "pong"}]
 
 
-def test_events_arrive_where_they_can(site: Site) -> None:
+def test_events_arrive_or_are_said_not_to(site: Site) -> None:
     if not site.case.carries_broadcasts:
-        pytest.skip("it carries no broadcasts, which the worker says at its start")
+        assert site.worker.count("no remote control, events") == 1
+        return
     seen: list[str] = []
     app = site.project.app
     with app.connection_for_read() as connection:
@@ -116,7 +121,9 @@ def test_it_says_what_would_be_lost(site: Site) -> None:
     assert site.worker.count("keeps no messages of workers that are killed") == int(loses)
 
 
-def test_another_worker_goes_on_after_one_was_killed(site: Site) -> None:
+def test_another_worker_goes_on_after_one_was_killed(
+    site: Site, request: pytest.FixtureRequest
+) -> None:
     """B-BROK-006: no more is taken than may be held, and no more than that is at stake."""
     project = site.project
     gate = project.gate()
@@ -130,6 +137,7 @@ def test_another_worker_goes_on_after_one_was_killed(site: Site) -> None:
         eventually(lambda: project.queue_length() == 2)
     os.killpg(site.worker.pid, signal.SIGKILL)
     site.worker.wait()
+    site.case.after_kill(request)
     gate.touch()
 
     second = site.start_worker("second")

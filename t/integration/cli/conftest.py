@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from t.harness.terminal import Terminal
 from t.harness.worker import PATIENCE_S, ROOT, WorkerProcess
 
 PROJECT = """
@@ -70,6 +71,22 @@ class Program:
     def worker(self, *options: str) -> WorkerProcess:
         """Return a worker, to be used as a context."""
         return WorkerProcess(*options, conf={}, app="proj", cwd=self.folder, env=self.env)
+
+
+def terminal(program: Program, *words: str, **env: str) -> Terminal:
+    """Return a command on a terminal of 80 columns, to be used as a context."""
+    return Terminal(
+        [sys.executable, "-m", "celery", "-A", "proj", *words],
+        cwd=program.folder,
+        env={**program.env, "TERM": "xterm", "LANG": "C.UTF-8", "NO_COLOR": "1", **env},
+    )
+
+
+def shown(program: Program, *words: str, code: int = 0, **env: str) -> str:
+    """Return what a command shows that ends with *code*."""
+    with terminal(program, *words, **env) as screen:
+        assert screen.wait() == code, screen.output()
+        return screen.text()
 
 
 @pytest.fixture

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from t.harness.servers import free_port
-from t.harness.terminal import Terminal
 from t.harness.worker import WorkerProcess
-from t.integration.cli.conftest import Program
+from t.integration.cli.conftest import Program, shown, terminal
 
 pytestmark = pytest.mark.redis
-
-
-def terminal(program: Program, *words: str, **env: str) -> Terminal:
-    return Terminal(
-        [sys.executable, "-m", "celery", "-A", "proj", *words],
-        cwd=program.folder,
-        env={**program.env, "TERM": "xterm", "LANG": "C.UTF-8", "NO_COLOR": "1", **env},
-    )
-
-
-def shown(program: Program, *words: str, code: int = 0, **env: str) -> str:
-    with terminal(program, *words, **env) as screen:
-        assert screen.wait() == code, screen.output()
-        return screen.text()
 
 
 def test_what_workers_tell(program: Program, worker: WorkerProcess) -> None:

@@ -106,6 +106,7 @@ def test_pools_grow_and_shrink(cluster: Cluster, pool: str) -> None:
         (reply,) = cluster.ask("pool_grow", arguments={"n": 2})
         if pool == "threads":
             # A pool of threads keeps its size; it says so and works on.
+            assert "'thread' cannot change its size" in reply["w1@lab"]["error"]
             assert cluster.adds()
             return
         assert reply == {"w1@lab": {"ok": "pool will grow"}}

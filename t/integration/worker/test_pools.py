@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import redis
 
 from t.harness.worker import eventually
 
@@ -27,6 +28,21 @@ def test_every_pool_runs_tasks_and_answers(project, pool):
 
     assert worker.stop() == 0
     assert project.queue_length() == 0
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_green_threads_share_their_connections(on_redis, redis_url, pool):
+    """A back-end for each of them would open one connection for each task."""
+    on_redis.conf["result_backend"] = redis_url
+    on_redis.worker("-P", pool, "-c100")
+    on_redis.send("add", 1, 1).get(timeout=20)
+    with redis.Redis.from_url(redis_url) as server:
+        before = server.info("stats")["total_connections_received"]
+        results = [on_redis.send("add", number, 1) for number in range(300)]
+        assert [result.get(timeout=30) for result in results] == list(range(1, 301))
+
+        # Those of the client are among them.
+        assert server.info("stats")["total_connections_received"] - before < 40
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent"])

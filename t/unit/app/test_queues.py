@@ -80,13 +80,20 @@ def test_queues_may_be_listed_or_described():
         task_default_exchange="dx",
         task_default_exchange_type="topic",
         task_default_routing_key="dk",
-        task_queues=[Queue("one", Exchange("ex"), "rk"), Queue("two")],
+        task_queues=[
+            Queue("one", Exchange("ex"), "rk"),
+            Queue("two"),
+            Queue("three", routing_key="k"),
+        ],
     )
+    listed.amqp.queues.add("four")
 
     assert facts(described.amqp.queues["one"]) == ("one", "ex", "fanout", "rk")
-    assert described.amqp.queues["two"].routing_key == "old.key"
+    assert facts(described.amqp.queues["two"]) == ("two", "dx", "topic", "old.key")
     assert facts(listed.amqp.queues["one"]) == ("one", "ex", "direct", "rk")
     assert facts(listed.amqp.queues["two"]) == ("two", "dx", "topic", "dk")
+    assert facts(listed.amqp.queues["three"]) == ("three", "dx", "topic", "k")
+    assert facts(listed.amqp.queues["four"]) == ("four", "dx", "topic", "four")
 
 
 def test_names_alone_are_no_queues():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 
 import pytest
 import redis
+from kombu.utils import compat
 from redis import CredentialProvider
 
 from celery import Celery
 from celery.backends._redis import params
+from celery.backends._redis.link import Link
 from celery.backends.redis import (
     E_REDIS_SSL_CERT_REQS_MISSING_INVALID,
     E_REDIS_SSL_PARAMS_AND_SCHEME_MISMATCH,
@@ -259,3 +262,65 @@ def test_compression_needs_bytes(caplog):
 
     assert backend.compression is None
     assert "decode_responses" in caplog.text
+
+
+@pytest.mark.parametrize(("settings", "most"), [({}, 10), ({"redis_max_connections": 50}, 48)])
+def test_all_green_threads_share_one_back_end_with_few_connections(monkeypatch, settings, most):
+    monkeypatch.setattr(compat, "_environment", "gevent")
+    backend = make("redis://example.org", **settings)
+
+    assert backend.thread_safe
+    assert backend._link._most == most
+
+
+def test_real_threads_have_back_ends_of_their_own(monkeypatch):
+    monkeypatch.setattr(compat, "_environment", "default")
+    backend = make("redis://example.org")
+
+    assert not backend.thread_safe
+    assert backend._link._most is None
+
+
+class Connection:
+    """Notes how many are in use at a time."""
+
+    used = most_used = 0
+
+    def connect(self):
+        pass
+
+    def send_command(self, *command):
+        Connection.used += 1
+        Connection.most_used = max(Connection.used, Connection.most_used)
+        threading.Event().wait(0.005)
+
+    def read_response(self):
+        Connection.used -= 1
+        return b"OK"
+
+
+class Pool:
+    """Hands out connections, all but the first time."""
+
+    made = -1
+
+    def get_connection(self):
+        Pool.made += 1
+        if not Pool.made:
+            raise ConnectionRefusedError
+        return Connection()
+
+
+def test_no_more_connections_are_used_than_the_link_may():
+    link = Link(Pool, most=3)
+    with pytest.raises(ConnectionRefusedError):
+        link.call("GET", "x")
+    threads = [threading.Thread(target=link.call, args=("GET", "x")) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert Connection.most_used <= 3
+    assert Connection.used == 0
+    assert Pool.made <= 3
