@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from celery import Celery
-from t.harness.worker import PATIENCE_S, WorkerProcess
+from t.harness.worker import PATIENCE_S, WorkerProcess, eventually
 
 PROJECT = """
 from celery import Celery
@@ -72,6 +72,28 @@ def test_waiting_ends_with_the_last_reply_that_is_expected(cluster: Cluster) -> 
 
         by_pattern = cluster.app.control.inspect(pattern="*2@lab", matcher="glob", limit=1)
         assert by_pattern.ping() == {"w2@lab": {"ok": "pong"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "word"),
+    [([], "enable_events", "enabled"), (["-E"], "disable_events", "disabled")],
+)
+def test_events_stay_switched_when_the_broker_comes_back(
+    request: pytest.FixtureRequest, cluster: Cluster, options: list[str], command: str, word: str
+) -> None:
+    """B-EVT-007, B-EVT-027: what remote control has set is not lost with the connection."""
+    kind = "redis" if cluster.broker.startswith("redis") else "rabbitmq"
+    server = request.getfixturevalue(f"{kind}_server")
+    with cluster.worker("-n", "w1@lab", "-P", "solo", *options) as worker:
+        (first,) = cluster.ask(command)
+        server.disconnect_clients()
+        worker.wait_for("Connected to", times=2)
+        # The client's own connections were closed too.
+        cluster.app.pool.force_close_all(close_pool=False)
+        (again,) = eventually(lambda: cluster.ask(command, timeout=2.0))
+
+    assert first == {"w1@lab": {"ok": f"task events {word}"}}
+    assert again == {"w1@lab": {"ok": f"task events already {word}"}}
 
 
 def test_a_worker_without_remote_control_obeys_nobody(cluster: Cluster) -> None:
