@@ -628,6 +628,16 @@ class Request(MessageFields):
         withdraw = getattr(self._job, "withdraw", None)
         return withdraw is not None and self.time_start is None and bool(withdraw())
 
+    def give_up_if_revoked(self) -> None:
+        """Take a revoked task back from the pool, if it has not begun, and settle it."""
+        if self.is_revoked() and self.withdraw():
+            self.revoked()
+            self.free_slot()
+
+    def has_ended(self) -> bool:
+        """Say whether there is an outcome, which may still have to be stored."""
+        return self._ended or self._is_storing
+
     def free_slot(self) -> None:
         """Give back the slot of the pool that it holds, if any."""
         release, self._slot = self._slot, None
