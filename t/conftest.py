@@ -9,16 +9,12 @@ from hypothesis import HealthCheck, settings
 from t.harness.cassandra import cassandra_standin
 from t.harness.django_results import django_results
 from t.harness.emulators import (
-    arangodb_standin,
-    azurite_server,
-    consul_standin,
-    cosmos_server,
-    couch_server,
     elasticsearch_server,
     mongo_server,
     moto_server,
 )
 from t.harness.google import firestore_server, gcs_server
+from t.harness.npm import azurite_server, cosmos_server, couch_server
 from t.harness.servers import (
     amqp_url,
     mariadb_server,
@@ -31,6 +27,7 @@ from t.harness.servers import (
     redis_server,
     redis_url,
 )
+from t.harness.standins import arangodb_standin, consul_standin, couchbase_standin, riak_standin
 
 # How fast examples are made says how busy the machine is, and nothing about what is tested.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,6 +47,7 @@ __all__ = (
     "consul_standin",
     "cosmos_server",
     "couch_server",
+    "couchbase_standin",
     "django_results",
     "elasticsearch_server",
     "firestore_server",
@@ -65,4 +63,5 @@ __all__ = (
     "rabbitmq_server",
     "redis_server",
     "redis_url",
+    "riak_standin",
 )

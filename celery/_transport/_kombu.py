@@ -8,7 +8,6 @@ __all__ = (
     "KombuChannel",
     "KombuMessage",
     "KombuPoller",
-    "KombuQoS",
     "KombuSentinelChannel",
     "KombuSentinelTransport",
     "KombuTransport",
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     KombuChannel: TypeAlias = Any
     KombuMessage: TypeAlias = Any
     KombuPoller: TypeAlias = Any
-    KombuQoS: TypeAlias = Any
     KombuSentinelChannel: TypeAlias = Any
     KombuSentinelTransport: TypeAlias = Any
     KombuTransport: TypeAlias = Any
@@ -29,4 +27,3 @@ else:
     from kombu.transport.redis import SentinelTransport as KombuSentinelTransport
     from kombu.transport.redis import Transport as KombuTransport
     from kombu.transport.virtual import Message as KombuMessage
-    from kombu.transport.virtual import QoS as KombuQoS

@@ -27,7 +27,8 @@ from typing import Any
 
 from redis import exceptions
 
-from celery._transport._kombu import KombuQoS
+from celery._transport._held import Held
+from celery._transport._held import QoS as HeldQoS
 from celery._transport._redis_delayed import Delayed, tail_of
 from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args
@@ -83,30 +84,8 @@ class Wait:
         self.server_id = 0
 
 
-class Held(dict[str, Any]):
-    """Messages by tag that are neither settled nor given back."""
-
-    #: Set once they were given back for good, see `kombu.transport.virtual.QoS`.
-    restored = False
-
-
-class QoS(KombuQoS):  # type: ignore[misc]  # kombu's, untyped
-    """Prefetch limit and settling, as kombu's channels ask for it."""
-
-    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)
-        self.claims: Claims = channel.claims
-        self._delivered = self.claims.held
-
-    def can_consume(self) -> bool:
-        """Say whether there is room for another message."""
-        limit = self.prefetch_count
-        return not limit or len(self._delivered) < limit
-
-    def can_consume_max_estimate(self) -> int | None:
-        """Return for how many messages there is room; None when there is no limit."""
-        limit = self.prefetch_count
-        return max(limit - len(self._delivered), 0) if limit else None
+class QoS(HeldQoS):
+    """Prefetch limit and settling; messages may come without a claim, and be held too long."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message that came without a claim, such as one of a fanout queue."""
@@ -114,29 +93,9 @@ class QoS(KombuQoS):  # type: ignore[misc]  # kombu's, untyped
             self.claims.file(message, delivery_tag)
         self._delivered[delivery_tag] = message
 
-    def ack(self, delivery_tag: str) -> None:
-        """Settle a message that is done."""
-        self.claims.ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Settle a message that is not wanted, or put it behind all others in its queue."""
-        if requeue:
-            self.claims.give_back([delivery_tag], last=True)
-        else:
-            self.claims.ack(delivery_tag)
-
-    def restore_unacked(self) -> list[Any]:
-        """Give all messages back to their queues, to be delivered next."""
-        self.claims.give_back(list(self._delivered))
-        return []
-
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Give back what consumers hold for longer than the visibility timeout."""
         self.claims.lease.restore_overdue()
-
-    def _flush(self) -> None:
-        # Nothing here is only marked as settled.
-        return
 
 
 class Claims:
@@ -148,7 +107,7 @@ class Claims:
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
-        self.held = Held()
+        self.held: Held[str] = Held()
         #: Claimed, and not yet handed to a consumer.
         self.ready: deque[ClaimedMessage] = deque()
         self.owner = secrets.token_hex(8)

@@ -16,10 +16,11 @@ from kombu.utils.json import loads
 
 from celery._embedded.store import StoreError
 from celery._transport import _sqlite_queues as queues
-from celery._transport._kombu_virtual import KombuMessage, KombuQoS
+from celery._transport._held import Held
+from celery._transport._kombu_virtual import KombuMessage
 from celery.utils.log import get_logger
 
-__all__ = ("Claims", "QoS")
+__all__ = ("Claims",)
 
 logger = get_logger(__name__)
 
@@ -33,13 +34,6 @@ MANY_ACKS = 512
 PACE_S = 0.002
 #: Seconds without a turn after which a consumer without an event loop is not busy.
 QUIET_S = 0.05
-
-
-class Held(dict[int, Any]):
-    """Messages by id that are neither settled nor given back."""
-
-    #: Set once they were given back for good, see `kombu.transport.virtual.QoS`.
-    restored = False
 
 
 class StoredMessage(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
@@ -57,49 +51,6 @@ class StoredMessage(KombuMessage):  # type: ignore[misc]  # kombu's, untyped
         self.queue = claimed.queue
 
 
-class QoS(KombuQoS):  # type: ignore[misc]  # kombu's, untyped
-    """Prefetch limit and settling, as kombu's channels ask for it."""
-
-    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)
-        self.claims: Claims = channel.claims
-        self._delivered = self.claims.held
-
-    def can_consume(self) -> bool:
-        """Say whether there is room for another message."""
-        limit = self.prefetch_count
-        return not limit or len(self._delivered) < limit
-
-    def can_consume_max_estimate(self) -> int | None:
-        """Return for how many messages there is room; None when there is no limit."""
-        limit = self.prefetch_count
-        return max(limit - len(self._delivered), 0) if limit else None
-
-    def append(self, message: Any, delivery_tag: int) -> None:
-        """Hold a message."""
-        self._delivered[delivery_tag] = message
-
-    def ack(self, delivery_tag: int) -> None:
-        """Settle a message that is done."""
-        self.claims.ack(delivery_tag)
-
-    def reject(self, delivery_tag: int, requeue: bool = False) -> None:
-        """Settle a message that is not wanted, or put it behind all others in its queue."""
-        if requeue:
-            self.claims.give_back([delivery_tag], last=True)
-        else:
-            self.claims.ack(delivery_tag)
-
-    def restore_unacked(self) -> list[Any]:
-        """Give all messages back to their queues, to be delivered next."""
-        self.claims.give_back(list(self._delivered))
-        return []
-
-    def _flush(self) -> None:
-        # Nothing here is only marked as settled.
-        return
-
-
 class Claims:
     """What one channel holds of its queues.
 
@@ -110,7 +61,7 @@ class Claims:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
         self.store = channel.store
-        self.held = Held()
+        self.held: Held[int] = Held()
         #: Claimed, and not yet handed to a consumer.
         self.ready: deque[StoredMessage] = deque()
         #: Consumers by queue: callback, and whether a message is done when it is delivered.

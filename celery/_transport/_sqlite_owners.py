@@ -44,8 +44,10 @@ logger = get_logger(__name__)
 LEASE_S = 12.0
 #: Seconds between looks at the others.
 BEAT_S = 2.0
-#: Messages that are forgotten in one transaction.
+#: Messages and results that are forgotten in one transaction, and such transactions in one turn:
+#: together more than others can store between two turns.
 CHUNK = 1000
+MOST_CHUNKS = 50
 #: Free pages from which on some are given back, and how many at a time.
 SPARE_PAGES = 2000
 PAGES_AT_ONCE = 500
@@ -219,7 +221,15 @@ class Keeper:
                 self.has_ended = True
                 return
             dead = restore_dead(db)
-            _forget(db, time.time())
+            _forget_queues(db, time.time())
+            forgotten = _forget_expired(db, time.time())
+            _give_pages_back(db)
+        for _ in range(MOST_CHUNKS):
+            if forgotten < CHUNK:
+                break
+            # One by one, so that others can write in between.
+            with self.store as db:
+                forgotten = _forget_expired(db, time.time())
         report(dead)
         if dead:
             self.transport.bell.ring()
@@ -233,8 +243,8 @@ def report(dead: Iterable[tuple[Owner, int]]) -> None:
         logger.log(level, text, count, owner.pid)
 
 
-def _forget(db: sqlite3.Connection, now: float) -> None:
-    """Forget queues and messages whose time is over, and give free pages back."""
+def _forget_queues(db: sqlite3.Connection, now: float) -> None:
+    """Forget the queues that nobody has used for as long as they were to be kept."""
     db.execute(
         "UPDATE queues SET used_at = ? WHERE expires_s IS NOT NULL"
         " AND EXISTS (SELECT 1 FROM consumers WHERE queue = name)",
@@ -243,11 +253,19 @@ def _forget(db: sqlite3.Connection, now: float) -> None:
     unused = db.execute("SELECT name FROM queues WHERE used_at + expires_s < ?", (now,)).fetchall()
     for (queue,) in unused:
         queues.delete_queue(db, queue)
-    queues.drop_expired(db, now, CHUNK)
-    db.execute(
+
+
+def _forget_expired(db: sqlite3.Connection, now: float) -> int:
+    """Forget some of what has expired; returns the larger of the numbers of either kind."""
+    messages = queues.drop_expired(db, now, CHUNK)
+    results = db.execute(
         "DELETE FROM results WHERE key IN (SELECT key FROM results WHERE expires <= ? LIMIT ?)",
         (now, CHUNK),
-    )
+    ).rowcount
+    return max(messages, results)
+
+
+def _give_pages_back(db: sqlite3.Connection) -> None:
     (spare,) = db.execute("PRAGMA freelist_count").fetchone()
     if spare > SPARE_PAGES:
         db.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()

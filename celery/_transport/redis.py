@@ -76,6 +76,10 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
 
     from_transport_options = (*KombuChannel.from_transport_options, *OWN_OPTIONS)
 
+    #: Whether broadcasts are sent without waiting for the server, for whom time matters more than
+    #: to know at once that one was lost.
+    posts_broadcasts = False
+
     #: Takes what is published, while there is one; see `celery._transport._redis_once`.
     collector: Any = None
 
@@ -203,6 +207,25 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
             expiry, more = self._expiry_commands(queue)
             command, replies = command + expiry, replies + more
         self.desk.call(command, replies)
+
+    def _put_fanout(
+        self,
+        exchange: str,
+        message: Any,
+        routing_key: str,
+        _publish_batch: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if _publish_batch is not None:
+            super()._put_fanout(exchange, message, routing_key, _publish_batch=_publish_batch)
+            return
+        topics = self._get_publish_topics(exchange, routing_key)
+        text = encode_envelope(message)
+        data = b"".join(pack("PUBLISH", self.full_key(topic), text) for topic in topics)
+        if self.posts_broadcasts:
+            self.desk.post(data, len(topics))
+        else:
+            self.desk.call(data, len(topics))
 
     def key_head(self, queue: str, message: Any) -> bytes:
         """Return the packed key of the list that *message* goes to."""
@@ -381,7 +404,7 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
             return
         if claims is None or claims.is_closed:
             super().close()
-            self.desk.disconnect()
+            self._leave_desk()
             return
         try:
             claims.stop()
@@ -401,7 +424,14 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
             try:
                 super().close()
             finally:
-                self.desk.disconnect()
+                self._leave_desk()
+
+    def _leave_desk(self) -> None:
+        try:
+            self.desk.settle()
+        except (exceptions.RedisError, OSError) as exc:
+            logger.debug("a broadcast to %s may be lost: %r", self.broker, exc)
+        self.desk.disconnect()
 
 
 class SentinelChannel(Channel, KombuSentinelChannel):  # type: ignore[misc]  # kombu's, untyped

@@ -35,8 +35,9 @@ from celery._embedded.bell import Bell
 from celery._embedded.location import SCHEME, path_of_url
 from celery._embedded.store import BUSY_TIMEOUT_S, Store, StoreError
 from celery._transport import _sqlite_queues as queues
+from celery._transport._held import QoS
 from celery._transport._kombu_virtual import KombuVirtualChannel, KombuVirtualTransport
-from celery._transport._sqlite_claims import Claims, QoS
+from celery._transport._sqlite_claims import Claims
 from celery._transport._sqlite_outlet import SqliteOutlet
 from celery._transport._sqlite_owners import (
     LEASE_S,

@@ -29,6 +29,7 @@ from typing import Any
 from billiard.process import current_process
 
 from celery import platforms, signals
+from celery._transport import farewell
 from celery.app import trace
 from celery.loaders.app import AppLoader
 from celery.platforms import EX_FAILURE, EX_OK, check_privileges, isatty
@@ -164,10 +165,12 @@ class Worker(WorkController):
         """Run until stopped; after SIGHUP, run the same command line in place of this."""
         super().start()
         if self._restarts:
+            farewell.close_all()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         if state.is_terminating() and state.active_requests:
             # Threads can't be ended, and the interpreter would wait for them.
             logger.warning("Leaving %s tasks that run on.", len(state.active_requests))
+            farewell.close_all()
             logging.shutdown()
             os._exit(self.exitcode or EX_OK)
 

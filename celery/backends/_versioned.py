@@ -12,7 +12,7 @@ import random
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, overload
 
 from celery import states
 from celery.backends._finality import stays
@@ -103,8 +103,11 @@ class VersionedBackend(KeyValueStoreBackend):
 class once_per_process(Generic[T]):
     """A property that is made when it is first asked for, and again in a forked child.
 
-    For clients of stores: two processes can't talk over one connection.
+    For clients of stores: two processes can't talk over one connection. What a child has inherited
+    is never closed there: that would wait for threads which only its parent has.
     """
+
+    _inherited: ClassVar[list[Any]] = []
 
     def __init__(self, make: Callable[[Any], T]) -> None:
         self._make = make
@@ -123,6 +126,8 @@ class once_per_process(Generic[T]):
         pid = os.getpid()
         kept: tuple[int, T] | None = backend.__dict__.get(self._name)
         if kept is None or kept[0] != pid:
+            if kept is not None:
+                self._inherited.append(kept)
             kept = backend.__dict__[self._name] = (pid, self._make(backend))
         return kept[1]
 

@@ -194,7 +194,7 @@ def worker_line(worker: Worker, width: int, *, selected: bool = False) -> Line:
     cells = (
         "-" if worker.active is None else worker.active,
         "-" if worker.processed is None else worker.processed,
-        " ".join(f"{load:g}" for load in worker.loadavg or ()),
+        " ".join(f"{load:.1f}" for load in worker.loadavg or ()),
         _time_of_day(worker.heartbeats[-1] if worker.heartbeats else None),
     )
     plain = "selected" if selected else "plain"

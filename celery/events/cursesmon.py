@@ -72,6 +72,31 @@ class _Page:
         self.offset = 0
 
 
+class _Question:
+    """A question at the bottom of the screen, and what is typed there."""
+
+    def __init__(self, text: str, one_key: bool) -> None:
+        self.text, self.one_key = text, one_key
+        self.typed = ""
+        #: None until there is one; empty when given up with Escape.
+        self.answer: str | None = None
+
+    def take(self, key: str) -> None:
+        """Take one key, as curses names it."""
+        if key == "\x1b":
+            self.answer = ""
+        elif key in _ENTER or self.one_key:
+            self.answer = self.typed or key
+        elif key in _BACKSPACE:
+            self.typed = self.typed[:-1]
+        elif len(key) == 1 and key.isprintable():
+            self.typed += key
+
+    def line(self) -> _screen.Line:
+        """Return how it looks."""
+        return [(f" {self.text} ", "bold"), (f"{self.typed}_", "plain")]
+
+
 class CursesMonitor:
     """
     Draws a state and obeys keys.
@@ -150,6 +175,7 @@ class CursesMonitor:
         self.receiver: Any = None
         self.bars = _screen.BARS
         self._page: _Page | None = None
+        self._question: _Question | None = None
         self._shows_workers = False
         self._wanted_state: str | None = None
         self._wanted_text = ""
@@ -261,7 +287,7 @@ class CursesMonitor:
 
     def search(self) -> None:
         """Ask for a text, and show the tasks that have it only."""
-        self._wanted_text = self._ask("Show only what has this in name, id or worker: ")
+        self._wanted_text = self._ask("Show only what has this in name, id or worker:")
         self._thaw()
 
     def toggle_pause(self) -> None:
@@ -292,6 +318,9 @@ class CursesMonitor:
             # What the terminal has made of the old lines is not what curses remembers.
             self.win.clear()
             return
+        if self._question is not None:
+            self._question.take(key)
+            return
         code = getattr(curses, key, None) if key.startswith("KEY_") else None
         key = self.keyalias.get(code, key) if code is not None else key.upper()
         self.message = []
@@ -318,7 +347,7 @@ class CursesMonitor:
         callback(self.screen_height, self.screen_width, next(y))
         self.safe_add_str(self.screen_height - 1, 0, "Press any key to continue...", curses.A_BOLD)
         self.win.refresh()
-        while True:
+        while not self.leaving:
             try:
                 self.win.getkey()
                 return
@@ -332,43 +361,21 @@ class CursesMonitor:
     def _show_text(self, title: str, text: str) -> None:
         self._page = _Page(title, lambda width: _screen.text_lines(text, width))
 
-    def _ask(self, question: str) -> str:
-        """Read a line of text at the bottom of the screen."""
-        y = self.screen_height - _BOTTOM
-        self.win.move(y, 0)
-        self.win.clrtoeol()
-        self.safe_add_str(y, 1, question, curses.A_BOLD)
-        self.win.refresh()
-        return self.readline(y, 1 + len(question)).strip()
+    def _ask(self, question: str, *, one_key: bool = False) -> str:
+        """Read what is typed above the keys, while the screen lives on; empty if given up."""
+        asked = self._question = _Question(question, one_key)
+        while asked.answer is None and not self.leaving:
+            self._paint()
+            self.handle_keypress()
+        self._question = None
+        return (asked.answer or "").strip()
 
     def _is_sure(self, question: str) -> bool:
-        return self._ask(f"{question} [y/N] ").lower() in ("y", "yes")
+        return self._ask(f"{question} [y/N]", one_key=True).lower() == "y"
 
     def readline(self, x: int, y: int) -> str:
-        """
-        Read a line of text, typed at line *x*, column *y*.
-
-        Returns:
-            The text; empty when given up with Escape.
-        """
-        text = ""
-        self.win.timeout(-1)
-        try:
-            while True:
-                self.win.move(x, y)
-                self.win.clrtoeol()
-                self.safe_add_str(x, y, text)
-                character = self.win.getch()
-                if character in (10, 13, curses.KEY_ENTER):
-                    return text
-                if character == 27:
-                    return ""
-                if character in (8, 127, curses.KEY_BACKSPACE):
-                    text = text[:-1]
-                elif 32 <= character < 127:
-                    text += chr(character)
-        finally:
-            self.win.timeout(_KEY_WAIT_MS)
+        """Read a line of text; it is typed above the keys, whatever the place *x*, *y*."""
+        return self._ask("")
 
     # -- commands
 
@@ -380,7 +387,8 @@ class CursesMonitor:
             try:
                 reply = command()
             except Exception as exc:  # noqa: BLE001 - whatever the broker raises; the user reads it
-                self.message = [(f" {title}: {exc}", "bad")]
+                self.message = []
+                self._show_text(title, f"This could not be sent: {exc}")
                 return
             self.message = []
             self.alert_remote_control_reply(reply, title)
@@ -397,7 +405,7 @@ class CursesMonitor:
         if task is None or not task.name:
             return curses.beep()
         name = task.name
-        limit = self._ask(f"Rate limit of {name}, as in 10/m, 0 for none: ")
+        limit = self._ask(f"Rate limit of {name}, as in 10/m, 0 for none:")
         if limit:
             self._send(
                 f"Rate limit of {name}",
@@ -497,23 +505,25 @@ class CursesMonitor:
         """Obey a key and draw everything."""
         with self.lock:
             self.handle_keypress()
-            self._fit_terminal()
-            width, height = self.screen_width, self.screen_height
-            self.win.erase()
-            now = datetime.now().astimezone()
-            note = self.outage or ("paused" if self._frozen is not None else "")
-            lines = _screen.header(
-                self.state, self.rates, width, now=now, note=note, bars=self.bars
-            )
-            for y, line in enumerate(lines):
-                self._add(y, line)
-            if self._page is not None:
-                self._draw_page(self._page)
-            else:
-                self._draw_table()
-            self._add(height - 2, self.message or self._status())
-            self.safe_add_str(height - 1, 1, self.help, self.state_colors.get("dim", 0))
-            self.win.refresh()
+            self._paint()
+
+    def _paint(self) -> None:
+        self._fit_terminal()
+        width, height = self.screen_width, self.screen_height
+        self.win.erase()
+        now = datetime.now().astimezone()
+        note = self.outage or ("paused" if self._frozen is not None else "")
+        lines = _screen.header(self.state, self.rates, width, now=now, note=note, bars=self.bars)
+        for y, line in enumerate(lines):
+            self._add(y, line)
+        if self._page is not None:
+            self._draw_page(self._page)
+        else:
+            self._draw_table()
+        question = self._question.line() if self._question is not None else None
+        self._add(height - 2, question or self.message or self._status())
+        self.safe_add_str(height - 1, 1, self.help, self.state_colors.get("dim", 0))
+        self.win.refresh()
 
     def _fit_terminal(self) -> None:
         """Notice another size of the terminal, of which curses may not have been told."""
@@ -651,6 +661,10 @@ class CursesMonitor:
 #: Milliseconds to wait for a key, and so between two drawings.
 _KEY_WAIT_MS = 500
 
+#: What curses calls the key that ends a line, and the one that takes a character back.
+_ENTER = frozenset({"\n", "\r", "KEY_ENTER"})
+_BACKSPACE = frozenset({"\b", "\x7f", "KEY_BACKSPACE"})
+
 #: Keys that move a page rather than close it.
 _SCROLLING = frozenset({"J", "K", "KEY_NPAGE", "KEY_PPAGE", "KEY_HOME", "KEY_END"})
 
@@ -680,7 +694,10 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
         with app.connection_for_read() as connection:
             try:
                 connection.ensure_connection(
-                    tell, app.conf.broker_connection_max_retries, interval_start=1
+                    tell,
+                    app.conf.broker_connection_max_retries,
+                    interval_start=1,
+                    interval_max=4,
                 )
                 receiver = app.events.Receiver(connection, handlers={"*": state.event})
                 display.outage = ""

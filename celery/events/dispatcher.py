@@ -3,9 +3,10 @@ The sending end of events.
 
 A dispatcher belongs to one node and one connection. While events are off, :meth:`send` costs an
 attribute look-up. Groups named in *buffer_group* are collected and sent as one message; whoever
-asks for that has to call :meth:`flush` in time (the worker does so from its event loop). Such
-events are kept as JSON where that is the serializer: a busy worker sends thousands a second, and
-encoding each once, without what all have in common, is what makes that cheap.
+asks for that has to call :meth:`flush` in time (the worker does so from its event loop). Where
+JSON is the serializer they are put together as text: a busy worker sends thousands a second, and
+encoding each once, without what all have in common, is what makes that cheap. Of the three that
+every task has :meth:`sketch` notes the values, and leaves all else to the flush.
 """
 
 from __future__ import annotations
@@ -125,11 +126,14 @@ class EventDispatcher:
         self.headers = wire.headers(self.hostname)
         self._encode = _encoder() if self.serializer == "json" else None
         self._origin_text = ""
+        # A ``send`` in the place of ours wants to see each event.
+        self._may_sketch = self._encode is not None and type(self).send is EventDispatcher.send
+        self._is_flush_wanted = False
         self.mutex = threading.Lock()
         self.producer: Producer | None = None
         self.on_enabled = set()
         self.on_disabled = set()
-        #: Events, or their JSON.
+        #: Events, or their JSON, or what `sketch` noted.
         self._groups_waiting: defaultdict[str, list[Any]] = defaultdict(list)
         self._offline: deque[tuple[Any, str]] = deque(maxlen=_OFFLINE_LIMIT)
         if connection is not None:
@@ -224,13 +228,12 @@ class EventDispatcher:
             return
         now = time.time()
         if now >= self._offset_expires:
-            self.tzoffset, self._offset_expires = utcoffset(), now + _OFFSET_TTL_S
-            self._origin_text = wire.origin_text(self.hostname, self.pid, self.tzoffset)
+            self._look_at_offset(now, utcoffset)
         if group in self.buffer_group:
             clock = None if blind else self.clock.forward()
             if Event is make_event and self._encode is not None and _COMMON.isdisjoint(fields):
                 kept: Any = wire.text(
-                    self._encode(fields), self._origin_text, clock, now, type_text
+                    self._encode(fields), self._origin_text, clock, repr(now), type_text
                 )
             else:
                 kept = Event(type, {**fields, **self._origin(self.tzoffset, clock)})
@@ -251,6 +254,30 @@ class EventDispatcher:
                 retry=retry,
                 retry_policy=retry_policy,
             )
+
+    def sketch(self, sketch: wire.Sketch, *values: Any) -> None:
+        """
+        Do what :meth:`send` does for an event of a task, with as little as possible now.
+
+        Whoever calls has seen that events are enabled, and those of tasks wanted.
+
+        Args:
+            values: From which *sketch* makes the event, later; nobody may change them.
+        """
+        if not (self._may_sketch and wire.TASK_GROUP in self.buffer_group):
+            self.send(sketch.type, **sketch.fields(*values))
+            return
+        waiting = self._groups_waiting[wire.TASK_GROUP]
+        waiting.append((sketch, self.clock.forward(), time.time(), values))
+        if len(waiting) >= self.buffer_limit:
+            self.flush()
+        elif not self._is_flush_wanted and self.on_send_buffered is not None:
+            self._is_flush_wanted = True
+            self.on_send_buffered()
+
+    def _look_at_offset(self, now: float, utcoffset: Callable[[], float]) -> None:
+        self.tzoffset, self._offset_expires = utcoffset(), now + _OFFSET_TTL_S
+        self._origin_text = wire.origin_text(self.hostname, self.pid, self.tzoffset)
 
     def _origin(self, offset: float, clock: int | None) -> dict[str, Any]:
         return wire.origin(self.hostname, self.pid, offset, clock)
@@ -295,12 +322,15 @@ class EventDispatcher:
         if errors:
             self._resend()
         if groups:
+            self._is_flush_wanted = False
             with self.mutex:
                 for group, waiting in self._groups_waiting.items():
-                    if waiting:
-                        self._groups_waiting[group] = []
+                    # Other threads may add to it meanwhile.
+                    events = waiting[:]
+                    del waiting[: len(events)]
+                    if events:
                         self._publish(
-                            self._joined(waiting), self.producer, wire.batch_routing_key(group)
+                            self._joined(events), self.producer, wire.batch_routing_key(group)
                         )
 
     def _joined(self, events: list[Any]) -> Any:
@@ -308,7 +338,27 @@ class EventDispatcher:
         encode = self._encode
         if encode is None:
             return events
-        parts = (each if type(each) is str else encode(each) for each in events)
+        now = time.time()
+        if now >= self._offset_expires:
+            self._look_at_offset(now, local_utcoffset)
+        origin, second = self._origin_text, int(now)
+        parts = []
+        for each in events:
+            if type(each) is tuple:
+                sketch, clock, moment, values = each
+                micros = int((moment - second) * 1e6)
+                if not 0 <= micros < 1_000_000:
+                    second = int(moment)
+                    micros = int((moment - second) * 1e6)
+                # Writing a float takes longer than all else.
+                timestamp = f"{second}.{micros:06d}"
+                try:
+                    parts.append(sketch.text(origin, clock, timestamp, *values))
+                except TypeError:
+                    own, (_, type_text) = encode(sketch.fields(*values)), _learn(sketch.type)
+                    parts.append(wire.text(own, origin, clock, timestamp, type_text))
+            else:
+                parts.append(each if type(each) is str else encode(each))
         return f"[{', '.join(parts)}]"
 
     def _resend(self) -> None:

@@ -404,7 +404,12 @@ def _mark_waiting(app: Any, task_ids: Iterable[str]) -> None:
         request = worker_state.requests.get(task_id)
         try:
             if request is not None:
-                if request not in worker_state.active_requests and request.store_errors:
+                if request in worker_state.active_requests or request.has_ended():
+                    continue
+                # What a process has may have begun, though it has not been heard of yet.
+                if request.is_in_pool():
+                    request.give_up_if_revoked()
+                elif request.store_errors:
                     backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
             elif backend.get_state(task_id) in _NOT_BEGUN:
                 backend.mark_as_revoked(task_id, reason="revoked", store_result=True)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from celery._protocol.events import STARTED, SUCCEEDED, Sketch
 from celery.worker import state
 
 if TYPE_CHECKING:
@@ -131,13 +132,18 @@ def counted(base: type[Request], tally: TaskTally) -> type[Request]:
         __slots__ = ("waits_since",)
 
         def send_event(self, type: str, **fields: Any) -> None:
+            if type in _OTHER_STATES:
+                others[_OTHER_STATES[type]] += 1
+            base.send_event(self, type, **fields)
+
+        def _note_event(self, sketch: Sketch, *values: Any) -> None:
             # Written out, as it runs twice for each task. No lock: CPython does not change threads
             # within ``x[i] += 1``, and a count that were lost elsewhere would do no harm.
-            if type == "task-succeeded":
-                runtime_s = fields["runtime"]
+            if sketch is SUCCEEDED:
+                runtime_s = values[-1]
                 runtimes[bisect_left(bounds, runtime_s)] += 1
                 runtime_sum[0] += runtime_s
-            elif type == "task-started":
+            elif sketch is STARTED:
                 started[0] += 1
                 try:
                     wait_s = self.time_start - self.waits_since
@@ -146,11 +152,9 @@ def counted(base: type[Request], tally: TaskTally) -> type[Request]:
                 else:
                     waits[bisect_left(bounds, wait_s)] += 1
                     wait_sum[0] += wait_s
-            elif type in _OTHER_STATES:
-                others[_OTHER_STATES[type]] += 1
             eventer = self._eventer
             if eventer is not None and eventer.enabled:
-                base.send_event(self, type, **fields)
+                base._note_event(self, sketch, *values)
 
     CountedRequest.__name__ = base.__name__
     return CountedRequest

@@ -33,6 +33,7 @@ from billiard.exceptions import (
 )
 
 from celery import signals
+from celery._protocol import events
 from celery._protocol.message import TASK_HEADERS
 from celery.app import trace as tracing
 from celery.app.task import Context
@@ -336,7 +337,7 @@ class Request(MessageFields):
         task_accepted(self)
         if not self._task.acks_late:
             self.acknowledge()
-        self.send_event("task-started")
+        self._note_event(events.STARTED, self.id)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("Task accepted: %s[%s] pid:%r", self.name, self.id, pid)
         if self._terminate_on_accept is not None:
@@ -354,7 +355,7 @@ class Request(MessageFields):
         task_ready(self, successful=True)
         if self._task.acks_late:
             self.acknowledge()
-        self.send_event("task-succeeded", result=retval, runtime=runtime)
+        self._note_event(events.SUCCEEDED, self.id, retval, runtime)
 
     def on_retry(self, exc_info: Any) -> None:
         """Settle a task whose next attempt is published."""
@@ -610,6 +611,11 @@ class Request(MessageFields):
             self.acknowledged = True
             self.send_event("task-rejected", requeue=requeue)
 
+    def give_back(self) -> None:
+        """Have the message delivered again, to whoever is free; the task was not begun."""
+        self._on_reject(logger, self._connection_errors, True)
+        self.acknowledged = True
+
     # -- the slot in the pool that it holds
 
     def is_in_pool(self) -> bool:
@@ -621,6 +627,16 @@ class Request(MessageFields):
         """Take it back from the pool; false if it has begun, or can't be taken back."""
         withdraw = getattr(self._job, "withdraw", None)
         return withdraw is not None and self.time_start is None and bool(withdraw())
+
+    def give_up_if_revoked(self) -> None:
+        """Take a revoked task back from the pool, if it has not begun, and settle it."""
+        if self.is_revoked() and self.withdraw():
+            self.revoked()
+            self.free_slot()
+
+    def has_ended(self) -> bool:
+        """Say whether there is an outcome, which may still have to be stored."""
+        return self._ended or self._is_storing
 
     def free_slot(self) -> None:
         """Give back the slot of the pool that it holds, if any."""
@@ -672,6 +688,31 @@ class Request(MessageFields):
         # Most workers send events of their own only.
         if (not groups or "task" in groups) and self._task.send_events:
             eventer.send(type, uuid=self.id, **fields)
+
+    def _note_event(self, sketch: events.Sketch, *values: Any) -> None:
+        """Do what `send_event` does, for an event that nearly every task has."""
+        eventer = self._eventer
+        if eventer is None or not eventer.enabled:
+            return
+        groups = eventer.groups
+        if (not groups or "task" in groups) and self._task.send_events:
+            note = getattr(eventer, "sketch", None)
+            if note is None:
+                eventer.send(sketch.type, **sketch.fields(*values))
+            else:
+                note(sketch, *values)
+
+    def announce(self) -> None:
+        """Send the event that the task was received."""
+        eta, expires = self._eta, self._expires
+        self._note_event(
+            events.RECEIVED,
+            self.id,
+            self.name,
+            self._request_dict,
+            eta and eta.isoformat(),
+            expires and expires.isoformat(),
+        )
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return what remote inspection shows.
@@ -800,7 +841,7 @@ def create_request_cls(
                 task_ready(self, remembers)
                 if task.acks_late:
                     self.acknowledge()
-                self.send_event("task-succeeded", result=answer[1], runtime=answer[2])
+                self._note_event(events.SUCCEEDED, self.id, answer[1], answer[2])
             finally:
                 self._job = None
                 if frees_slot:
@@ -809,6 +850,13 @@ def create_request_cls(
                         release(answer[2])
 
         TaskRequest._on_pool_success = on_pool_success
+    if base.send_event is not Request.send_event:
+
+        def note_event(self: Request, sketch: events.Sketch, *values: Any) -> None:
+            """Show a class of users all events."""
+            self.send_event(sketch.type, **sketch.fields(*values))
+
+        TaskRequest._note_event = note_event
     TaskRequest.__name__ = base.__name__
     return TaskRequest
 

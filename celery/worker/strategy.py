@@ -206,10 +206,8 @@ def default(
             _log_received(req, info, shows_args)
         if req.revoked():
             return
-        if eventer is not None and eventer.enabled and task.send_events:
-            groups = eventer.groups
-            if not groups or "task" in groups:
-                _announce(req)
+        if eventer is not None and eventer.enabled:
+            req.announce()
         if received.receivers:
             received.send(sender=consumer, request=req)
         bucket = buckets.get(name)
@@ -250,21 +248,6 @@ def _log_received(req: Request, info: Callable[..., Any], with_args: bool) -> No
     if req.eta is not None:
         text += "  ETA:[%(eta)s]"
     info(text, fields, extra={"data": fields})
-
-
-def _announce(req: Request) -> None:
-    eta, expires = req.eta, req.expires
-    req.send_event(
-        "task-received",
-        name=req.name,
-        args=req.argsrepr,
-        kwargs=req.kwargsrepr,
-        root_id=req.root_id,
-        parent_id=req.parent_id,
-        retries=req.request_dict.get("retries", 0),
-        eta=eta and eta.isoformat(),
-        expires=expires and expires.isoformat(),
-    )
 
 
 def _content_check(app: Celery) -> Callable[[Any], bool]:

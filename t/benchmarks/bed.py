@@ -224,6 +224,15 @@ class Worker:
         """Return the resident memory of the main process, which keeps what waits."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_MIB
 
+    def shared_memory_mib(self) -> float:
+        """Return the memory of the tree; what processes share counts once in all."""
+        total = 0
+        for pid in _tree(self.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += int(text.split("\nPss:")[1].split()[0])
+        return total / 1024
+
 
 def _tree(pid: int) -> Iterator[int]:
     yield pid

@@ -14,6 +14,9 @@ __all__ = ("AT_ONCE", "STORING", "WORKLOADS")
 
 Figures = dict[str, float]
 
+#: Seconds without work; processor time is counted in hundredths of a second.
+IDLE_S = 10.0
+
 #: Some take a hundred times as long as they have to.
 PAUSES_PATIENCE_S = 240.0
 
@@ -135,6 +138,16 @@ def eta(bed: Bed, number: int) -> Figures | None:
         }
 
 
+def idle(bed: Bed, number: int) -> Figures | None:
+    """Have a worker of four at once do nothing for ten seconds, after its first task."""
+    with bed.ready_worker() as worker:
+        settle(worker)
+        start, cpu = time.monotonic(), worker.cpu_s()
+        time.sleep(IDLE_S)
+        used = (worker.cpu_s() - cpu) / (time.monotonic() - start)
+        return {"memory MiB": worker.shared_memory_mib(), "ms of cpu a second": 1000 * used}
+
+
 #: The workloads by the name that the command line knows.
 WORKLOADS: dict[str, Callable[[Bed, int], Figures | None]] = {
     "drain": drain,
@@ -148,10 +161,11 @@ WORKLOADS: dict[str, Callable[[Bed, int], Figures | None]] = {
     "large": large,
     "start-up": start_up,
     "eta": eta,
+    "idle": idle,
 }
 
 #: Those for which results are stored.
 STORING = {"drain-results", "latency", "group", "chord"}
 
 #: How many tasks a worker runs at once in a workload, where that is not its number of processes.
-AT_ONCE = {"pauses": 1000}
+AT_ONCE = {"pauses": 1000, "idle": 4}

@@ -239,8 +239,14 @@ BACKENDS = {
         emulator="azurite_server",
         settings={"azureblockblob_base_path": "{name}/"},
     ),
+    "couchbase stand-in": Features(
+        "{server}/{name}", server="couchbase_standin", emulator="couchbase_standin"
+    ),
     "consul stand-in": Features(
         "{server}/{name}", server="consul_standin", emulator="consul_standin", large=300_000
+    ),
+    "riak stand-in": Features(
+        "{server}/{name}", expiry="service", server="riak_standin", emulator="riak_standin"
     ),
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000

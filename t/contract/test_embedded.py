@@ -24,6 +24,7 @@ from kombu.exceptions import MessageStateError
 
 from celery._embedded.bell import Bell
 from celery._embedded.store import Store, StoreError
+from celery._transport._sqlite_owners import CHUNK
 from celery._transport.connection import BrokerConnection
 from celery.exceptions import ImproperlyConfigured
 from celery.worker._hub import Hub
@@ -625,6 +626,22 @@ def test_a_frozen_consumer_keeps_what_it_holds(connect: Any, path: Path) -> None
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_one_turn_forgets_as_much_as_a_busy_site_stores_meanwhile(connect: Any, path: Path) -> None:
+    """Else the file would grow for as long as results come in faster than they are forgotten."""
+    connection = connect()
+    Inbox(connection)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.executemany(
+        "INSERT INTO results (key, value, expires) VALUES (?, x'', ?)",
+        ((f"old-{number}", 1.0) for number in range(3 * CHUNK + 1)),
+    )
+    db.execute("INSERT INTO results (key, value, expires) VALUES ('new', x'', 1e12)")
+    connection.transport._keeper.turn()
+
+    assert db.execute("SELECT key FROM results").fetchall() == [("new",)]
+    db.close()
 
 
 def test_a_consumer_that_was_taken_for_dead_is_told(connect: Any, path: Path) -> None:

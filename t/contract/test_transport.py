@@ -453,6 +453,29 @@ def test_a_broadcast_reaches_the_other_kind(connect: Any) -> None:
         assert got == [publisher]
 
 
+def test_broadcasts_that_nobody_waited_for_have_come_when_the_channel_is_closed(
+    connect: Any,
+) -> None:
+    exchange = Exchange("quick", type="fanout")
+    listener, sender = connect("kombu"), connect("ours")
+    got: list[Any] = []
+    keep = [lambda body, message: got.append(body)]
+    queue = Queue("quick.q", exchange)
+    Consumer(listener.channel(), [queue], callbacks=keep, no_ack=True).consume()
+    subscribe(listener)
+    channel = sender.channel()
+    channel.posts_broadcasts = True
+    producer = sender.Producer(channel)
+
+    for number in range(20):
+        producer.publish(number, exchange=exchange, declare=[exchange])
+    channel.close()
+
+    while len(got) < 20:
+        listener.drain_events(timeout=PATIENCE_S)
+    assert got == list(range(20))
+
+
 def test_nothing_comes_after_a_cancel(connect: Any, store: Any) -> None:
     # kombu's has sent its command to pop the next message, which comes even so.
     inbox = Inbox(connect("ours"))

@@ -294,6 +294,20 @@ class RedisServer(Server):
         ask(self.port, b"CLIENT KILL TYPE normal\r\nCLIENT KILL TYPE pubsub\r\n")
 
 
+class TLSRedisServer(RedisServer):
+    """A Redis server that speaks nothing but TLS."""
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        command = super().command()
+        command[command.index("--port")] = "--tls-port"
+        return [*command, "--port", "0", "--tls-auth-clients", "no"]
+
+    def is_ready(self) -> bool:
+        """Listen."""
+        return accepts_connections(self.port)
+
+
 class RabbitMQServer(Server):
     """A RabbitMQ node with a port mapper of its own; every test takes a virtual host."""
 

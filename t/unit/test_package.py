@@ -128,7 +128,6 @@ def test_modules_of_old_code_forward_to_the_current_app(app):
         "celery.five",
         "celery.utils.timeutils",
         "celery.backends.amqp",
-        "celery.backends.riak",
         "celery.utils.encoding",
     ],
 )

@@ -407,9 +407,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             # The set forgets one for each that it takes, so its size tells no more.
             slots.stay_strict()
         for request in list(reserved_requests):
-            if request.is_revoked() and request.withdraw():
-                request.revoked()
-                request.free_slot()
+            request.give_up_if_revoked()
 
     def is_busy(self) -> bool:
         """Say whether the pool has a task that began, or is about to."""

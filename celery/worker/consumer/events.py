@@ -66,6 +66,10 @@ class Events(bootsteps.StartStopStep):
             buffer_limit=BUFFER_LIMIT,
             on_send_buffered=c.on_send_event_buffered if evented else None,
         )
+        channel: Any = dispatcher.connection.default_channel if evented else None
+        if hasattr(channel, "posts_broadcasts"):
+            # The loop waits for nobody but its own connections.
+            channel.posts_broadcasts = True
         for request in list(state.reserved_requests):
             request.eventer = dispatcher
         if previous is not None:

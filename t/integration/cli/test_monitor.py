@@ -105,11 +105,17 @@ def test_a_task_is_ended_from_the_screen(program: Program, until: Callable[..., 
         screen.wait_for("proj.nap", "STARTED 1")
         screen.press("x")
         screen.wait_for("Terminate", "[y/N]")
-        screen.press("y\r")
+        # While it asks, the screen follows the terminal.
+        screen.resize(20, 100)
+        eventually(lambda: len(screen.text().splitlines()) == 20)
+        screen.wait_for("proj.nap", "[y/N]")
+        screen.press("y")
         screen.wait_for("w1@lab: OK", "terminate:")
         screen.press("q")
         screen.wait_for("REVOKED 1")
         worker.wait_for("Terminating")
 
+        screen.press("l")
+        screen.wait_for("Rate limit of proj.nap")
         screen.press("\x03")
         assert screen.wait() == 0

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from celery import Celery
-from t.harness.worker import PATIENCE_S, WorkerProcess
+from t.harness.servers import RedisServer
+from t.harness.worker import PATIENCE_S, WorkerProcess, eventually
 
 PROJECT = """
 from celery import Celery
+from t.harness.servers import RedisServer
 app = Celery("proj")
 app.conf.update(broker_url={broker!r}, result_backend="file://{results}", {more})
 
@@ -72,6 +77,28 @@ def test_waiting_ends_with_the_last_reply_that_is_expected(cluster: Cluster) -> 
 
         by_pattern = cluster.app.control.inspect(pattern="*2@lab", matcher="glob", limit=1)
         assert by_pattern.ping() == {"w2@lab": {"ok": "pong"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "word"),
+    [([], "enable_events", "enabled"), (["-E"], "disable_events", "disabled")],
+)
+def test_events_stay_switched_when_the_broker_comes_back(
+    request: pytest.FixtureRequest, cluster: Cluster, options: list[str], command: str, word: str
+) -> None:
+    """B-EVT-007, B-EVT-027: what remote control has set is not lost with the connection."""
+    kind = "redis" if cluster.broker.startswith("redis") else "rabbitmq"
+    server = request.getfixturevalue(f"{kind}_server")
+    with cluster.worker("-n", "w1@lab", "-P", "solo", *options) as worker:
+        (first,) = cluster.ask(command)
+        server.disconnect_clients()
+        worker.wait_for("Connected to", times=2)
+        # The client's own connections were closed too.
+        cluster.app.pool.force_close_all(close_pool=False)
+        (again,) = eventually(lambda: cluster.ask(command, timeout=2.0))
+
+    assert first == {"w1@lab": {"ok": f"task events {word}"}}
+    assert again == {"w1@lab": {"ok": f"task events already {word}"}}
 
 
 def test_a_worker_without_remote_control_obeys_nobody(cluster: Cluster) -> None:
@@ -137,3 +164,24 @@ def test_every_pool_obeys(cluster: Cluster, pool: str) -> None:
         assert cluster.adds()
         cluster.app.control.shutdown()
         assert worker.wait() == 0
+
+
+@pytest.mark.redis
+def test_a_command_fails_soon_while_the_broker_is_away() -> None:
+    """A connection of the pool may be dead; the caller is told rather than kept for ever."""
+    with RedisServer() as server, Celery("client", broker=server.url) as app:
+        app.control.revoke("some-id")
+        server.kill()
+        outcome: Future[Any] = Future()
+
+        def revoke() -> None:
+            try:
+                outcome.set_result(app.control.revoke("some-id"))
+            except Exception as exc:
+                outcome.set_exception(exc)
+
+        threading.Thread(target=revoke, daemon=True).start()
+        with pytest.raises(OperationalError):
+            outcome.result(timeout=2 * PATIENCE_S)
+        server.start()
+        assert app.control.revoke("some-id", reply=True, timeout=0.1) == []

@@ -147,6 +147,19 @@ class Finals:
         self._client.close()
 
 
+def described(app: Celery, finals: Finals) -> str:
+    """Say where the tasks are that have no final state."""
+    control = app.control.inspect(timeout=5)
+    with app.connection_for_read() as connection:
+        client = connection.default_channel.client
+        keys = {key: client.type(key) for key in client.keys("*") if b"meta" not in key}
+    return (
+        f"stored {[(each, app.AsyncResult(each).state) for each in finals.open]}, "
+        f"active {control.active()}, reserved {control.reserved()}, "
+        f"scheduled {control.scheduled()}, stats {control.stats()}, keys {keys}"
+    )[:20_000]
+
+
 def send_one(app: Celery, chance: random.Random, big: str, task_id: str) -> Any:
     kind = chance.randrange(10)
     if kind < 2:
@@ -189,15 +202,19 @@ def test_every_task_ends_once_and_nothing_is_left_behind(
         first_fds = descriptors(worker.pid)
         start = time.monotonic()
         next_kill, next_look, next_lull = start + 1, start + 5, start + 10
+        seen_open, seen_at = set[str](), start
         while (now := time.monotonic()) < start + DURATION_S:
             if len(finals.open) < AT_ONCE and now < next_lull:
                 sent.append(f"stress-{len(sent)}")
                 finals.open.add(sent[-1])
                 send_one(app, chance, big, sent[-1])
                 if chance.random() < 0.05:
-                    app.control.revoke(chance.choice(sent[-AT_ONCE:]), terminate=True)
+                    app.control.revoke(chance.choice([*finals.open]), terminate=True)
             else:
                 time.sleep(0.005)
+            if finals.open != seen_open:
+                seen_open, seen_at = set(finals.open), now
+            assert now < seen_at + 90, described(app, finals)
             if now > next_lull and not finals.open:
                 # With nothing to do the pool shrinks, and grows again in the next rush.
                 next_lull = now + chance.uniform(5, 20)

@@ -149,6 +149,52 @@ def test_a_connection_that_was_closed_while_it_rested_is_replaced_unseen() -> No
     assert link.call(b"x") == [2]
 
 
+def test_what_is_posted_waits_for_nobody_and_its_answers_are_not_taken_for_others() -> None:
+    made = Made()
+    link = Link(lambda: made, 5.0, "redis://there/0")
+    for _ in range(4):
+        link.post(b"x")
+
+    # Nobody has answered so far.
+    answering(made, b":1\r\n:2\r\n:3\r\n:4\r\n:5\r\n")
+    assert link.call(b"y") == [5]
+
+
+def test_no_more_than_a_few_answers_are_owed() -> None:
+    made = Made()
+    link = Link(lambda: made, 0.05, "redis://there/0")
+    for _ in range(4):
+        link.post(b"x")
+
+    with pytest.raises(exceptions.TimeoutError, match="redis://there/0"):
+        link.post(b"x")
+    assert not link.is_connected
+
+
+def test_an_error_that_answers_what_was_posted_is_told_later() -> None:
+    made = Made()
+    link = Link(lambda: made, 5.0, "redis://there/0")
+    link.post(b"x")
+    answering(made, b"-ERR no\r\n")
+
+    with pytest.raises(exceptions.ResponseError, match="no"):
+        link.settle()
+    link.settle()
+    assert link.is_connected
+
+
+def test_a_connection_that_owes_answers_and_was_closed_is_replaced() -> None:
+    first, second = Made(), Made()
+    made = [second, first]
+    link = Link(made.pop, 5.0, "redis://there/0")
+    link.post(b"x")
+    first.far.close()
+    link._used_at -= 10
+
+    answering(second, b":2\r\n")
+    assert link.call(b"x") == [2]
+
+
 def test_a_script_that_the_server_does_not_know_is_sent_in_full() -> None:
     made = Made()
     link = Link(lambda: made, 5.0, "redis://there/0")

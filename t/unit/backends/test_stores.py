@@ -17,7 +17,9 @@ STORES = {
     "couchdb": ("couchdb://ann:s3cret@store:1234/jobs", "pycouchdb"),
     "arangodb": ("arangodb://ann:s3cret@store:1234/jobs/results", "pyArango"),
     "azureblockblob": ("azureblockblob://AccountName=ann;AccountKey=s3cret;", "azurestorage"),
+    "couchbase": ("couchbase://ann:s3cret@store:1234/jobs", "couchbase"),
     "cosmosdbsql": ("cosmosdbsql://:s3cret@store:1234", "pydocumentdb"),
+    "riak": ("riak://ann:s3cret@store:1234/jobs", "requests"),
     "consul": ("consul://:s3cret@store:1234/jobs", "consul"),
 }
 
@@ -117,6 +119,33 @@ def test_cosmosdb_takes_its_host_and_key_from_the_url():
         make("cosmosdbsql://:k@store", cosmosdbsql_consistency_level="Best")
     with pytest.raises(ImproperlyConfigured, match="cosmosdbsql://"):
         make("cosmosdbsql://")
+
+
+def test_couchbase_takes_the_url_before_the_settings():
+    pytest.importorskip("couchbase")
+    settings = {"host": "other", "port": 9, "bucket": "B", "username": "bob", "password": "x"}
+
+    backend = make("couchbase", couchbase_backend_settings=settings)
+    assert (backend.host, backend.port, backend.bucket) == ("other", 9, "B")
+    assert (backend.username, backend.password) == ("bob", "x")
+
+    backend = make("couchbase://ann:s3%40cret@store:1234/jobs", couchbase_backend_settings=settings)
+    assert (backend.host, backend.port, backend.bucket) == ("store", 1234, "jobs")
+    assert (backend.username, backend.password) == ("ann", "s3@cret")
+
+    with pytest.raises(ImproperlyConfigured, match="couchbase_backend_settings"):
+        make("couchbase://", couchbase_backend_settings=5)
+
+
+def test_riak_takes_everything_from_the_url():
+    pytest.importorskip("requests")
+    backend = make("riak://ann:s3%40cret@store:1234/jobs")
+    assert backend._base == "http://store:1234/types/default/buckets/jobs/keys"
+    assert backend.client.auth == ("ann", "s3@cret")
+
+    backend = make("riak+https://store/steady/jobs")
+    assert backend._base == "https://store:8098/types/steady/buckets/jobs/keys"
+    assert make("riak://")._base == "http://localhost:8098/types/default/buckets/celery/keys"
 
 
 @pytest.mark.parametrize(("expires", "life"), [(1, 10), (600, 600), (None, None), (0, None)])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from kombu import Connection, Consumer, Queue
 
-from celery.events import Event, EventReceiver, get_exchange, group_from
+from celery._protocol import events as wire
+from celery.events import Event, EventDispatcher, EventReceiver, get_exchange, group_from
 from celery.exceptions import ImproperlyConfigured
 
 
@@ -354,6 +357,87 @@ def test_buffered_events_are_the_same_on_the_wire_however_they_are_encoded(
     assert events[1]["nested"] == {"x": [1, 2]}
     assert events[3]["timestamp"] == 12.5
     assert events[5]["clock"] is None
+
+
+SKETCHES: list[tuple[wire.Sketch, tuple[Any, ...]]] = [
+    (
+        wire.RECEIVED,
+        (
+            "a", "proj.ädd",
+            {"argsrepr": '("x",)', "kwargsrepr": "{}", "root_id": "r", "retries": 2}, None, None,
+        ),
+    ),
+    (wire.RECEIVED, ("b", "add", {"parent_id": "p"}, "2026-01-02T03:04:05+00:00", "later")),
+    (wire.STARTED, ('odd " id',)),
+    (wire.SUCCEEDED, ("c", "'\\n'", 0.000123456)),
+    # Values that nobody expects, as messages of others may hold them.
+    (wire.RECEIVED, ("d", "add", {"argsrepr": None, "kwargsrepr": ["x"]}, None, None)),
+    (wire.RECEIVED, ("e", "add", {"retries": "many"}, None, None)),
+    (wire.SUCCEEDED, ("f", "1", 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sketch", "values"), SKETCHES)
+def test_a_sketched_event_has_what_any_other_has(
+    app: Any, connection: Any, sketch: wire.Sketch, values: tuple[Any, ...]
+) -> None:
+    """B-EVT-004, B-EVT-008."""
+    sender = dispatcher(app, connection, buffer_group=["task"])
+    sender.sketch(sketch, *values)
+    sender.send(sketch.type, **sketch.fields(*values))
+    sketched, sent = json.loads(sender._joined(sender._groups_waiting["task"]))
+
+    assert sketched.pop("clock") + 1 == sent.pop("clock")
+    assert sketched.pop("timestamp") == pytest.approx(sent.pop("timestamp"), abs=30)
+    assert sketched == sent
+
+
+def test_the_moment_of_a_sketched_event_is_that_of_its_note(
+    app: Any, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = dispatcher(app, connection, buffer_group=["task"])
+    moments = [1000.25, 1000.999999, 1003.5, 999.125]
+    for moment in moments:
+        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+        sender.sketch(wire.STARTED, "a")
+    events = json.loads(sender._joined(sender._groups_waiting["task"]))
+
+    assert [event["timestamp"] for event in events] == pytest.approx(moments, abs=2e-6)
+
+
+def test_a_sender_of_ones_own_sees_events_that_could_be_sketched(app: Any, connection: Any) -> None:
+    seen = []
+
+    class Mine(EventDispatcher):
+        def send(self, type: str, *args: Any, **fields: Any) -> None:
+            seen.append((type, fields))
+
+    sender = Mine(connection, app=app, hostname="w1@h", buffer_group=["task"])
+    sender.sketch(wire.STARTED, "a")
+
+    assert seen == [("task-started", {"uuid": "a"})]
+
+
+def test_the_events_of_a_task_cost_few_calls(app: Any, connection: Any) -> None:
+    """A busy worker makes three for each task, so what is dear would show."""
+    sender = dispatcher(app, connection, buffer_group=["task"], buffer_limit=1000)
+
+    def task(number: int) -> None:
+        for sketch, values in SKETCHES[1:4]:
+            sender.sketch(sketch, *values)
+
+    task(0)
+    calls = []
+    sys.setprofile(lambda frame, event, arg: calls.append(frame) if event == "call" else None)
+    try:
+        for number in range(10):
+            task(number)
+        sender._joined(sender._groups_waiting["task"])
+    finally:
+        sys.setprofile(None)
+
+    # For each event the note and the clock, then the text; the first task is among the latter.
+    assert len(calls) <= 10 * (1 + 3 * 2) + 11 * 3 + 10
 
 
 def test_other_serializers_get_events_as_they_are(app: Any, connection: Any) -> None:

@@ -147,7 +147,6 @@ class Window:
     def __init__(self) -> None:
         self.lines: dict[int, str] = {}
         self.keys: list[str] = []
-        self.typed: list[int] = []
         self.size = (24, 80)
 
     def getmaxyx(self) -> tuple[int, int]:
@@ -160,21 +159,10 @@ class Window:
     def erase(self) -> None:
         self.lines.clear()
 
+    clear = erase
+
     def refresh(self) -> None:
         """Show nothing."""
-
-    def move(self, y: int, x: int) -> None:
-        self.at = (y, x)
-
-    def clrtoeol(self) -> None:
-        y, x = self.at
-        self.lines[y] = self.lines.get(y, "")[:x]
-
-    def timeout(self, milliseconds: int) -> None:
-        """Never wait."""
-
-    def getch(self, *at: int) -> int:
-        return self.typed.pop(0)
 
     def getkey(self) -> str:
         if not self.keys:
@@ -193,10 +181,9 @@ class Screen:
         self.monitor.win = self.window = Window()
 
     def press(self, *keys: str, typed: str = "") -> str:
-        """Press keys and return what is shown then; *typed* answers questions."""
-        self.window.typed = [ord(character) for character in typed]
+        """Press keys and return what is shown then; *typed* answers the question of each."""
         for key in keys or ("",):
-            self.window.keys = [key] if key else []
+            self.window.keys = [key, *typed] if key else []
             self.monitor.draw()
         return self.window.text()
 
@@ -287,7 +274,7 @@ def test_workers_are_listed(screen: Screen, cluster: Cluster) -> None:
 
     assert "w1@h" in text
     assert "77" in text
-    assert "1.5 1 0.5" in text
+    assert "1.5 1.0 0.5" in text
     assert "proj.mul" in screen.press("\t")
 
 
@@ -337,8 +324,8 @@ def control(app: Any, monkeypatch: pytest.MonkeyPatch) -> Control:
 @pytest.mark.parametrize(
     ("key", "typed", "call"),
     [
-        ("c", "y\n", ("revoke", (("second",), {"terminate": False, "reply": True}))),
-        ("x", "yes\n", ("revoke", (("second",), {"terminate": True, "reply": True}))),
+        ("c", "y", ("revoke", (("second",), {"terminate": False, "reply": True}))),
+        ("x", "Y", ("revoke", (("second",), {"terminate": True, "reply": True}))),
         ("l", "10/m\n", ("rate_limit", (("proj.mul", "10/m"), {"reply": True}))),
         ("n", "", ("broadcast", (("query_task", {"ids": ["second"]}), {"reply": True}))),
         ("e", "", ("enable_events", ((), {"reply": True}))),
@@ -355,7 +342,7 @@ def test_keys_send_commands_and_show_the_replies(
 
 
 @pytest.mark.parametrize(
-    ("key", "typed"), [("c", "n\n"), ("x", "\n"), ("l", "\x1b"), ("x", "\x1b")]
+    ("key", "typed"), [("c", "n"), ("x", "\n"), ("l", "5\x1b"), ("l", "\n"), ("x", "\x1b")]
 )
 def test_what_is_not_confirmed_is_not_done(
     screen: Screen, control: Control, key: str, typed: str
@@ -365,12 +352,41 @@ def test_what_is_not_confirmed_is_not_done(
     assert control.calls == []
 
 
+def test_the_screen_lives_on_while_a_question_is_open(
+    screen: Screen, cluster: Cluster, control: Control
+) -> None:
+    seen = []
+
+    def look() -> None:
+        if screen.monitor._question is not None:
+            seen.append(screen.window.text())
+            cluster.task("received", "third", name="proj.new")
+
+    screen.window.refresh = look  # type: ignore[method-assign]
+    screen.window.keys = ["l", "1", "KEY_RESIZE", "0", "KEY_LEFT", "x", "\x7f", "/", "m", "\n"]
+    screen.monitor.draw()
+
+    assert " Rate limit of proj.mul, as in 10/m, 0 for none: 10/m_" in seen[-1]
+    assert "proj.new" in seen[-1]
+    assert control.calls == [("rate_limit", (("proj.mul", "10/m"), {"reply": True}))]
+
+
+def test_leaving_ends_a_question(screen: Screen, control: Control) -> None:
+    def leave() -> None:
+        screen.monitor.leaving = screen.monitor._question is not None
+
+    screen.window.refresh = leave  # type: ignore[method-assign]
+    screen.press("c")
+
+    assert control.calls == []
+
+
 def test_a_broker_that_is_gone_is_told(screen: Screen, control: Control) -> None:
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise ConnectionError("refused")
 
     control.revoke = fail
-    assert "refused" in screen.press("", "c", typed="y\n")
+    assert "could not be sent: refused" in screen.press("", "c", typed="y")
     screen.monitor.outage = "the broker is lost"
     assert "the broker is lost" in screen.press()
 

@@ -236,6 +236,45 @@ def test_revoking_leaves_finished_and_running_tasks_alone(app: Any, state: Any) 
     assert app.AsyncResult("running").state == states.PENDING
 
 
+class TakenBack:
+    """A job of a pool that gives it back, or does not."""
+
+    def __init__(self, has_begun: bool) -> None:
+        self.has_begun = has_begun
+
+    def ready(self) -> bool:
+        return False
+
+    def withdraw(self) -> bool:
+        return not self.has_begun
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_what_the_pool_has_is_revoked_only_if_it_gives_it_back(
+    app: Any, state: Any, has_begun: bool
+) -> None:
+    """It may have begun, though the process has not been heard of; then its own end counts."""
+    task_id = f"begun-{has_begun}"
+    request = held(app, task_id)
+    request._job = TakenBack(has_begun)
+
+    control.revoke(state, [task_id])
+
+    expected = states.PENDING if has_begun else states.REVOKED
+    assert app.AsyncResult(task_id).state == expected
+    assert request.has_ended() is not has_begun
+
+
+def test_a_task_that_has_ended_is_not_revoked(app: Any, state: Any) -> None:
+    request = held(app, "failed")
+    app.backend.mark_as_failure("failed", KeyError("x"))
+    request._ended = True
+
+    control.revoke(state, ["failed"])
+
+    assert app.AsyncResult("failed").state == states.FAILURE
+
+
 def test_a_store_that_is_away_does_not_stop_a_revocation(
     app: Any, state: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -249,4 +249,4 @@ def test_counting_costs_one_call_for_each_event(counted, eventer):
     finally:
         sys.setprofile(None)
 
-    assert calls == ["send_event", "send_event"]
+    assert calls == ["_note_event", "_note_event"]

@@ -14,7 +14,7 @@ from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import signals
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry, TaskRevokedError
 from celery.worker import state
-from celery.worker.request import Request
+from celery.worker.request import Request, create_request_cls
 
 
 def einfo(exc):
@@ -548,6 +548,24 @@ def test_events_are_sent_only_where_they_are_wanted(make_request, eventer, task)
     request.send_event("task-started")
 
     assert eventer.sent == []
+
+
+def test_a_request_class_that_sends_events_its_own_way_sends_all(make_request, task, pool, eventer):
+    seen = []
+
+    class Mine(Request):
+        def send_event(self, type, **fields):
+            seen.append((type, fields))
+
+    cls = create_request_cls(Mine, task, pool, "w1@h", eventer)
+    request = make_request(cls=cls)
+    request.announce()
+    request.on_accepted(77, monotonic())
+    request._on_pool_success((0, "4", 0.3))
+
+    assert [type for type, _ in seen] == ["task-received", "task-started", "task-succeeded"]
+    assert seen[0][1]["args"] == request.argsrepr
+    assert seen[2][1] == {"uuid": request.id, "result": "4", "runtime": 0.3}
 
 
 def test_a_custom_request_class_sees_what_happens(make_request):
