@@ -9,20 +9,16 @@ from hypothesis import HealthCheck, settings
 from t.harness.cassandra import cassandra_standin
 from t.harness.django_results import django_results
 from t.harness.emulators import (
-    arangodb_standin,
-    azurite_server,
-    consul_standin,
-    cosmos_server,
-    couch_server,
-    couchbase_standin,
     elasticsearch_server,
     mongo_server,
     moto_server,
-    riak_standin,
 )
 from t.harness.google import firestore_server, gcs_server
+from t.harness.npm import azurite_server, cosmos_server, couch_server
 from t.harness.servers import (
     amqp_url,
+    mariadb_server,
+    mariadb_url,
     memcached_server,
     memcached_url,
     postgresql_server,
@@ -31,6 +27,7 @@ from t.harness.servers import (
     redis_server,
     redis_url,
 )
+from t.harness.standins import arangodb_standin, consul_standin, couchbase_standin, riak_standin
 
 # How fast examples are made says how busy the machine is, and nothing about what is tested.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,6 +52,8 @@ __all__ = (
     "elasticsearch_server",
     "firestore_server",
     "gcs_server",
+    "mariadb_server",
+    "mariadb_url",
     "memcached_server",
     "memcached_url",
     "mongo_server",

@@ -26,12 +26,25 @@ hiredis: Any = try_import("hiredis")
 
 __all__ = ("Link", "PureReader", "pack", "pack_args")
 
-#: Bytes asked for with one read.
-READ_SIZE = 1 << 17
+#: Bytes asked for with one read. For twice as many the C library may get memory from the system,
+#: and give it back, each time, which costs more than the rest of a call.
+READ_SIZE = 1 << 16
 #: A connection that rested for longer is looked at before it is used again.
 REST_S = 1.0
 #: Answers that may be outstanding when more is posted.
 MOST_OWED = 4
+
+#: How many forks lie between this process and the one that imported this module.
+_forks = 0
+
+
+def _note_fork() -> None:
+    global _forks  # noqa: PLW0603 - one count per process, by design
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 #: What a reader answers when there is no whole reply yet.
 NOTHING: Any = object()
@@ -141,7 +154,8 @@ class Link:
         self.connection: Any = None
         self.sock: Any = None
         self._reader: Any = None
-        self._pid = 0
+        self._pending: Any = None
+        self._forks = 0
         self._used_at = 0.0
         #: Replies to what was posted that have not been looked at.
         self._owed = 0
@@ -153,7 +167,7 @@ class Link:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection that this process may use."""
-        return self.sock is not None and self._pid == os.getpid()
+        return self.sock is not None and self._forks == _forks
 
     def connect(self) -> None:
         """Connect, unless connected.
@@ -163,7 +177,7 @@ class Link:
             redis.exceptions.TimeoutError: That took too long.
         """
         if self.sock is not None:
-            if self._pid == os.getpid():
+            if self._forks == _forks:
                 return
             self._forget()
         connection = self.make_connection()
@@ -174,13 +188,14 @@ class Link:
         self.connection = connection
         self.sock = _with_kernel_timeout(connection._sock, self.timeout_s)
         self._reader = new_reader()
+        self._pending = getattr(self.sock, "pending", None)
         self._owed = 0
-        self._pid = os.getpid()
+        self._forks = _forks
         self._used_at = monotonic()
 
     def disconnect(self) -> None:
         """Close the connection; harmless when there is none."""
-        if self.sock is not None and self._pid != os.getpid():
+        if self.sock is not None and self._forks != _forks:
             self._forget()
             return
         connection, self.connection, self.sock = self.connection, None, None
@@ -220,10 +235,11 @@ class Link:
         reader = self._reader
         try:
             data = sock.recv(READ_SIZE)
-            # An encrypted connection may hold more than it was asked for, unseen by a poll.
-            while data and getattr(sock, "pending", int)():
-                reader.feed(data)
-                data = sock.recv(READ_SIZE)
+            if self._pending is not None:
+                # An encrypted connection may hold more than it was asked for, unseen by a poll.
+                while data and self._pending():
+                    reader.feed(data)
+                    data = sock.recv(READ_SIZE)
         except OSError as exc:
             self.disconnect()
             raise self._lost(exc) from exc
@@ -245,7 +261,8 @@ class Link:
             redis.exceptions.ResponseError: The first reply that is an error.
         """
         with self.lock:
-            self.connect_or_check()
+            if self.sock is None or self._forks != _forks or monotonic() - self._used_at > REST_S:
+                self.connect_or_check()
             try:
                 self.send(data)
                 owed, self._owed = self._owed, 0

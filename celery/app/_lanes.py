@@ -49,7 +49,11 @@ class Lane:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._lanes.keep(self)
+            lanes = self._lanes
+            lanes._idle.append(self)
+            if lanes.pool.waiting:
+                # Whoever waits has looked for idle lanes before this one was.
+                lanes.release_idle()
         else:
             # It may be out of order.
             self._lanes.drop(self)
@@ -88,13 +92,6 @@ class Lanes:
         except BaseException:
             connection.release()
             raise
-
-    def keep(self, lane: Lane) -> None:
-        """Take back a lane that is in order."""
-        self._idle.append(lane)
-        if self.pool.waiting:
-            # Whoever waits has looked for idle lanes before this one was.
-            self.release_idle()
 
     def drop(self, lane: Lane) -> None:
         """Take back a lane that may be out of order."""

@@ -94,6 +94,7 @@ class Settings(ConfigurationView):
 
     deprecated_settings: set[str] | None
     version: int
+    _known_spellings: dict[str, tuple[str, ...]]
 
     def __init__(
         self,
@@ -103,7 +104,9 @@ class Settings(ConfigurationView):
     ) -> None:
         super().__init__(*args, **kwargs)
         # Attributes of this object would become settings, so its own go straight to __dict__.
-        self.__dict__.update(deprecated_settings=deprecated_settings, version=0)
+        self.__dict__.update(
+            deprecated_settings=deprecated_settings, version=0, _known_spellings={}
+        )
 
     # -- lookup
 
@@ -123,6 +126,17 @@ class Settings(ConfigurationView):
                 if name in source:
                     return source[name]
         raise self._missing(key)
+
+    def __getattr__(self, key: str) -> Any:
+        # Every call of a task asks for a setting: the names are found once, the sources may change.
+        spellings = self._known_spellings.get(key)
+        if spellings is None:
+            spellings = self._known_spellings[key] = self._spellings(key)
+        for source in self.maps:
+            for name in spellings:
+                if name in source:
+                    return source[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
 
     def _missing(self, key: str) -> KeyError:
         return KeyError(key, _prefixed(self.prefix, key)) if self.prefix else KeyError(key)

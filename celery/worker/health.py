@@ -14,23 +14,20 @@ thread that answers only reads, see `Facts`; what these mean is said by `why_not
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET6
 from time import monotonic
-from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.log import get_logger
 from celery.worker import health_metrics, state
 from celery.worker.components import Pool
+
+if TYPE_CHECKING:
+    from celery.worker._health_server import Answer
 
 __all__ = ("Facts", "Health", "parse_address", "why_not_live", "why_not_ready")
 
@@ -42,9 +39,6 @@ BEAT_S = 1.0
 #: Seconds without one after which the worker counts as dead. An AMQP broker that fell silent may
 #: block the loop for half of that, and is no reason to replace the worker.
 STALLED_AFTER_S = 60.0
-
-#: Seconds that a client may take to send its question.
-CLIENT_TIMEOUT_S = 5.0
 
 LOOPBACK = "127.0.0.1"
 
@@ -131,9 +125,12 @@ class Health(bootsteps.StartStopStep):
         Raises:
             ImproperlyConfigured: It is taken, or is no address.
         """
+        # Most workers answer nobody, and need no HTTP server.
+        from celery.worker._health_server import new_server
+
         host, port = parse_address(self.address)
         try:
-            return _server((host, port), _answers(w, self._beat))
+            return new_server((host, port), _answers(w, self._beat), STALLED_AFTER_S)
         except OSError as exc:
             raise ImproperlyConfigured(
                 f"Cannot answer health checks at {self.address}: {exc}. "
@@ -158,7 +155,7 @@ class Health(bootsteps.StartStopStep):
         thread, self._thread = self._thread, None
         if thread is not None:
             self.obj.shutdown()
-            thread.join(CLIENT_TIMEOUT_S)
+            thread.join(self.obj.client_timeout_s)
         self.obj.server_close()
 
     def terminate(self, w: Any) -> None:
@@ -210,9 +207,6 @@ def facts_of(worker: Any, silence_s: float) -> Facts:
 
 # -- HTTP
 
-#: Status, content type and body.
-Answer = tuple[int, str, bytes]
-
 _INDEX = b"/live\n/ready\n/metrics\n"
 
 
@@ -241,64 +235,3 @@ def _answers(worker: Any, beat: _Beat) -> dict[str, Callable[[float], Answer]]:
         "/ready": lambda patience_s: verdict("ready", why_not_ready, patience_s),
         "/metrics": metrics,
     }
-
-
-def _server(
-    address: tuple[str, int], answers: dict[str, Callable[[float], Answer]]
-) -> ThreadingHTTPServer:
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        # A stopping worker does not wait for its questioners.
-        block_on_close = False
-        if ":" in address[0]:
-            address_family = AF_INET6
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            # Whoever asks may hang up; anything else is our mistake.
-            level = logging.DEBUG if isinstance(sys.exception(), OSError) else logging.ERROR
-            logger.log(level, "health: cannot answer %s", client_address, exc_info=True)
-
-    class Handler(_Handler):
-        pass
-
-    Handler.answers = answers
-    server = Server(address, Handler)
-    # Processes of the pool must not keep the port when this one is gone.
-    os.register_at_fork(after_in_child=server.socket.close)
-    return server
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One question."""
-
-    timeout = CLIENT_TIMEOUT_S
-    answers: ClassVar[dict[str, Callable[[float], Answer]]]
-
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def _answer(self, *, with_body: bool) -> None:
-        parts = urlsplit(self.path)
-        answer = self.answers.get(parts.path.rstrip("/") or "/")
-        try:
-            patience_s = float(parse_qs(parts.query).get("max_age", [STALLED_AFTER_S])[0])
-        except ValueError:
-            status, content_type, body = 400, "text/plain", b"max_age has to be a number\n"
-        else:
-            if answer is None:
-                status, content_type, body = 404, "text/plain", b"There are:\n" + _INDEX
-            else:
-                status, content_type, body = answer(patience_s)
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Write a line about each question only where everything is logged."""
-        logger.debug("health: %s", format % args)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from celery import Celery, states
+from celery.backends import _http, cosmosdbsql, couchbase
 from t.contract.backends import new_id
 
 
@@ -116,3 +119,99 @@ def test_of_siblings_in_the_riak_stand_in_the_success_is_read(app_of, riak_stand
     assert backend.get_state("id") == states.SUCCESS
     assert backend.replace(key, backend.encode({"status": "x"}), backend.load(key).version)
     assert backend._ask("GET", key, ()).json() == {"status": "x"}
+
+
+# -- Stores that are away, or silent
+
+#: Fixtures of servers, what follows their URL, and settings that make waiting short.
+SERVERS = {
+    "arangodb": ("arangodb_standin", "/jobs/{name}", {}),
+    "azureblockblob": (
+        "azurite_server",
+        "",
+        {
+            "azureblockblob_base_path": "{name}/",
+            "azureblockblob_read_timeout": 1,
+            "azureblockblob_retry_max_attempts": 0,
+        },
+    ),
+    "consul": ("consul_standin", "/{name}", {}),
+    "cosmosdbsql": ("cosmos_server", "", {"cosmosdbsql_collection_name": "c{name}"}),
+    "couchbase": ("couchbase_standin", "/{name}", {}),
+    "couchdb": ("couch_server", "/c{name}", {}),
+    "riak": ("riak_standin", "/{name}", {}),
+}
+#: Those that lose nothing that back-ends have to make, when they are restarted.
+STEADY = ("arangodb", "consul", "couchbase", "riak")
+
+
+@pytest.fixture
+def made(request, app_of):
+    """Make an app for one of `SERVERS`; return it, and the server."""
+
+    def make(store, **more):
+        fixture, path, settings = SERVERS[store]
+        server, name = request.getfixturevalue(fixture), new_id()[:8]
+        own = {
+            key: value.format(name=name) if isinstance(value, str) else value
+            for key, value in settings.items()
+        }
+        return app_of(server.url + path.format(name=name), **own, **more), server
+
+    return make
+
+
+@pytest.mark.parametrize("store", SERVERS)
+def test_a_silent_server_or_stand_in_is_an_error_in_time(store, made, monkeypatch):
+    """And one that another attempt may heal; it tells no secrets."""
+    monkeypatch.setattr(_http, "TIMEOUTS_S", (1, 1))
+    monkeypatch.setattr(cosmosdbsql, "TIMEOUT_MS", 1000)
+    monkeypatch.setattr(couchbase, "PATIENCE_S", 0)
+    app, server = made(store)
+    backend = app.backend
+    backend.mark_as_done("before", 4)
+
+    with server.frozen():
+        for action in (
+            lambda: backend.get_task_meta("before", cache=False),
+            lambda: backend.mark_as_done("during", 4),
+        ):
+            with pytest.raises(Exception) as error:
+                action()
+            assert backend.exception_safe_to_retry(error.value), error.value
+            for secret in ("secret", "a2V5", "Eby8vdM02xNO"):
+                assert secret not in str(error.value) + repr(error.value)
+
+    backend.mark_as_done("after", 5)
+    assert backend.get_task_meta("before", cache=False)["result"] == 4
+    assert backend.get_task_meta("after", cache=False)["result"] == 5
+
+
+@pytest.mark.parametrize("store", STEADY)
+def test_a_result_waits_for_a_stand_in_that_comes_back(store, made, monkeypatch):
+    """B-BACK-006: with result_backend_always_retry."""
+    monkeypatch.setattr(couchbase, "PATIENCE_S", 0)
+    app, server = made(store, result_backend_always_retry=True)
+    backend = app.backend
+    backend.mark_as_done("before", 4)
+    retried = threading.Event()
+    backend.on_backend_retryable_error = lambda _: retried.set()
+    errors = []
+
+    def write():
+        try:
+            backend.mark_as_done("during", 5)
+        except Exception as exc:
+            errors.append(exc)
+
+    server.stop()
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert retried.wait(60)
+    finally:
+        server.start()
+    thread.join(60)
+
+    assert errors == []
+    assert backend.get_task_meta("during", cache=False)["result"] == 5

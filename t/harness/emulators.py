@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 import venv
@@ -19,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from t.harness.npm import MODULES, NodeServer
-from t.harness.servers import Server, free_port, missing, require_program
+from t.harness.servers import Server, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("EMULATORS_VENV") or ROOT / ".venv-emulators")
@@ -80,17 +78,6 @@ def answers(url: str) -> bool:
         return False
 
 
-def _speaks_http(url: str) -> bool:
-    """Say whether there is an answer, be it that this is not allowed."""
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-
-
 class Emulator(Server):
     """A server that is installed when it is needed. It keeps nothing when it ends."""
 
@@ -122,6 +109,17 @@ class MotoServer(Emulator):
         )
         with urllib.request.urlopen(request, timeout=10):
             pass
+
+    def make_queue(self, name: str, visibility_timeout_s: int) -> str:
+        """Make a queue of SQS; returns its URL."""
+        boto3 = pytest.importorskip("boto3")
+        sqs = boto3.client(
+            "sqs", endpoint_url=self.url, region_name="us-east-1",
+            aws_access_key_id="key", aws_secret_access_key="secret",
+        )  # fmt: skip
+        attributes = {"VisibilityTimeout": str(visibility_timeout_s)}
+        url: str = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+        return url
 
     def reset(self) -> None:
         """Delete everything."""
@@ -195,157 +193,6 @@ class ElasticsearchServer(Emulator):
         return answers(f"http://127.0.0.1:{self.port}/")
 
 
-class CouchServer(NodeServer):
-    """CouchDB, as PouchDB Server has it."""
-
-    package = "pouchdb-server"
-    program = "pouchdb-server"
-
-    @property
-    def url(self) -> str:
-        """URL for ``result_backend``, without a database."""
-        return f"couchdb://127.0.0.1:{self.port}"
-
-    def command(self) -> list[str]:
-        """Return the command line."""
-        return [*self.script(), "-o", "127.0.0.1", "-p", str(self.port), "-m", "-n"]
-
-    def is_ready(self) -> bool:
-        """Ask who it is."""
-        return answers(f"http://127.0.0.1:{self.port}/")
-
-
-class AzuriteServer(NodeServer):
-    """Blobs and queues of Azure Storage, as the vendor's Azurite has them."""
-
-    package = "azurite"
-    program = "azurite"
-    #: Of the one account that it has, as everybody knows.
-    ACCOUNT = "devstoreaccount1"
-    KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-    def __init__(self, *options: str) -> None:
-        super().__init__(*options)
-        self.queue_port = free_port()
-        self.table_port = free_port()
-
-    @property
-    def url(self) -> str:
-        """URL for ``result_backend``."""
-        return (
-            "azureblockblob://DefaultEndpointsProtocol=http;"
-            f"AccountName={self.ACCOUNT};AccountKey={self.KEY};"
-            f"BlobEndpoint=http://127.0.0.1:{self.port}/{self.ACCOUNT};"
-        )
-
-    def command(self) -> list[str]:
-        """Return the command line."""
-        return [
-            *self.script(), "--location", str(self.folder), "--silent", "--disableTelemetry",
-            "--skipApiVersionCheck",
-            "--blobHost", "127.0.0.1", "--blobPort", str(self.port),
-            "--queueHost", "127.0.0.1", "--queuePort", str(self.queue_port),
-            "--tableHost", "127.0.0.1", "--tablePort", str(self.table_port),
-        ]  # fmt: skip
-
-    def is_ready(self) -> bool:
-        """Ask all its services."""
-        return all(
-            _speaks_http(f"http://127.0.0.1:{port}/{self.ACCOUNT}?comp=list")
-            for port in (self.port, self.queue_port)
-        )
-
-
-class CosmosServer(NodeServer):
-    """Cosmos DB, as @vercel/cosmosdb-server has it."""
-
-    package = "@vercel/cosmosdb-server"
-    program = "cosmosdb-server"
-
-    @property
-    def url(self) -> str:
-        """URL for ``result_backend``."""
-        return f"cosmosdbsql://:a2V5@127.0.0.1:{self.port}"
-
-    def command(self) -> list[str]:
-        """Return the command line."""
-        launcher = str(Path(__file__).with_name("cosmos.js"))
-        return [require_program("node"), launcher, str(self.port)]
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment: ours, and where the package is."""
-        return {**os.environ, "NODE_PATH": str(MODULES)}
-
-    def is_ready(self) -> bool:
-        """Ask for its account."""
-        return answers(f"http://127.0.0.1:{self.port}/")
-
-
-class StandIn(Server):
-    """A server of ``t/standins``. It keeps nothing when it ends."""
-
-    #: Module of it.
-    program = ""
-    #: Of its URL, for ``result_backend``.
-    scheme = ""
-
-    @property
-    def url(self) -> str:
-        """URL for ``result_backend``, without a path."""
-        return f"{self.scheme}://127.0.0.1:{self.port}"
-
-    def require(self) -> None:
-        """It is always there."""
-
-    def command(self) -> list[str]:
-        """Return the command line."""
-        return [sys.executable, "-m", f"t.standins.{self.program}", str(self.port)]
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment: ours, with this tree as where modules are."""
-        return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-class HttpStandIn(StandIn):
-    """One that speaks HTTP; tests can turn its clock."""
-
-    def pass_time(self, seconds: float) -> None:
-        """Let it believe that so much time has passed."""
-        url = f"http://127.0.0.1:{self.port}/standin/pass-time"
-        request = urllib.request.Request(url, data=str(seconds).encode(), method="PUT")
-        with urllib.request.urlopen(request, timeout=30):
-            pass
-
-
-class ConsulStandIn(HttpStandIn):
-    """What we know of Consul."""
-
-    program = scheme = "consul"
-
-
-class CouchbaseStandIn(StandIn):
-    """What we know of Couchbase."""
-
-    program = scheme = "couchbase"
-
-    @property
-    def url(self) -> str:
-        """URL for ``result_backend``, without a bucket."""
-        return f"couchbase://ann:secret@127.0.0.1:{self.port}"
-
-
-class RiakStandIn(HttpStandIn):
-    """What we know of Riak KV."""
-
-    program = scheme = "riak"
-
-
-class ArangoStandIn(HttpStandIn):
-    """What we know of ArangoDB."""
-
-    program = scheme = "arangodb"
-
-
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     """One emulator of S3, DynamoDB, SQS and SNS for the run."""
@@ -364,53 +211,4 @@ def mongo_server() -> Iterator[MongoServer]:
 def elasticsearch_server() -> Iterator[ElasticsearchServer]:
     """One emulator of Elasticsearch for the run."""
     with ElasticsearchServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def couch_server() -> Iterator[CouchServer]:
-    """One emulator of CouchDB for the run."""
-    with CouchServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def consul_standin() -> Iterator[ConsulStandIn]:
-    """One stand-in of Consul for the run."""
-    with ConsulStandIn() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def arangodb_standin() -> Iterator[ArangoStandIn]:
-    """One stand-in of ArangoDB for the run."""
-    with ArangoStandIn() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def azurite_server() -> Iterator[AzuriteServer]:
-    """One emulator of Azure Storage for the run."""
-    with AzuriteServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def cosmos_server() -> Iterator[CosmosServer]:
-    """One emulator of Cosmos DB for the run."""
-    with CosmosServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def couchbase_standin() -> Iterator[CouchbaseStandIn]:
-    """One stand-in of Couchbase for the run."""
-    with CouchbaseStandIn() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def riak_standin() -> Iterator[RiakStandIn]:
-    """One stand-in of Riak KV for the run."""
-    with RiakStandIn() as server:
         yield server

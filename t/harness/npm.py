@@ -9,11 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from t.harness.servers import Server, missing, require_program
+from t.harness.emulators import answers
+from t.harness.servers import Server, free_port, missing, require_program
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("NPM_EMULATORS") or ROOT / ".npm-emulators")
@@ -74,3 +78,121 @@ class NodeServer(Server):
     def script(self) -> list[str]:
         """Return the beginning of the command line."""
         return [require_program("node"), str(MODULES / ".bin" / self.program)]
+
+
+def _speaks_http(url: str) -> bool:
+    """Say whether there is an answer, be it that this is not allowed."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+class CouchServer(NodeServer):
+    """CouchDB, as PouchDB Server has it."""
+
+    package = "pouchdb-server"
+    program = "pouchdb-server"
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``, without a database."""
+        return f"couchdb://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [*self.script(), "-o", "127.0.0.1", "-p", str(self.port), "-m", "-n"]
+
+    def is_ready(self) -> bool:
+        """Ask who it is."""
+        return answers(f"http://127.0.0.1:{self.port}/")
+
+
+class AzuriteServer(NodeServer):
+    """Blobs and queues of Azure Storage, as the vendor's Azurite has them."""
+
+    package = "azurite"
+    program = "azurite"
+    #: Of the one account that it has, as everybody knows.
+    ACCOUNT = "devstoreaccount1"
+    KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+    def __init__(self, *options: str) -> None:
+        super().__init__(*options)
+        self.queue_port = free_port()
+        self.table_port = free_port()
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``."""
+        return (
+            "azureblockblob://DefaultEndpointsProtocol=http;"
+            f"AccountName={self.ACCOUNT};AccountKey={self.KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{self.port}/{self.ACCOUNT};"
+        )
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [
+            *self.script(), "--location", str(self.folder), "--silent", "--disableTelemetry",
+            "--skipApiVersionCheck",
+            "--blobHost", "127.0.0.1", "--blobPort", str(self.port),
+            "--queueHost", "127.0.0.1", "--queuePort", str(self.queue_port),
+            "--tableHost", "127.0.0.1", "--tablePort", str(self.table_port),
+        ]  # fmt: skip
+
+    def is_ready(self) -> bool:
+        """Ask all its services."""
+        return all(
+            _speaks_http(f"http://127.0.0.1:{port}/{self.ACCOUNT}?comp=list")
+            for port in (self.port, self.queue_port)
+        )
+
+
+class CosmosServer(NodeServer):
+    """Cosmos DB, as @vercel/cosmosdb-server has it."""
+
+    package = "@vercel/cosmosdb-server"
+    program = "cosmosdb-server"
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``."""
+        return f"cosmosdbsql://:a2V5@127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        launcher = str(Path(__file__).with_name("cosmos.js"))
+        return [require_program("node"), launcher, str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment: ours, and where the package is."""
+        return {**os.environ, "NODE_PATH": str(MODULES)}
+
+    def is_ready(self) -> bool:
+        """Ask for its account."""
+        return answers(f"http://127.0.0.1:{self.port}/")
+
+
+@pytest.fixture(scope="session")
+def couch_server() -> Iterator[CouchServer]:
+    """One emulator of CouchDB for the run."""
+    with CouchServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite_server() -> Iterator[AzuriteServer]:
+    """One emulator of Azure Storage for the run."""
+    with AzuriteServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cosmos_server() -> Iterator[CosmosServer]:
+    """One emulator of Cosmos DB for the run."""
+    with CosmosServer() as server:
+        yield server

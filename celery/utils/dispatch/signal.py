@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -262,7 +263,8 @@ class Signal:
 
 
 def _takes_named_arguments(receiver: Callable[..., Any]) -> bool:
-    function = getattr(receiver, "__func__", receiver)
+    function = receiver.func if isinstance(receiver, partial) else receiver
+    function = getattr(function, "__func__", function)
     code = getattr(function, "__code__", None)
     if code is not None and code.co_flags & _VARKEYWORDS and not hasattr(function, "__wrapped__"):
         # Plain to see, without the module `inspect`, which takes long to import.

@@ -89,7 +89,8 @@ def test_a_stopping_worker_is_alive_but_not_ready(on_redis: Project) -> None:
     gate = on_redis.gate()
     on_redis.send("gated", str(on_redis.journal), "a", str(gate))
     on_redis.journal.wait_for("begin a")
-    assert metric(worker, "celery_worker_active_tasks") == 1
+    # The process that runs the task writes before the worker is told.
+    eventually(lambda: metric(worker, "celery_worker_active_tasks") == 1)
 
     worker.signal(SIGTERM)
     eventually(lambda: status(worker, "/ready") == 503)

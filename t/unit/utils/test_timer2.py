@@ -20,12 +20,12 @@ def timer():
 def test_entries_run_in_the_order_of_their_times(timer):
     """B-EXT-013: ``timer.call_after(secs, f, args, kwargs, priority)``, ``call_at``."""
     ran, done = [], threading.Event()
-    now = time.monotonic()
     with timer.mutex:
+        timer.call_after(0, ran.append, ("a",))
+        now = time.monotonic()
         timer.call_at(now + 0.03, done.set)
         timer.call_at(now + 0.02, ran.append, ("c",))
         timer.call_at(now + 0.01, ran.append, args=("b",))
-        timer.call_after(0, ran.append, ("a",))
 
     assert done.wait(10)
     assert ran == ["a", "b", "c"]
