@@ -137,13 +137,13 @@ def test_a_project_may_bring_its_own_autoscaler(app):
     assert (scaler.max_concurrency, scaler.min_concurrency) == (3, 1)
 
 
-class OwnLoader(BaseLoader):
+class ProjectLoader(BaseLoader):
     def read_configuration(self, env="CELERY_CONFIG_MODULE"):
         return {"task_default_queue": "from-own-loader"}
 
 
 def test_a_project_may_bring_its_own_loader():
     """B-EXT-016."""
-    app = Celery("own", loader=f"{__name__}:OwnLoader", set_as_current=False)
+    app = Celery("own", loader=f"{__name__}:ProjectLoader", set_as_current=False)
 
     assert app.conf.task_default_queue == "from-own-loader"
