@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from celery import Celery
+from t.harness.servers import RedisServer
 from t.harness.worker import PATIENCE_S, WorkerProcess, eventually
 
 PROJECT = """
 from celery import Celery
+from t.harness.servers import RedisServer
 app = Celery("proj")
 app.conf.update(broker_url={broker!r}, result_backend="file://{results}", {more})
 
@@ -159,3 +164,24 @@ def test_every_pool_obeys(cluster: Cluster, pool: str) -> None:
         assert cluster.adds()
         cluster.app.control.shutdown()
         assert worker.wait() == 0
+
+
+@pytest.mark.redis
+def test_a_command_fails_soon_while_the_broker_is_away() -> None:
+    """A connection of the pool may be dead; the caller is told rather than kept for ever."""
+    with RedisServer() as server, Celery("client", broker=server.url) as app:
+        app.control.revoke("some-id")
+        server.kill()
+        outcome: Future[Any] = Future()
+
+        def revoke() -> None:
+            try:
+                outcome.set_result(app.control.revoke("some-id"))
+            except Exception as exc:
+                outcome.set_exception(exc)
+
+        threading.Thread(target=revoke, daemon=True).start()
+        with pytest.raises(OperationalError):
+            outcome.result(timeout=2 * PATIENCE_S)
+        server.start()
+        assert app.control.revoke("some-id", reply=True, timeout=0.1) == []
