@@ -33,6 +33,7 @@ stores: $(STAMPS)/test
 
 # All brokers that can be had, also those that CI machines do not have.
 brokers: $(STAMPS)/test
+	$(BIN)/python -m pip install -q -r requirements/test-brokers.txt
 	@sh t/harness/install-servers.sh zookeeper
 	T_LONG=1 T_STORES=1 $(BIN)/python -m pytest t/integration/brokers
 

@@ -17,6 +17,8 @@ from t.harness.google import firestore_server, gcs_server
 from t.harness.npm import azurite_server, cosmos_server, couch_server
 from t.harness.servers import (
     amqp_url,
+    mariadb_server,
+    mariadb_url,
     memcached_server,
     memcached_url,
     postgresql_server,
@@ -50,6 +52,8 @@ __all__ = (
     "elasticsearch_server",
     "firestore_server",
     "gcs_server",
+    "mariadb_server",
+    "mariadb_url",
     "memcached_server",
     "memcached_url",
     "mongo_server",

@@ -52,7 +52,8 @@ class Broker:
     #: Copies of one message for all who listen: remote control, events, mingle and gossip.
     broadcast: bool = False
     priorities: bool = False
-    redelivery: Redelivery = Redelivery.NEVER
+    #: None where the broker ends with the worker.
+    redelivery: Redelivery | None = Redelivery.NEVER
     #: Whether the broker itself limits how much is sent ahead; else the worker fetches less.
     own_prefetch: bool = False
     #: Whether the broker keeps a message until its time; else a worker holds it.
@@ -138,7 +139,7 @@ BROKERS: tuple[Broker, ...] = (
         redelivery=Redelivery.TIMEOUT,
     ),
     Broker(name="File system", schemes=("filesystem",), broadcast=True),
-    Broker(name="Memory", schemes=("memory",), broadcast=True),
+    Broker(name="Memory", schemes=("memory",), broadcast=True, redelivery=None),
     Broker(
         name="ZooKeeper",
         schemes=("zookeeper",),

@@ -8,14 +8,14 @@ replies is bounded by time, because nobody knows how many workers there are.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from billiard.util import register_after_fork
 from kombu import pidbox
 from kombu.matcher import match
-from kombu.utils.functional import lazy
 
 from celery import _state
 from celery._transport.capabilities import carries_broadcasts, limits
@@ -229,7 +229,7 @@ class Control:
             clock=app.clock,
             accept=conf.accept_content,
             serializer=conf.task_serializer,
-            producer_pool=lazy(lambda: app.amqp.producer_pool),
+            producer_pool=_Producers(app),
             queue_ttl=conf.control_queue_ttl,
             queue_expires=conf.control_queue_expires,
             queue_exclusive=conf.control_queue_exclusive,
@@ -237,7 +237,6 @@ class Control:
             reply_queue_ttl=conf.control_queue_ttl,
             reply_queue_expires=conf.control_queue_expires,
         )
-        register_after_fork(self, _reset_after_fork)
 
     @cached_property
     def inspect(self) -> type[Inspect]:
@@ -526,6 +525,20 @@ class Control:
             return replies
 
 
-def _reset_after_fork(control: Control) -> None:
-    """Forget the producers of the parent process."""
-    vars(control.mailbox).pop("producer_pool", None)
+class _Producers:
+    """
+    The pool of producers of an app, for commands.
+
+    kombu tries to send these until the broker is back, however long that takes; here they fail
+    after as many attempts as tasks, which ``task_publish_retry_policy`` sets.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+    @contextmanager
+    def acquire(self) -> Iterator[Any]:
+        """Lend what publishes."""
+        policy = self.app.conf.task_publish_retry_policy
+        with self.app.amqp.producer_pool.acquire() as producer:
+            yield SimpleNamespace(publish=partial(producer.publish, retry_policy=policy))

@@ -11,12 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from kombu.utils.encoding import ensure_bytes
 
+from celery.backends._versioned import once_per_process
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import ImproperlyConfigured
 
@@ -122,7 +122,7 @@ class DynamoDBBackend(KeyValueStoreBackend):
 
     # -- the table
 
-    @cached_property
+    @once_per_process
     def client(self) -> Any:
         """The client of the service; asking for it sees to it that the table is there."""
         connect_s, read_s = TIMEOUTS_S

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.url import _parse_url
 
-from celery.backends._versioned import Stored, VersionedBackend, text_fields, text_value
+from celery.backends._versioned import (
+    Stored,
+    VersionedBackend,
+    once_per_process,
+    text_fields,
+    text_value,
+)
 from celery.exceptions import ImproperlyConfigured
 
 try:
@@ -77,7 +82,7 @@ class ElasticsearchBackend(VersionedBackend):
                 setattr(self, f"es_{name}", value)
         self.es_save_meta_as_text = bool(conf.get("elasticsearch_save_meta_as_text", True))
 
-    @cached_property
+    @once_per_process
     def server(self) -> Any:
         """The client of the service."""
         login = None

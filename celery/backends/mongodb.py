@@ -185,8 +185,6 @@ class MongoBackend(BaseBackend):
         document = self._document(task_id, packed, state, traceback, request)
         document.pop("task_id", None)
         self._encode_arguments(document)
-        children = document.get("children")
-        document["children"] = self.encode(children) if children else None
         document["date_done"] = _now()
         lasting = list(lasting_states(state))
         try:
@@ -215,7 +213,7 @@ class MongoBackend(BaseBackend):
         if not found:
             return documents.unknown_task()
         found["task_id"] = found.pop("_id")
-        for name in ("result", "args", "kwargs", "children"):
+        for name in ("result", "args", "kwargs"):
             if found.get(name) is not None:
                 found[name] = self.decode(found[name])
         if found["status"] not in states.READY_STATES:

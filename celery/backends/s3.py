@@ -13,6 +13,7 @@ from typing import Any
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
+from celery.backends._versioned import once_per_process
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import ImproperlyConfigured
 
@@ -56,8 +57,11 @@ class S3Backend(KeyValueStoreBackend):
         if not self.bucket_name:
             raise ImproperlyConfigured(E_NO_BUCKET)
         self.base_path = conf.get("s3_base_path", None) or ""
+
+    @once_per_process
+    def _client(self) -> Any:
         connect_s, read_s = TIMEOUTS_S
-        self._client = boto3.session.Session(
+        return boto3.session.Session(
             aws_access_key_id=self.aws_access_key_id,
             aws_secret_access_key=self.aws_secret_access_key,
             region_name=self.aws_region,

@@ -19,6 +19,9 @@ from typing import Any
 #: Tasks that take fewer seconds than this on average are short.
 SHORT_S = 0.01
 
+#: And than this one: they hardly take any time at all.
+BRISK_S = 0.001
+
 #: Weight of the latest task in that average: some twenty short ones in a row are enough.
 _WEIGHT = 0.2
 
@@ -33,13 +36,15 @@ class Slots:
         depth: Further slots for each of these while tasks are short.
     """
 
-    __slots__ = ("_lock", "_pace_s", "_waiting", "depth", "extra", "limit", "taken")
+    __slots__ = ("_lock", "_pace_s", "_waiting", "depth", "extra", "is_brisk", "limit", "taken")
 
     def __init__(self, limit: int, depth: int = 0) -> None:
         self.limit = limit
         self.depth = depth
         self.extra = 0
         self.taken = 0
+        #: Whether tasks take no time to speak of; not for a moment, for a while.
+        self.is_brisk = False
         self._pace_s = 1.0
         self._waiting: deque[tuple[Callable[[Any], Any], Any, bool]] = deque()
         self._lock = threading.Lock()
@@ -72,6 +77,7 @@ class Slots:
             if runtime_s is not None and self.depth:
                 self._pace_s += (runtime_s - self._pace_s) * _WEIGHT
                 self.extra = self.limit * self.depth if self._pace_s < SHORT_S else 0
+                self.is_brisk = self._pace_s < (2 * BRISK_S if self.is_brisk else BRISK_S)
         if self._waiting:
             self._hand_out()
 
@@ -108,6 +114,20 @@ class Slots:
         """Hand out no further slots any more."""
         with self._lock:
             self.depth = self.extra = 0
+            self.is_brisk = False
+
+    def slow_down(self) -> None:
+        """Count on tasks that take long, until many short ones have ended again."""
+        with self._lock:
+            self._pace_s = 1.0
+            self.extra = 0
+            self.is_brisk = False
+
+    def take_back(self, most: int) -> list[Any]:
+        """Forget up to *most* of those that wait, the latest first, and return their arguments."""
+        with self._lock:
+            count = min(most, len(self._waiting))
+            return [self._waiting.pop()[1] for _ in range(count)]
 
     def clear(self) -> list[Any]:
         """Forget those that wait, and return their arguments."""

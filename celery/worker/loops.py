@@ -84,6 +84,8 @@ def asynloop(
         ):
             while blueprint.state == bootsteps.RUN and obj.connection:
                 state.maybe_shutdown()
+                if obj.may_look_ahead:
+                    obj.look_ahead()
                 follow_prefetch()
                 with tolerance:
                     turn(None)

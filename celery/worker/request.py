@@ -611,6 +611,11 @@ class Request(MessageFields):
             self.acknowledged = True
             self.send_event("task-rejected", requeue=requeue)
 
+    def give_back(self) -> None:
+        """Have the message delivered again, to whoever is free; the task was not begun."""
+        self._on_reject(logger, self._connection_errors, True)
+        self.acknowledged = True
+
     # -- the slot in the pool that it holds
 
     def is_in_pool(self) -> bool:

@@ -110,6 +110,9 @@ BACKENDS = {
     "postgresql": Features(
         "db+{postgresql_url}", expiry="cleanup", is_key_value=False, server="postgresql_server"
     ),
+    "mariadb": Features(
+        "db+{mariadb_url}", expiry="cleanup", is_key_value=False, server="mariadb_server"
+    ),
     "embedded": Features("sqlite:///{tmp}/embedded.db", counts_chords=True),
     "s3": Features(
         "s3://",
@@ -313,7 +316,7 @@ def case(
         # Strictly: a limit that has gone has to go from the list.
         request.applymarker(pytest.mark.xfail(reason=f"a limit of {name}", strict=True))
     words = {"tmp": str(tmp_path), "name": new_id()[:8]}
-    for word in ("redis_url", "amqp_url", "postgresql_url", "memcached_url"):
+    for word in ("redis_url", "amqp_url", "postgresql_url", "mariadb_url", "memcached_url"):
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None

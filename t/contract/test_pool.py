@@ -368,7 +368,7 @@ def test_the_guide_shows_what_the_pools_declare() -> None:
 def test_limits_that_are_not_enforced_are_named_once_at_the_start(
     open_bench: Benches, features: Features, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """B-WORK-065: which limits solo, threads, gevent and eventlet don't enforce."""
+    """B-POOL-001, B-WORK-065: which limits solo, threads, gevent and eventlet don't enforce."""
     open_bench(1, soft_timeout=10.0, timeout=20.0)
 
     warnings = [
@@ -403,7 +403,7 @@ def hold(bench: Bench, tmp_path: Any, **options: Any) -> Call:
 
 
 def test_a_call_that_passes_the_hard_limit_is_stopped(bench: Bench, tmp_path: Any) -> None:
-    """B-WORK-065: prefork and gevent enforce the hard limit."""
+    """B-POOL-001, B-WORK-065: prefork and gevent enforce the hard limit."""
     only(bench.features.has_hard_limit, "hard time limit")
     call = hold(bench, tmp_path, timeout=0.3)
     bench.ended(call)
@@ -431,6 +431,7 @@ def test_without_a_timeout_callback_the_hard_limit_is_a_failure(bench: Bench) ->
 
 
 def test_a_terminated_call_ends_as_terminated(bench: Bench, tmp_path: Any) -> None:
+    """B-POOL-001."""
     only(bench.features.can_terminate, "terminating calls")
     call = hold(bench, tmp_path)
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from t.faults.peers import FAULTS, LIBRARIES, run_peer
-from t.faults.scenarios import BROKERS, Broker, Outcome, Scenario, run_scenario
+from t.faults.scenarios import BROKERS, STEP_S, Broker, Outcome, Scenario, run_scenario
 
 #: All of them on both brokers, acknowledged late.
 SCENARIOS = [
@@ -41,9 +41,11 @@ def peer(text: str) -> tuple[str, str]:
 
 
 def told(outcome: Outcome | None) -> str:
-    """Say what a fault cost: tasks lost, tasks that ran again."""
+    """Say what a fault cost: tasks lost, tasks that ran again; or that none ran any more."""
     if outcome is None:
         return ""
+    if any("took longer than" in complaint for complaint in outcome.complaints):
+        return f"none in {STEP_S:.0f} s"
     return f"{len(outcome.verdict.lost)} / {len(outcome.verdict.duplicated)}"
 
 

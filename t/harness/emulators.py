@@ -110,6 +110,17 @@ class MotoServer(Emulator):
         with urllib.request.urlopen(request, timeout=10):
             pass
 
+    def make_queue(self, name: str, visibility_timeout_s: int) -> str:
+        """Make a queue of SQS; returns its URL."""
+        boto3 = pytest.importorskip("boto3")
+        sqs = boto3.client(
+            "sqs", endpoint_url=self.url, region_name="us-east-1",
+            aws_access_key_id="key", aws_secret_access_key="secret",
+        )  # fmt: skip
+        attributes = {"VisibilityTimeout": str(visibility_timeout_s)}
+        url: str = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+        return url
+
     def reset(self) -> None:
         """Delete everything."""
         with urllib.request.urlopen(

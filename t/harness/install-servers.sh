@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make redis-server, rabbitmq-server, PostgreSQL, memcached and etcd available to the tests, and the
+# Make redis-server, rabbitmq-server, PostgreSQL, MariaDB, memcached and etcd available to the tests, and the
 # Debian packages named as arguments, such as chromium for the pages of Flower (t/interop).
 # Installs what is missing with apt where that is possible; says aloud what stays absent
 # (tests that need it are skipped, or fail when CI=true). Starts nothing.
@@ -9,13 +9,14 @@ have() {
         rabbitmq-server) [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null 2>&1 ;;
         postgresql) ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null 2>&1 ;;
         etcd-server) command -v etcd >/dev/null 2>&1 ;;
+        mariadb-server) [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null 2>&1 ;;
         zookeeper) [ -x /usr/share/zookeeper/bin/zkServer.sh ] ;;
         chromium) command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
 missing=""
-for server in redis-server rabbitmq-server postgresql memcached etcd-server "$@"; do
+for server in redis-server rabbitmq-server postgresql mariadb-server memcached etcd-server "$@"; do
     have "$server" || missing="$missing $server"
 done
 [ -z "$missing" ] && exit 0

@@ -294,6 +294,20 @@ class RedisServer(Server):
         ask(self.port, b"CLIENT KILL TYPE normal\r\nCLIENT KILL TYPE pubsub\r\n")
 
 
+class TLSRedisServer(RedisServer):
+    """A Redis server that speaks nothing but TLS."""
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        command = super().command()
+        command[command.index("--port")] = "--tls-port"
+        return [*command, "--port", "0", "--tls-auth-clients", "no"]
+
+    def is_ready(self) -> bool:
+        """Listen."""
+        return accepts_connections(self.port)
+
+
 class RabbitMQServer(Server):
     """A RabbitMQ node with a port mapper of its own; every test takes a virtual host."""
 
@@ -501,6 +515,66 @@ class PostgreSQLServer(Server):
         return self.url_of(name)
 
 
+class MariaDBServer(Server):
+    """A MariaDB server that trusts loopback, in MySQL's place; every test takes a database."""
+
+    program = "mariadbd"
+    drops_root = True
+
+    def __init__(self, *options: str) -> None:
+        super().__init__(*options)
+        self._made = 0
+
+    def prepare(self) -> None:
+        """Make the system tables."""
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "nobody", "nogroup")
+        install = [require_program("mariadb-install-db"), "--no-defaults", "--skip-test-db"]
+        where = [f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal"]
+        done = subprocess.run(
+            self.as_server_user([*install, *where]),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=READY_S,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"mariadb-install-db: {done.stdout}{done.stderr}")
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        where = [f"--{kind}={self.folder}/{kind}" for kind in ("socket", "pid-file")]
+        data = [f"--datadir={self.folder}/data", f"--tmpdir={self.folder}"]
+        net = ["--bind-address=127.0.0.1", f"--port={self.port}"]
+        quick = ["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0"]
+        server = [require_program(self.program), "--no-defaults"]
+        return [*server, *where, *data, *net, *quick, *self.options]
+
+    def _connect(self) -> Any:
+        import pymysql
+
+        return pymysql.connect(host="127.0.0.1", port=self.port, user="root")
+
+    def is_ready(self) -> bool:
+        """Log in."""
+        import pymysql
+
+        try:
+            self._connect().close()
+        except pymysql.MySQLError:
+            return False
+        return True
+
+    def new_url(self) -> str:
+        """Return the SQLAlchemy URL of an empty database."""
+        self._made += 1
+        name = f"test{self._made}"
+        with self._connect() as connection:
+            connection.cursor().execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{name}"
+
+
 class MemcachedServer(Server):
     """A memcached server."""
 
@@ -570,6 +644,20 @@ def postgresql_server() -> Iterator[PostgreSQLServer]:
 def postgresql_url(postgresql_server: PostgreSQLServer) -> str:
     """An empty database, as an SQLAlchemy URL."""
     return postgresql_server.new_url()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """One MariaDB server for the run; tests take databases of it (`mariadb_url`)."""
+    pytest.importorskip("pymysql")
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariaDBServer) -> str:
+    """An empty database, as an SQLAlchemy URL."""
+    return mariadb_server.new_url()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 REFERENCE = "celery[redis]==5.7.0"
 FLOWER = "flower>=2,<3"
-EXTRAS = ("pyyaml", "msgpack", "sqlalchemy")
+EXTRAS = (
+    "pyyaml", "msgpack", "sqlalchemy",
+    # Drivers of stores.
+    "boto3", "cassandra-driver", "Django", "django-celery-results", "elasticsearch>=8,<9",
+    "google-cloud-firestore", "google-cloud-storage", "psycopg2-binary",
+    "pymemcache", "pymongo", "python-consul2",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +28,14 @@ def reference_python() -> str:
     home = Path(os.environ.get("INTEROP_VENV") or ROOT / ".venv-interop")
     python = home / "bin" / "python"
     stamp = home / ".complete"
-    if not stamp.exists():
-        venv.create(home, with_pip=True, clear=True)
+    wanted = "\n".join((REFERENCE, *EXTRAS))
+    if not stamp.exists() or stamp.read_text() != wanted:
+        if not python.exists():
+            venv.create(home, with_pip=True)
         subprocess.run(
             [python, "-m", "pip", "install", "-q", REFERENCE, *EXTRAS], check=True, timeout=600
         )
-        stamp.touch()
+        stamp.write_text(wanted)
     return str(python)
 
 

@@ -2,6 +2,11 @@
 
 A part of `celery.worker.consumer.Consumer`. The count is that of the pool's processes times a
 multiplier; it follows the pool, and after a lost connection it leaves room for what still runs.
+
+RabbitMQ sends so many and then waits for acknowledgements, which takes a while. Where tasks take
+no time, or all that comes is put away until its ETA, that while is what a worker spends its time
+with. So then the broker is asked for some more (`Prefetch.ahead`), as long as that lasts; what it
+has sent of them when tasks begin to take long is given back.
 """
 
 from __future__ import annotations
@@ -9,13 +14,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery.utils.log import get_logger
-from celery.worker.state import active_requests
+from celery.worker import state
+from celery.worker.state import active_requests, reserved_requests
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.worker.request import Request
 
 logger = get_logger("celery.worker.consumer.consumer")
+
+#: Further messages for each process of a pool whose tasks take no time.
+AHEAD_EACH = 16
+
+#: Further messages while all that comes is put away.
+AHEAD_OF_HELD = 256
+
+#: Seconds without a task that begins after which those that run take long.
+LONG_S = 0.1
+
+
+def messages_ahead(is_brisk: bool, processes: int, only_held: bool) -> int:
+    """Return how many messages more than the prefetch count the broker may send.
+
+    Args:
+        is_brisk: Tasks take no time.
+        only_held: There is no task that runs or could, and messages with an ETA come.
+    """
+    if only_held:
+        return AHEAD_OF_HELD
+    return AHEAD_EACH * processes if is_brisk else 0
 
 
 class Prefetch:
@@ -29,7 +56,72 @@ class Prefetch:
     initial_prefetch_count: int
     prefetch_multiplier: int
     carried: set[Request]
+    timer: Any
+    task_buckets: dict[str, Any]
+    _held: Any
+    _packed: Any
     _was_ready: bool
+
+    #: Messages that the broker may send beyond the prefetch count.
+    ahead = 0
+    #: Whether it may ever be asked for such.
+    may_look_ahead = False
+    #: Whether tasks wait for their rate limit, with a place in the prefetch count.
+    is_throttling = False
+    #: Whether all that comes is put away until its ETA; and how much was so far, each time that
+    #: was looked at.
+    _is_filling = False
+    _held_seen = _held_before = 0
+    #: Tasks begun when that was last looked at.
+    _begun_before = 0
+    _ahead_timer: Any = None
+
+    def look_ahead(self) -> None:
+        """Decide how many messages beyond the prefetch count are of use; once in a turn."""
+        held = len(self._held) + len(self._packed)
+        if reserved_requests:
+            self._is_filling = False
+        elif held > self._held_seen:
+            self._is_filling = True
+        self._held_seen = held
+        slots = self.controller.semaphore
+        ahead = 0
+        if not (slots is None or self.carried or self.is_throttling):
+            ahead = messages_ahead(slots.is_brisk, slots.limit, self._is_filling)
+        if ahead != self.ahead:
+            self.ahead = ahead
+            # Has the broker be told, with the count.
+            self.qos.prev = None
+            if self._ahead_timer is None:
+                self._held_before, self._begun_before = -1, -1
+                self._ahead_timer = self.timer.call_repeatedly(LONG_S, self._watch_ahead)
+
+    def _watch_ahead(self) -> None:
+        """Give back what should not have been asked for, where tasks take long after all."""
+        held, begun = len(self._held) + len(self._packed), state.all_total_count[0]
+        is_stuck = begun == self._begun_before and bool(active_requests)
+        if held == self._held_before:
+            self._is_filling = False
+        self._held_before, self._begun_before = held, begun
+        slots = self.controller.semaphore
+        if is_stuck:
+            slots.slow_down()
+        self.look_ahead()
+        surplus = sum(not request.acknowledged for request in reserved_requests)
+        surplus -= max(self.qos.value - held, 1)
+        if is_stuck and surplus > 0:
+            for request in slots.take_back(surplus):
+                state.task_forgotten(request)
+                request.give_back()
+        elif not self.ahead and surplus <= 0:
+            self.forget_ahead()
+
+    def forget_ahead(self) -> None:
+        """Ask for nothing beyond the prefetch count."""
+        self.ahead = 0
+        timer, self._ahead_timer = self._ahead_timer, None
+        if timer is not None:
+            timer.cancel()
 
     @property
     def max_prefetch_count(self) -> int:

@@ -84,6 +84,7 @@ class Waiting:
     timer: Any
     qos: Any
     disable_rate_limits: bool
+    is_throttling: bool
     task_buckets: dict[str, RateBucket | None]
     on_task_request: Callable[[Request], Any]
     _rate_lock: threading.RLock
@@ -103,9 +104,11 @@ class Waiting:
         """Make the buckets anew; requests that wait in the old ones move over."""
         with self._rate_lock:
             old = dict(self.task_buckets)
+            self.is_throttling = False
             for name, task in self.app.tasks.items():
                 bucket = None if self.disable_rate_limits else self.bucket_for_task(task)
                 self.task_buckets[name] = bucket
+                self.is_throttling = self.is_throttling or bucket is not None
                 previous = old.get(name)
                 for request in () if previous is None else previous.clear():
                     if bucket is None:

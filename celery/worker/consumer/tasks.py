@@ -38,13 +38,24 @@ class Tasks(bootsteps.StartStopStep):
             c.connection, on_decode_error=c.on_decode_error
         )
 
+        c.forget_ahead()
+
         def set_prefetch_count(prefetch_count: int) -> Any:
-            return consumer.qos(prefetch_count=prefetch_count, apply_global=apply_global)
+            return consumer.qos(
+                prefetch_count=prefetch_count and prefetch_count + c.ahead,
+                apply_global=apply_global,
+            )
 
         c.qos = QoS(
             set_prefetch_count,
             c.initial_prefetch_count,
             max_prefetch=c.app.conf.worker_eta_task_limit,
+        )
+        c.may_look_ahead = bool(
+            apply_global
+            and c.initial_prefetch_count
+            and c.app.conf.worker_eta_task_limit is None
+            and c.connection.transport.driver_type == "amqp"
         )
         if c.app.conf.worker_disable_prefetch:
             self._fetch_only_when_free(c)

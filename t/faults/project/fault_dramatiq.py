@@ -11,8 +11,13 @@ conf = json.loads(os.environ["FAULT_CONF"])
 if conf["broker_url"].startswith("redis"):
     from dramatiq.brokers.redis import RedisBroker
 
-    # Messages of a worker that is silent for so many milliseconds go to another one.
-    broker = RedisBroker(url=conf["broker_url"], heartbeat_timeout=1000 * conf["restore_s"])
+    # Messages of a worker that is silent for so many milliseconds go to another one, and each
+    # command looks for them; unless told so only one of a thousand does.
+    broker = RedisBroker(
+        url=conf["broker_url"],
+        heartbeat_timeout=1000 * conf["restore_s"],
+        maintenance_chance=1_000_000,
+    )
 else:
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,22 @@ def _filesystem(request: pytest.FixtureRequest, folder: Path) -> Settings:
             "control_folder": str(folder / "control"),
         },
     }
+
+
+def _amqps(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    server = request.getfixturevalue("rabbitmq_tls_server")
+    certificate, _ = request.getfixturevalue("tls_files")
+    return {
+        "broker_url": f"amqps://guest:guest@127.0.0.1:{server.tls_port}/{server.new_vhost()}",
+        "broker_use_ssl": {"ca_certs": str(certificate), "cert_reqs": ssl.CERT_REQUIRED},
+    }
+
+
+def _rediss(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    server = request.getfixturevalue("redis_tls_server")
+    certificate, _ = request.getfixturevalue("tls_files")
+    url = f"rediss://:secret@127.0.0.1:{server.port}/0"
+    return {"broker_url": f"{url}?ssl_cert_reqs=required&ssl_ca_certs={certificate}"}
 
 
 def _sqlite(request: pytest.FixtureRequest, folder: Path) -> Settings:
@@ -163,16 +180,27 @@ def _pubsub_environment(request: pytest.FixtureRequest) -> dict[str, str]:
     return {"PUBSUB_EMULATOR_HOST": f"127.0.0.1:{port}", "GOOGLE_CLOUD_PROJECT": "test-project"}
 
 
+def _sqs_predefined(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    settings = _sqs(request, folder)
+    url = request.getfixturevalue("moto_server").make_queue("celery", visibility_timeout_s=5)
+    queue = {"url": url, "access_key_id": "key", "secret_access_key": "secret"}
+    settings["broker_transport_options"]["predefined_queues"] = {"celery": queue}
+    return settings
+
+
 CASES: tuple[Case, ...] = (
     Case(id="amqp", settings=_amqp),
     Case(id="amqp-quorum", settings=_amqp_quorum),
+    Case(id="amqps", settings=_amqps),
     Case(id="redis", settings=_redis),
+    Case(id="rediss", settings=_rediss),
     Case(id="sqlite", settings=_sqlite),
     Case(id="filesystem", settings=_filesystem),
     Case(id="sqla-sqlite", settings=_sqla_sqlite),
     Case(id="sqla-postgresql", settings=_sqla_postgresql),
     Case(id="mongodb", settings=_mongodb, how="emulator: SecantusDB"),
     Case(id="sqs", settings=_sqs, how="emulator: moto"),
+    Case(id="sqs-predefined", settings=_sqs_predefined, how="emulator: moto"),
     Case(id="etcd", settings=_etcd),
     Case(id="pgmq", settings=_pgmq),
     Case(

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from celery import chain, group
-from celery._transport.capabilities import Redelivery
+from celery._transport.capabilities import Redelivery, driver_needed
+from t.harness.servers import missing
 from t.harness.worker import PATIENCE_S, WorkerProcess, eventually
 from t.integration.brokers.table import CASES, Case
 from t.integration.worker.conftest import Project
@@ -49,6 +50,9 @@ def site(
 ) -> Iterator[Site]:
     """A running worker on each of the brokers."""
     case: Case = request.param
+    needed = driver_needed(case.broker.schemes[0])
+    if needed is not None:
+        missing(needed)
     folder = tmp_path_factory.mktemp(case.id)
     project = Project("", folder)
     with pytest.MonkeyPatch.context() as patch:

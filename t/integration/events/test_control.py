@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from celery import Celery
+from t.harness.servers import RedisServer
 from t.harness.worker import PATIENCE_S, WorkerProcess, eventually
 
 PROJECT = """
+import os, time
 from celery import Celery
+from t.harness.servers import RedisServer
 app = Celery("proj")
 app.conf.update(broker_url={broker!r}, result_backend="file://{results}", {more})
 
 @app.task
 def add(x, y):
     return x + y
+
+@app.task
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.05)
 """
 
 
@@ -96,6 +107,18 @@ def test_events_stay_switched_when_the_broker_comes_back(
     assert again == {"w1@lab": {"ok": f"task events already {word}"}}
 
 
+def test_a_solo_worker_answers_between_tasks_only(cluster: Cluster, tmp_path: Path) -> None:
+    """B-EVT-034."""
+    gate = tmp_path / "gate"
+    with cluster.worker("-n", "w1@lab", "-P", "solo") as worker:
+        running = cluster.app.send_task("proj.wait_for", (str(gate),))
+        worker.wait_for(rf"{running.id}\] received")
+        assert cluster.ask("ping", timeout=1.0) == []
+        gate.touch()
+        assert running.get(timeout=PATIENCE_S) is None
+        assert {"w1@lab": {"ok": "pong"}} in cluster.ask("ping")
+
+
 def test_a_worker_without_remote_control_obeys_nobody(cluster: Cluster) -> None:
     """B-EVT-032: worker_enable_remote_control=False disables all."""
     with cluster.worker("-P", "solo", worker_enable_remote_control=False):
@@ -159,3 +182,24 @@ def test_every_pool_obeys(cluster: Cluster, pool: str) -> None:
         assert cluster.adds()
         cluster.app.control.shutdown()
         assert worker.wait() == 0
+
+
+@pytest.mark.redis
+def test_a_command_fails_soon_while_the_broker_is_away() -> None:
+    """A connection of the pool may be dead; the caller is told rather than kept for ever."""
+    with RedisServer() as server, Celery("client", broker=server.url) as app:
+        app.control.revoke("some-id")
+        server.kill()
+        outcome: Future[Any] = Future()
+
+        def revoke() -> None:
+            try:
+                outcome.set_result(app.control.revoke("some-id"))
+            except Exception as exc:
+                outcome.set_exception(exc)
+
+        threading.Thread(target=revoke, daemon=True).start()
+        with pytest.raises(OperationalError):
+            outcome.result(timeout=2 * PATIENCE_S)
+        server.start()
+        assert app.control.revoke("some-id", reply=True, timeout=0.1) == []

@@ -14,7 +14,7 @@ from kombu import Consumer, Queue
 
 from celery._transport.connection import BrokerConnection
 from celery._transport.redis import SentinelTransport, Transport
-from t.harness.servers import RedisServer, accepts_connections, ask, require_program, wait_until
+from t.harness.servers import RedisServer, TLSRedisServer, ask, require_program, wait_until
 
 pytestmark = pytest.mark.redis
 
@@ -107,23 +107,9 @@ def test_a_failover_is_followed(pair: tuple[RedisServer, RedisServer, Sentinel])
     assert got == ["before", "after"]
 
 
-class TLSServer(RedisServer):
-    """A server that speaks nothing but TLS."""
-
-    def command(self) -> list[str]:
-        """Return the command line."""
-        command = super().command()
-        command[command.index("--port")] = "--tls-port"
-        return [*command, "--port", "0", "--tls-auth-clients", "no"]
-
-    def is_ready(self) -> bool:
-        """Listen."""
-        return accepts_connections(self.port)
-
-
 def test_messages_pass_over_tls(certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
-    with TLSServer("--tls-cert-file", str(cert), "--tls-key-file", str(key)) as server:
+    with TLSRedisServer("--tls-cert-file", str(cert), "--tls-key-file", str(key)) as server:
         url = f"rediss://127.0.0.1:{server.port}/0"
         ssl = {"ssl_cert_reqs": "required", "ssl_ca_certs": str(cert)}
         bodies = [n * "x" for n in (1, 70_000, 300_000)] * 3

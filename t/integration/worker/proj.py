@@ -34,6 +34,18 @@ if os.environ.get("T_WORKER_DLX"):
     ]
 
 
+if path := os.environ.get("T_WORKER_HANG_ONCE"):
+
+    @signals.worker_process_init.connect(weak=False)
+    def hang_once(**kwargs: object) -> None:
+        """Never come up, the first time."""
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        signal.pause()
+
+
 def write(path: str, line: str) -> None:
     """Append one line to the journal at *path*."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

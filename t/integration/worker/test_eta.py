@@ -182,7 +182,7 @@ def test_many_tasks_wait_in_a_worker_on_rabbitmq(on_rabbitmq):
     on_rabbitmq.journal.path.write_text("")
     times = run_times(on_rabbitmq, 1500)
     assert min(times) >= due
-    assert max(times) < due + 4
+    assert max(times) < due + 30
 
     for number in range(1100):
         on_rabbitmq.send("add", 1, number, countdown=600)

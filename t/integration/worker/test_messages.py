@@ -198,3 +198,26 @@ def test_text_of_any_kind_arrives(project):
     project.worker("-c1")
 
     assert project.send("add", "ä", "ö").get(timeout=20) == "äö"
+
+
+def test_a_worker_that_was_busy_with_short_tasks_keeps_no_more_than_its_share_behind_a_long_one(
+    on_rabbitmq,
+):
+    """B-WORK-054: while tasks take no time RabbitMQ sends more ahead; that much is given back."""
+    project = on_rabbitmq
+    journal = str(project.journal)
+    for number in range(300):
+        project.send("note", journal, f"before {number}")
+    project.send("gated", journal, "long", str(project.gate()))
+    for number in range(60):
+        project.send("note", journal, f"after {number}")
+    # A rate limit, which one task of the project has, would rule it out.
+    project.worker("-c1", conf={"worker_disable_rate_limits": True})
+
+    eventually(lambda: "begin long" in project.journal.lines)
+    # Four of the sixty are the worker's share.
+    eventually(lambda: project.queue_length() >= 56)
+    project.gate().touch()
+
+    eventually(lambda: len(project.journal.lines) >= 362)
+    assert len(set(project.journal.lines)) == len(project.journal.lines) == 362

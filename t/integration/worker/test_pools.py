@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -51,6 +53,40 @@ def test_an_eta_works_with_every_pool(on_redis, pool):
     on_redis.worker("-P", pool, "-c2")
 
     assert on_redis.send("add", 1, 1, countdown=0.5).get(timeout=20) == 2
+
+
+def test_children_may_be_fresh_interpreters(on_redis):
+    """B-POOL-005, B-POOL-006: names, and a killed one is replaced."""
+    worker = on_redis.worker(
+        "-c1", conf={"worker_pool_start_method": "spawn", "worker_proc_alive_timeout": 60}
+    )
+    first = on_redis.send("pid").get(timeout=30)
+    os.kill(first, signal.SIGKILL)
+
+    worker.wait_for(rf"Process 'SpawnPoolWorker-1' pid:{first} exited with 'signal 9 \(SIGKILL\)'")
+    assert on_redis.send("pid").get(timeout=30) != first
+
+
+def test_a_child_has_so_long_to_start(on_redis, tmp_path):
+    """B-POOL-007: worker_proc_alive_timeout bounds handlers of worker_process_init."""
+    worker = on_redis.worker(
+        "-c1",
+        conf={"worker_proc_alive_timeout": 3},
+        env={"T_WORKER_HANG_ONCE": str(tmp_path / "hung")},
+    )
+
+    worker.wait_for(r"Process 'ForkPoolWorker-1' pid:\d+ did not start within 3 seconds: killed")
+    assert on_redis.send("add", 1, 1).get(timeout=30) == 2
+
+
+def test_the_environment_may_name_a_pool(on_redis):
+    """B-POOL-013: -P custom."""
+    path = "celery.concurrency.thread:TaskPool"
+    on_redis.worker("-P", "custom", "-c2", env={"CELERY_CUSTOM_WORKER_POOL": path})
+
+    assert on_redis.send("add", 1, 1).get(timeout=30) == 2
+    [stats] = on_redis.app.control.inspect(timeout=5, limit=1).stats().values()
+    assert stats["pool"]["implementation"] == path
 
 
 def test_a_redelivered_success_is_not_run_again(on_redis):

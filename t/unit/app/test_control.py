@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,3 +240,21 @@ def test_purge_returns_the_number_of_messages(app: Any) -> None:
 def test_inspect_is_bound_to_the_app(app: Any) -> None:
     assert issubclass(app.control.inspect, Inspect)
     assert app.control.inspect().app is app
+
+
+def test_a_command_is_tried_as_often_as_a_task(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kombu by itself would try for ever, and so would workers that reply."""
+    policies = []
+
+    class Pool:
+        limit = None
+
+        @contextmanager
+        def acquire(self) -> Any:
+            yield SimpleNamespace(publish=lambda *_, **how: policies.append(how["retry_policy"]))
+
+    app.conf.task_publish_retry_policy = {"max_retries": 1, "interval_start": 0}
+    monkeypatch.setattr(app.amqp, "_producer_pool", Pool())
+    app.control.revoke("some-id")
+
+    assert policies == [{"max_retries": 1, "interval_start": 0}]

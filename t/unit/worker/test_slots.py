@@ -124,3 +124,43 @@ def test_nobody_waits_while_a_slot_is_free(steps):
         assert slots.taken >= 0
         assert not (len(slots) and slots.taken < slots.limit)
     assert ran == sorted(ran)
+
+
+def test_tasks_that_take_no_time_are_told_from_short_ones():
+    slots = Slots(2, depth=2)
+    for _ in range(60):
+        slots.release(0.003)
+    assert slots.extra == 4
+    assert not slots.is_brisk
+
+    for _ in range(60):
+        slots.release(0.00001)
+    assert slots.is_brisk
+    # A little more is no reason to change; a slow one is.
+    slots.release(0.004)
+    assert slots.is_brisk
+    slots.release(0.5)
+    assert not slots.is_brisk
+
+
+def test_after_a_slow_down_many_have_to_be_quick_again():
+    slots = Slots(2, depth=2)
+    for _ in range(60):
+        slots.release(0.00001)
+    slots.slow_down()
+    for _ in range(20):
+        slots.release(0.00001)
+
+    assert not slots.is_brisk
+    assert slots.extra == 0
+
+
+def test_those_who_came_last_can_be_taken_back():
+    slots, ran = Slots(1), []
+    for number in range(4):
+        slots.acquire(ran.append, number)
+
+    assert slots.take_back(2) == [3, 2]
+    slots.release()
+    assert ran == [0, 1]
+    assert slots.take_back(2) == []

@@ -17,6 +17,7 @@ from celery.worker import state
 from celery.worker._slots import Slots
 from celery.worker.consumer import _waiting as waiting
 from celery.worker.consumer import consumer as module
+from celery.worker.consumer._prefetch import AHEAD_EACH, AHEAD_OF_HELD, messages_ahead
 from celery.worker.consumer.consumer import Consumer, RateBucket, dump_body
 from t.unit.worker.conftest import Eventer
 
@@ -392,12 +393,132 @@ def test_acks_of_other_threads_wait_for_the_loop(c, make_message, pool):
 # -- prefetch
 
 
+class Hub:
+    """Notes what it is to call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def call_soon(self, call):
+        self.calls.append(call)
+
+
+def test_many_acks_of_other_threads_wake_the_loop_once(c):
+    c.hub, c._loop_thread = Hub(), -1
+    told = []
+    for number in range(3):
+        c.call_soon_ack(told.append, number)
+    assert told == []
+    assert len(c.hub.calls) == 1
+
+    c.hub.calls.pop()()
+    c.call_soon_ack(told.append, "later")
+
+    assert told == [0, 1, 2]
+    assert len(c.hub.calls) == 1
+    c.hub.calls.pop()()
+    assert told == [0, 1, 2, "later"]
+
+
 def test_the_prefetch_count_follows_the_pool(c):
     """B-WORK-061."""
     c.qos_global = True
     assert c.update_prefetch_count(2) == 16
     assert c.update_prefetch_count(-1) == 12
     assert c.controller.semaphore.limit == 3
+
+
+def test_more_is_asked_for_while_tasks_take_no_time_or_all_is_put_away():
+    assert messages_ahead(is_brisk=False, processes=2, only_held=False) == 0
+    assert messages_ahead(is_brisk=True, processes=2, only_held=False) == 2 * AHEAD_EACH
+    assert messages_ahead(is_brisk=False, processes=2, only_held=True) == AHEAD_OF_HELD
+
+
+def look(c):
+    """Take a turn of the loop, as far as it is about prefetching; returns what is asked for."""
+    c.look_ahead()
+    while c.qos.prev != c.qos.value:
+        c.qos.update()
+    return c.ahead
+
+
+@pytest.fixture
+def ahead(c):
+    """The same consumer, with tasks that take no time."""
+    c.controller.semaphore = Slots(2, depth=2)
+    for _ in range(60):
+        c.controller.semaphore.release(0.00001)
+    return c
+
+
+def test_what_was_sent_ahead_is_given_back_when_tasks_take_long(ahead, make_request, channel):
+    """The count is 8; of 2 that run and 38 that wait 8 stay, and the first of them."""
+    slots = ahead.controller.semaphore
+    assert look(ahead) == 32
+    watch = ahead.timer.entries[-1].fun
+    slots.extra = 0
+    requests = [make_request(id=f"r{n}") for n in range(40)]
+    for request in requests:
+        state.task_reserved(request)
+        slots.acquire(lambda request: state.task_accepted(request), request)
+    for request in requests[:2]:
+        request.acknowledge()
+    watch()
+    assert len(slots) == 38
+
+    watch()
+
+    assert look(ahead) == 0
+    assert [request for request in requests if request in state.reserved_requests] == requests[:10]
+    assert channel.told[2:] == [("requeue", "tag")] * 30
+    assert len(slots) == 8
+    watch()
+    assert ahead._ahead_timer is None
+
+
+def test_while_tasks_begin_nothing_is_given_back(ahead, make_request):
+    look(ahead)
+    watch = ahead.timer.entries[-1].fun
+    for n in range(30):
+        state.task_reserved(make_request(id=f"r{n}"))
+        state.task_accepted(make_request(id=f"x{n}"))
+        watch()
+
+    assert look(ahead) == 32
+    assert len(state.reserved_requests) == 30
+
+
+def test_many_that_are_put_away_are_received_many_at_a_time(ahead):
+    ahead.controller.semaphore.slow_down()
+    assert look(ahead) == 0
+    ahead._held["one"] = None
+    assert look(ahead) == AHEAD_OF_HELD
+    watch = ahead.timer.entries[-1].fun
+    watch()
+    assert ahead.ahead == AHEAD_OF_HELD
+
+    # No more of them came.
+    watch()
+    assert look(ahead) == 0
+
+
+def test_a_task_that_can_run_ends_the_receiving_of_many(ahead, make_request):
+    ahead.controller.semaphore.slow_down()
+    ahead._held["one"] = None
+    assert look(ahead) == AHEAD_OF_HELD
+    state.task_reserved(make_request())
+
+    assert look(ahead) == 0
+
+
+def test_tasks_with_a_rate_limit_are_not_hoarded(ahead, app, task):
+    task.rate_limit = "2/s"
+    app.tasks[task.name] = task
+    ahead.reset_rate_limits()
+    assert look(ahead) == 0
+    task.rate_limit = None
+    ahead.reset_rate_limits()
+    assert look(ahead) == 32
 
 
 def test_a_fixed_prefetch_count_stays(c):
