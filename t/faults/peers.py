@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from celery import states
 from t.faults.scenarios import (
@@ -97,6 +98,8 @@ class _Group(WorkerProcess):
 @dataclass
 class PeerRun(Run):
     """A run with the workers of another library."""
+
+    counted_queues: ClassVar[str] = r"\t(\d+)$"
 
     library: Library = field(kw_only=True)
     client: subprocess.Popen[str] | None = None
@@ -239,9 +242,6 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "swallow": swallow,
 }
 
-#: Faults that cost the client its connection, too.
-_ENDS_CLIENTS = {"restart", "disconnect"}
-
 
 def run_peer(
     library: Library, python: str, scenario: Scenario, broker: Broker, folder: Path
@@ -272,8 +272,8 @@ def _play(run: PeerRun) -> None:
     run.publish(load.behind)
     run.wait_for(lambda runs: run.at_gate in runs.running, "the task at the gate")
     FAULTS[run.scenario.fault](run)
-    if run.scenario.fault in _ENDS_CLIENTS:
-        run.forget_client()
+    # Its connection may have been closed, by the fault or because it did nothing meanwhile.
+    run.forget_client()
     run.publish(load.after)
 
     def all_ran(runs: Runs) -> bool:
@@ -283,4 +283,5 @@ def _play(run: PeerRun) -> None:
     for _ in range(ROUNDS):
         if run.ledger.wait_until(all_ran, PATIENCE_S):
             return
+        run.forget_client()
         run.publish()

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 from kombu import pools
@@ -280,6 +280,8 @@ class Run:
     orphans: set[int] = field(default_factory=set)
     app: Celery = field(init=False)
     at_gate: str = ""
+    #: Finds in a list of queues how many tasks they hold.
+    counted_queues: ClassVar[str] = r"^celery\t(\d+)"
 
     def __post_init__(self) -> None:
         self.app = Celery("client", set_as_current=False)
@@ -510,7 +512,7 @@ def _wait_until_acknowledged(run: Run, broker: RabbitMQBroker) -> None:
         if len(runs.running) < run.concurrency:
             return False
         counted = broker.server.ctl("list_queues", "-p", broker.vhost, "name", "messages")
-        kept = sum(int(line.split()[1]) for line in counted.splitlines() if "celery\t" in line)
+        kept = sum(int(count) for count in re.findall(run.counted_queues, counted, re.MULTILINE))
         settled = set(runs.ends) if run.scenario.late else set(runs.starts)
         return kept == len(run.ledger.published) - len(settled)
 

@@ -18,6 +18,7 @@ from celery._transport.capabilities import (
     limits,
 )
 from celery.exceptions import ImproperlyConfigured
+from t.integration.brokers.documented import PAGE, table_as_rst
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -37,6 +38,11 @@ def test_every_driver_comes_with_an_extra() -> None:
     for broker in BROKERS:
         assert (broker.extra is None) == (not broker.modules)
         assert broker.extra is None or broker.extra in extras
+
+
+def test_the_page_about_brokers_says_what_is_known() -> None:
+    """``python -m t.integration.brokers.documented`` writes the table anew."""
+    assert PAGE.read_text() == table_as_rst()
 
 
 @pytest.mark.parametrize(

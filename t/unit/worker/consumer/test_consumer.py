@@ -393,6 +393,33 @@ def test_acks_of_other_threads_wait_for_the_loop(c, make_message, pool):
 # -- prefetch
 
 
+class Hub:
+    """Notes what it is to call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def call_soon(self, call):
+        self.calls.append(call)
+
+
+def test_many_acks_of_other_threads_wake_the_loop_once(c):
+    c.hub, c._loop_thread = Hub(), -1
+    told = []
+    for number in range(3):
+        c.call_soon_ack(told.append, number)
+    assert told == []
+    assert len(c.hub.calls) == 1
+
+    c.hub.calls.pop()()
+    c.call_soon_ack(told.append, "later")
+
+    assert told == [0, 1, 2]
+    assert len(c.hub.calls) == 1
+    c.hub.calls.pop()()
+    assert told == [0, 1, 2, "later"]
+
+
 def test_the_prefetch_count_follows_the_pool(c):
     """B-WORK-061."""
     c.qos_global = True
