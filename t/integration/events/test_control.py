@@ -17,6 +17,7 @@ from t.harness.servers import RedisServer
 from t.harness.worker import PATIENCE_S, WorkerProcess, eventually
 
 PROJECT = """
+import os, time
 from celery import Celery
 from t.harness.servers import RedisServer
 app = Celery("proj")
@@ -25,6 +26,11 @@ app.conf.update(broker_url={broker!r}, result_backend="file://{results}", {more}
 @app.task
 def add(x, y):
     return x + y
+
+@app.task
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.05)
 """
 
 
@@ -99,6 +105,18 @@ def test_events_stay_switched_when_the_broker_comes_back(
 
     assert first == {"w1@lab": {"ok": f"task events {word}"}}
     assert again == {"w1@lab": {"ok": f"task events already {word}"}}
+
+
+def test_a_solo_worker_answers_between_tasks_only(cluster: Cluster, tmp_path: Path) -> None:
+    """B-EVT-034."""
+    gate = tmp_path / "gate"
+    with cluster.worker("-n", "w1@lab", "-P", "solo") as worker:
+        running = cluster.app.send_task("proj.wait_for", (str(gate),))
+        worker.wait_for(rf"{running.id}\] received")
+        assert cluster.ask("ping", timeout=1.0) == []
+        gate.touch()
+        assert running.get(timeout=PATIENCE_S) is None
+        assert {"w1@lab": {"ok": "pong"}} in cluster.ask("ping")
 
 
 def test_a_worker_without_remote_control_obeys_nobody(cluster: Cluster) -> None:

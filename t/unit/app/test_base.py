@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 from kombu.exceptions import LimitExceeded
@@ -333,6 +334,17 @@ def test_the_pool_of_producers_refuses_when_none_becomes_free():
         app.producer_or_acquire(),
     ):
         pass
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+def test_without_a_limit_there_is_a_connection_for_everybody(limit):
+    """B-WORK-089: `broker_pool_limit` None or 0."""
+    app = memory_app(broker_pool_limit=limit, broker_pool_acquire_timeout=0.01)
+    app.conf.broker_transport_options = {"own": id(app)}
+
+    with ExitStack() as stack:
+        taken = [stack.enter_context(app.connection_or_acquire()) for _ in range(20)]
+        assert len({id(connection) for connection in taken}) == 20
 
 
 def test_tasks_may_have_another_base_class_by_task_cls():

@@ -90,7 +90,10 @@ def test_containers_of_arguments_have_to_be_such(add):
 
 
 def test_reprs_of_arguments_are_limited(app, worker):
-    """B-CALL-007: in length, in nesting, and by the caller's own."""
+    """B-CALL-007: in length, in nesting, and by the caller's own.
+
+    B-SEC-013: these hide values in the headers, which logs and events use, not in the body.
+    """
     app.send_task("p.t", (1, {"a": {"b": {"c": 1}}}))
     app.send_task("p.t", ("x" * 3000,))
     app.send_task("p.t", (1,), {"password": "p"}, argsrepr="(hidden)", kwargsrepr="{hidden}")

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from celery.worker import autoscale, state
+from celery import Celery
+from celery.loaders.base import BaseLoader
+from celery.worker import WorkController, autoscale, state
 from celery.worker.autoscale import Autoscaler
 
 
@@ -115,3 +117,33 @@ def test_a_pool_of_fixed_size_is_left_alone(pool, takes_part, caplog):
 
     assert autoscale.WorkerComponent(worker).include_if(worker) is takes_part
     assert ("--autoscale has no effect" in caplog.text) is not takes_part
+
+
+class Own(Autoscaler):
+    """One that a project wrote."""
+
+
+def test_a_project_may_bring_its_own_autoscaler(app):
+    """B-EXT-015, B-EXT-016: by the setting `worker_autoscaler`."""
+    app.conf.worker_autoscaler = f"{__name__}:Own"
+    controller = WorkController(app=app, pool="solo")
+    worker = SimpleNamespace(
+        autoscaler_cls=controller.autoscaler_cls, autoscale=(3, 1), pool=Pool(),
+        max_concurrency=3, min_concurrency=1, use_eventloop=False,
+    )  # fmt: skip
+    scaler = autoscale.WorkerComponent(worker).create(worker)
+
+    assert type(scaler) is Own
+    assert (scaler.max_concurrency, scaler.min_concurrency) == (3, 1)
+
+
+class ProjectLoader(BaseLoader):
+    def read_configuration(self, env="CELERY_CONFIG_MODULE"):
+        return {"task_default_queue": "from-own-loader"}
+
+
+def test_a_project_may_bring_its_own_loader():
+    """B-EXT-016."""
+    app = Celery("own", loader=f"{__name__}:ProjectLoader", set_as_current=False)
+
+    assert app.conf.task_default_queue == "from-own-loader"

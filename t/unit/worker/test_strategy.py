@@ -47,6 +47,30 @@ def handle(task, app, consumer):
     return call
 
 
+@pytest.mark.parametrize(
+    ("accepted", "kind", "runs"),
+    [
+        (["json"], "application/json", True),
+        (["application/json"], "application/json", True),
+        (["pickle"], "application/json", False),
+        (["application/x-python-serialize"], "application/json", False),
+    ],
+)
+def test_content_is_accepted_by_name_or_type(
+    app, task, consumer, make_message, accepted, kind, runs
+):
+    """B-SEC-001."""
+    app.conf.accept_content = accepted
+    handler = strategy.default(task, app, consumer)
+    message = make_message(kind=kind)
+    if runs:
+        handler(message, None, message.ack, message.reject)
+        assert consumer.ran
+    else:
+        with pytest.raises(ContentDisallowed, match=r"json \(application/json\)"):
+            handler(message, None, message.ack, message.reject)
+
+
 def test_a_message_runs(handle, make_message, consumer, caplog, eventer):
     """B-TASK-052, B-EVT-005."""
     told = []
