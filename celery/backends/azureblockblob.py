@@ -32,6 +32,8 @@ try:
         ServiceRequestError,
         ServiceResponseError,
     )
+
+    from celery.backends import _http
 except ImportError:
     azurestorage = None
 
@@ -51,8 +53,6 @@ AZURE_BLOCK_BLOB_CONNECTION_PREFIX = "azureblockblob://"
 #: What is written instead of a connection string.
 CREDENTIAL = re.compile(r"(DefaultAzureCredential|ManagedIdentityCredential)@(.+)")
 SECRETS = re.compile(r"((?:AccountKey|SharedAccessSignature)=)[^;]+", re.IGNORECASE)
-#: What the service answers that it may answer otherwise soon.
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class AzureBlockBlobBackend(VersionedBackend):
@@ -114,7 +114,7 @@ class AzureBlockBlobBackend(VersionedBackend):
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Say whether another attempt may succeed."""
         if isinstance(exc, HttpResponseError):
-            return exc.status_code in PASSING
+            return exc.status_code in _http.PASSING
         return isinstance(exc, (ServiceRequestError, ServiceResponseError))
 
     def _name(self, key: Any) -> str:

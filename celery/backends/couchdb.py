@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -145,10 +146,14 @@ class CouchBackend(VersionedBackend):
             "limit": CLEANUP_SIZE,
         }
         database = self.connection
+        before: list[Any] = []
         while True:
             _, found = database.resource.post("_find", data=encode_json(query))
             old = [{**document, "_deleted": True} for document in found["docs"]]
-            if not old:
+            if old in ([], before):
+                # Those that are left may not be deleted.
                 return
+            before = old
             # What was written in the meantime has another revision, and stays.
-            database.resource.post("_bulk_docs", data=encode_json({"docs": old}))
+            with suppress(Conflict):
+                database.resource.post("_bulk_docs", data=encode_json({"docs": old}))

@@ -480,12 +480,12 @@ def test_a_task_whose_body_has_ended_is_left_alone(bench: Bench, tmp_path: Any, 
     only(how == "terminated" or features.has_hard_limit, "hard time limit")
     limit = {"timeout": 0.2} if how == "hard limit" else {}
     begun, go = tmp_path / "begun", tmp_path / "go"
+    paths = str(begun), str(go)
     if features.green:
-        call = bench.call(targets.green_end_and_pause, features.green, 0.5, **limit)
-        bench.until(lambda: call.kinds)
+        call = bench.call(targets.green_end_and_wait, features.green, *paths, **limit)
     else:
-        call = bench.call(targets.end_and_wait, str(begun), str(go), **limit)
-        bench.until(lambda: targets.notes(begun))
+        call = bench.call(targets.end_and_wait, *paths, **limit)
+    bench.until(lambda: targets.notes(begun))
     if not limit:
         bench.pool.terminate_job(call.pid, signal.SIGKILL)
     bench.turns(0.4)

@@ -86,40 +86,50 @@ class Channels:
         # No health check: its answer would have to be told from announcements.
         connection.send_packed_command(packed, check_health=False)
 
-    def ask(self, keys: Iterable[Any]) -> Question:
+    def ask(self, keys: Iterable[Any], given_up: Iterable[Any] = ()) -> Question:
         """Subscribe to the channels of *keys*, and read the documents then where that is possible.
+
+        Args:
+            given_up: Keys whose channels are not needed any more.
 
         Returns:
             Is over when that has happened.
         """
         names = {ensure_bytes(key) for key in keys}
+        old = self._without(given_up) - names
         new = names - self.wanted
         self.wanted |= new
         if self._connection is None:
             self.connect()
-            new = set()
+            old = new = set()
         question = Question()
-        self._ask(question, names, new)
+        changes = [("UNSUBSCRIBE", *old)] if old else []
+        if new:
+            changes.append(("SUBSCRIBE", *new))
+        self._ask(question, names, changes)
         return question
 
-    def _ask(self, question: Question, names: set[bytes], new: set[bytes]) -> None:
+    def _ask(self, question: Question, names: set[bytes], changes: list[tuple[Any, ...]]) -> None:
         missing = names - self.confirmed
-        if not missing:
+        if missing:
+            self._questions.append((question, missing))
+        else:
             question.is_over = True
-            return
-        self._questions.append((question, missing))
-        if new:
-            self._send(("SUBSCRIBE", *new))
+        if changes:
+            self._send(*changes)
 
     def unsubscribe(self, channels: Iterable[Any]) -> None:
         """Give channels up."""
+        old = self._without(channels)
+        if old and self._connection is not None:
+            self._send(("UNSUBSCRIBE", *old))
+
+    def _without(self, channels: Iterable[Any]) -> set[bytes]:
+        """Want these no more; return those that were wanted."""
         old = {ensure_bytes(channel) for channel in channels} & self.wanted
-        if not old:
-            return
         self.wanted -= old
         self.confirmed -= old
-        if self._connection is not None:
-            self._send(("UNSUBSCRIBE", *old))
+        return old
 
     def read(self, timeout: float | None) -> list[Any]:
         """Wait for documents.
@@ -200,14 +210,10 @@ class AnsweringChannels(Channels):
         if self.wanted:
             self._send(("SUBSCRIBE", *self.wanted))
 
-    def _ask(self, question: Question, names: set[bytes], new: set[bytes]) -> None:
+    def _ask(self, question: Question, names: set[bytes], changes: list[tuple[Any, ...]]) -> None:
         # Before it is sent: another thread may read the answer.
         self._questions.append((question, names))
-        reading = ("MGET", *names)
-        if new:
-            self._send(("SUBSCRIBE", *new), reading)
-        else:
-            self._send(reading)
+        self._send(*changes, ("MGET", *names))
 
     def read(self, timeout: float | None) -> list[Any]:
         """Wait for documents; see `Channels.read`."""

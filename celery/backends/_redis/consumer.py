@@ -19,6 +19,9 @@ from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED, BaseResultConsu
 
 logger = logging.getLogger("celery.backends.redis")
 
+#: Channels of ended tasks that stay open at most until the next one is opened.
+MOST_CANCELLED = 100
+
 #: Calls remembered at most as just made.
 MOST_FRESH = 10_000
 
@@ -84,8 +87,9 @@ class ResultConsumer(BaseResultConsumer):
         with self._writing:
             self._cancelled.difference_update(task_ids)
             keys = [self._key(task_id) for task_id in task_ids]
+            cancelled, self._cancelled = self._cancelled, set()
             with self.reconnect_on_error():
-                self._last_question = self._open_channels().ask(keys)
+                self._last_question = self._open_channels().ask(keys, map(self._key, cancelled))
 
     def _open_channels(self) -> Channels:
         channels = self._channels
@@ -110,14 +114,15 @@ class ResultConsumer(BaseResultConsumer):
 
     def cancel_for(self, task_id: str) -> None:
         """Receive nothing more about *task_id*."""
+        # Nothing more comes of most of them, so it goes along with the next command.
         self._cancelled.add(task_id)
         if not self._puts_off:
-            self._cancel_unless_busy()
+            self._cancel_when_many()
 
-    def _cancel_unless_busy(self) -> None:
+    def _cancel_when_many(self) -> None:
         # Results also end here from their __del__, which runs wherever they die: possibly in this
         # thread, in the middle of a command. Whoever writes next does it then.
-        if self._writing.acquire(blocking=False):
+        if len(self._cancelled) >= MOST_CANCELLED and self._writing.acquire(blocking=False):
             try:
                 self._cancel()
             finally:
@@ -163,7 +168,7 @@ class ResultConsumer(BaseResultConsumer):
                     self.on_state_change(self.backend.decode(payload), payload)
         finally:
             self._puts_off = False
-        self._cancel_unless_busy()
+        self._cancel_when_many()
 
     def on_unexpected(self, task_id: str, document: dict[str, Any]) -> None:
         """Drop the document: it can be read again."""

@@ -57,7 +57,6 @@ class Prefetch:
     prefetch_multiplier: int
     carried: set[Request]
     timer: Any
-    task_buckets: dict[str, Any]
     _held: Any
     _packed: Any
     _was_ready: bool

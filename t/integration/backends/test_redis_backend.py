@@ -12,6 +12,8 @@ import redis
 
 from celery import Celery
 from celery.app.task import Context
+from celery.backends._redis.channels import Channels
+from celery.backends._redis.consumer import MOST_CANCELLED
 from celery.backends.redis import CLAIM_EXTENDED_S, CLAIM_S, DONE_S, LONG, RedisBackend
 from celery.exceptions import ImproperlyConfigured
 from t.harness import servers
@@ -240,19 +242,46 @@ def test_a_success_that_is_kept_is_not_announced_again(backend, client):
     channels.close()
 
 
-def test_waiting_subscribes_and_leaves_no_channel_behind(app, client):
-    """B-BACK-013, B-RES-034."""
-    waiting = threading.Event()
-    thread = threading.Thread(
-        target=lambda: app.AsyncResult("a").get(timeout=20, on_interval=waiting.set)
-    )
-    thread.start()
-    assert waiting.wait(10)
-    assert client.pubsub_channels() == [b"celery-task-meta-a"]
-    app.backend.mark_as_done("a", 4)
-    thread.join(20)
+def test_waiting_subscribes_and_gives_the_channel_up_with_the_next(app, client):
+    """B-BACK-013, B-RES-034: giving up costs no request of its own."""
+    waiting = {task_id: threading.Event() for task_id in ("a", "b")}
 
-    wait_until(lambda: client.pubsub_channels() == [], "unsubscribing", timeout_s=10)
+    def wait_for_both():
+        for task_id, event in waiting.items():
+            app.AsyncResult(task_id).get(timeout=60, on_interval=event.set)
+
+    thread = threading.Thread(target=wait_for_both)
+    thread.start()
+    ours = {f"celery-task-meta-{task_id}".encode() for task_id in waiting}
+    for task_id, event in waiting.items():
+        assert event.wait(60)
+        assert ours & set(client.pubsub_channels()) == {f"celery-task-meta-{task_id}".encode()}
+        app.backend.mark_as_done(task_id, 4)
+    thread.join(60)
+
+
+def test_a_wait_is_one_write(app, monkeypatch):
+    sent = []
+    monkeypatch.setattr(Channels, "_send", lambda self, *commands: sent.append(commands))
+    consumer = app.backend.result_consumer
+    for task_id in ("a", "b"):
+        consumer.consume_from(task_id)
+        consumer.cancel_for(task_id)
+    assert [[command[0] for command in commands] for commands in sent] == [
+        ["SUBSCRIBE", "MGET"],
+        ["UNSUBSCRIBE", "SUBSCRIBE", "MGET"],
+    ]
+
+
+def test_many_channels_are_not_left_behind(app, client):
+    """B-RES-034: also when nobody waits for anything after them."""
+    results = [app.AsyncResult(f"m{number}") for number in range(MOST_CANCELLED)]
+    ours = {f"celery-task-meta-{result.id}".encode() for result in results}
+    app.backend.add_pending_results(results)
+    wait_until(lambda: ours <= set(client.pubsub_channels()), "subscribing")
+    for result in results:
+        app.backend.remove_pending_result(result)
+    wait_until(lambda: not ours & set(client.pubsub_channels()), "unsubscribing")
 
 
 def test_reading_a_result_that_is_there_opens_no_channel(app, client):

@@ -83,19 +83,23 @@ def test_all_answer(fleet: Fleet) -> None:
     how = {"timeout": 1.0} if IS_LONG else {"timeout": PATIENCE_S, "limit": SIZE}
     begun = time.monotonic()
     answers = fleet.app.control.inspect(**how).ping() or {}
-    print(f"{len(answers)} answers in {time.monotonic() - begun:.2f} s")
+    needed_s = time.monotonic() - begun
+    print(f"{len(answers)} answers in {needed_s:.2f} s")
 
     assert answers == {name: {"ok": "pong"} for name in fleet.workers}
+    assert not IS_LONG or needed_s < 1.0
 
 
 def test_of_all_one_acts(fleet: Fleet) -> None:
     """B-EVT-017: all stand in each election, all know the leader, and the leader alone acts."""
-    elections = 10
+    # Each of fifty answers each of fifty candidates, and all hear of it: one is enough there.
+    elections = 1 if IS_LONG else 10
     for number in range(elections):
         task = fleet.app.signature("proj.act", args=(number,))
         fleet.app.control.election(f"election-{number}", "task", task)
 
-    eventually(lambda: len(fleet.log(r"elected for|I won the election")) == elections * SIZE)
+    conclusions = r"elected for|I won the election"
+    eventually(lambda: len(fleet.log(conclusions)) == elections * SIZE, 4 * PATIENCE_S)
     eventually(lambda: len(fleet.log(r"acted for \d+")) == elections)
     assert len(fleet.log("I won the election")) == elections
     assert len(set(fleet.log(r"acted for \d+"))) == elections

@@ -294,9 +294,9 @@ def kombu_error() -> type[Exception]:
 
 # -- what it costs: calls of functions written in Python, which no load of the machine changes
 
-#: For one call of a task; more than twice as many stand for a part of kombu that came back.
-MOST_CALLS = 70
-MOST_CALLS_IN_A_BATCH = 65
+#: For one call of a task, and for one of many; a few more than it takes.
+MOST_CALLS = 60
+MOST_CALLS_IN_A_BATCH = 58
 
 
 def python_calls(action: Callable[[], Any]) -> int:

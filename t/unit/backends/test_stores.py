@@ -9,6 +9,7 @@ import sys
 import types
 
 import pytest
+from pycouchdb.exceptions import Conflict
 
 from celery import Celery
 from celery.backends._versioned import Stored, VersionedBackend, once_per_process
@@ -79,6 +80,28 @@ def test_couchdb_takes_everything_from_the_url():
     backend = make("couchdb://")
     assert (backend.host, backend.port, backend.container) == ("localhost", 5984, "default")
     assert make("couchdb+https://store/jobs").scheme == "https"
+
+
+@pytest.mark.parametrize("error", [None, Conflict("rewritten")])
+def test_cleaning_couchdb_ends_with_what_may_not_be_deleted(error):
+    asked = []
+
+    class Database:
+        @property
+        def resource(self):
+            return self
+
+        def post(self, path, data):
+            asked.append(path)
+            if path == "_bulk_docs" and error is not None:
+                raise error
+            return None, {"docs": [{"_id": "a", "_rev": "1"}]}
+
+    backend = make("couchdb://store")
+    backend._connection_of_process = (os.getpid(), Database())
+    backend.cleanup()
+
+    assert asked == ["_find", "_bulk_docs", "_find"]
 
 
 def test_consul_takes_everything_from_the_url():
