@@ -22,6 +22,14 @@ EXTRAS = (
 )  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests the time to make an environment, which the first that needs it does."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.fixture(scope="session")
 def reference_python() -> str:
     """Interpreter with the reference implementation; the environment is made on first use."""

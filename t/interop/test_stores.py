@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 
 from t.harness.google import FirestoreServer
 from t.interop.nodes import APPS, CLIENT_S
+
+# The first test waits for all servers, and for all programs.
+pytestmark = pytest.mark.timeout(900)
 
 #: Stores in which the reference implementation can't keep groups.
 WITHOUT_GROUPS = {"cassandra stand-in"}
@@ -83,11 +87,17 @@ def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def outcomes(stores: Path, reference_python: str, our_python: str) -> dict[str, Any]:
-    """Have each of the two do its share, one after the other."""
-    found = {}
-    for verb in ("write", "read", "begin", "end"):
-        for label, python in (("ours", our_python), ("theirs", reference_python)):
-            found[label, verb] = run(python, label, stores, verb)
+    """Have each of the two do its share of all steps, both at the same time."""
+    peers = (("ours", our_python), ("theirs", reference_python))
+    # But one after the other where tables are made.
+    found = {(label, "write"): run(python, label, stores, "write") for label, python in peers}
+    with ThreadPoolExecutor(len(peers)) as pool:
+        for verb in ("read", "begin", "end"):
+            running = {
+                (label, verb): pool.submit(run, python, label, stores, verb)
+                for label, python in peers
+            }
+            found |= {key: job.result() for key, job in running.items()}
     return found
 
 
