@@ -95,6 +95,10 @@ NO_BROKER_SET = (
     "No broker is set (broker_url), so the worker looks for RabbitMQ on this machine. To start at"
     ' once without a server, set one in a file: broker_url = "sqlite:///celery.db"'
 )
+NO_CONNECTION_RETRY = (
+    "Connecting to the message broker again has been disabled (app.conf.%s=False). Shutting down."
+)
+
 CONNECTION_FAILOVER = "Will retry using next failover."
 
 TERMINATING_TASK_ON_RESTART_AFTER_A_CONNECTION_LOSS = """\
@@ -355,6 +359,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """Log a lost connection, drop it, and see to the tasks that it takes with it."""
         if not self.app.conf.broker_connection_retry:
+            logger.critical(NO_CONNECTION_RETRY, "broker_connection_retry")
             raise exc
         logger.warning(CONNECTION_RETRY, repr(exc), exc_info=exc)
         self._claims_kept = self._keep_claims()
@@ -516,9 +521,14 @@ class Consumer(TaskMessages, Waiting, Prefetch):
             if attempts[0] == 1 and not (conf.broker_url or conf.broker_read_url):
                 logger.error(NO_BROKER_SET)
 
-        if not self._retries_connecting():
+        deciding = self._retry_setting()
+        if not getattr(conf, deciding):
             self.first_connection_attempt = False
-            conn.connect()
+            try:
+                conn.connect()
+            except Exception:
+                logger.critical(NO_CONNECTION_RETRY, deciding)
+                raise
             return conn
 
         look_at = monotonic() + LOOK_FOR_BROKER_S
@@ -544,13 +554,13 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self.broker_connection_retry_attempt = 0
         return conn
 
-    def _retries_connecting(self) -> bool:
+    def _retry_setting(self) -> str:
+        """Return the name of the setting that decides about further attempts to connect."""
         conf = self.app.conf
         if not self.first_connection_attempt:
-            return bool(conf.broker_connection_retry)
-        on_startup = conf.broker_connection_retry_on_startup
-        if on_startup is not None:
-            return bool(on_startup)
+            return "broker_connection_retry"
+        if conf.broker_connection_retry_on_startup is not None:
+            return "broker_connection_retry_on_startup"
         if conf.broker_connection_retry:
             warnings.warn(
                 "broker_connection_retry will no longer decide about retries at start-up in "
@@ -558,7 +568,7 @@ class Consumer(TaskMessages, Waiting, Prefetch):
                 CPendingDeprecationWarning,
                 stacklevel=3,
             )
-        return bool(conf.broker_connection_retry)
+        return "broker_connection_retry"
 
     def on_send_event_buffered(self) -> None:
         """Flush the buffered events soon."""

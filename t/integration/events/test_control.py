@@ -127,6 +127,7 @@ def test_a_worker_without_remote_control_obeys_nobody(cluster: Cluster) -> None:
 
 
 def test_queues_are_added_and_left_while_running(cluster: Cluster) -> None:
+    """B-ROUT-025: the answer to leaving a queue that is not consumed is the same."""
     with cluster.worker("-n", "w1@lab", "-P", "solo") as worker:
         cluster.ask("add_consumer", arguments={"queue": "extra"})
         worker.wait_for("Started consuming from extra")
@@ -137,6 +138,8 @@ def test_queues_are_added_and_left_while_running(cluster: Cluster) -> None:
 
         cluster.ask("cancel_consumer", arguments={"queue": "extra"})
         worker.wait_for("Canceling queue extra")
+        (left,) = cluster.ask("cancel_consumer", arguments={"queue": "extra"})
+        assert left == {"w1@lab": {"ok": "no longer consuming from extra"}}
         assert cluster.adds()
         for number in range(5):
             cluster.ask("add_consumer", arguments={"queue": f"brief{number}"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from signal import SIGTERM
 
 import pytest
@@ -45,7 +46,7 @@ def project_with_server(request):
 
 
 def test_the_start_waits_for_the_broker(own_redis):
-    """B-WORK-082, B-WORK-083: each failed attempt is logged; then it connects."""
+    """B-WORK-082, B-WORK-083, B-BACK-031: each failed attempt is logged; then it connects."""
     own_redis.server.stop()
     worker = own_redis.unstarted("-c1")
     worker.launch()
@@ -61,13 +62,15 @@ def test_the_start_waits_for_the_broker(own_redis):
 
 
 def test_the_start_can_be_told_not_to_wait(own_redis):
-    """B-WORK-082: broker_connection_retry_on_startup=False."""
+    """B-WORK-082, B-BACK-032: broker_connection_retry_on_startup=False."""
     own_redis.server.stop()
     worker = own_redis.unstarted("-c1", conf={"broker_connection_retry_on_startup": False})
     worker.launch()
 
     assert worker.wait() == 1
     assert worker.count("Trying again") == 0
+    setting = re.escape("(app.conf.broker_connection_retry_on_startup=False)")
+    assert worker.count(rf"CRITICAL/MainProcess\].* has been disabled {setting}") == 1
 
 
 def test_the_number_of_attempts_is_limited(own_redis):
@@ -80,6 +83,7 @@ def test_the_number_of_attempts_is_limited(own_redis):
 
 
 def test_a_worker_that_waits_for_its_broker_can_be_stopped(own_redis):
+    """B-BACK-031."""
     own_redis.server.stop()
     worker = own_redis.unstarted("-c1")
     worker.launch()
@@ -248,7 +252,7 @@ def prefetch_count(project):
 
 
 def test_a_dead_broker_is_left_for_the_next_of_the_list(own_redis, redis_url):
-    """B-WORK-084: broker_url is a list."""
+    """B-WORK-084, B-BACK-033: broker_url is a list."""
     dead = own_redis.server.url
     own_redis.server.stop()
     own_redis.conf["broker_url"] = f"{dead};{redis_url}"
