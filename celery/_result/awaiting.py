@@ -120,7 +120,7 @@ class Waiter:
         self._is_asking = True
         try:
             with self._asking:
-                fresh = _taken(self._fresh)
+                fresh = [result for result in _taken(self._fresh) if result.id in self._open]
                 if fresh and self._is_pushed:
                     self._subscribe(fresh)
                 self._asked.extend(fresh)
@@ -224,7 +224,8 @@ class Waiter:
     def _rest(self) -> None:
         """Sleep until somebody awaits again."""
         self._news.clear()
-        if self._open or self._asked:
+        # What has been asked for by somebody who gave up is left for then.
+        if self._open:
             self._news.set()
 
     def _fail(self, exc: Exception) -> None:
