@@ -113,6 +113,9 @@ def pass1(arg: T, *args: Any, **kwargs: Any) -> T:
 
 def evaluate_promises(it: Iterable[Any]) -> Iterator[Any]:
     """Yield each item, `lazy` ones evaluated."""
+    # A name on demand is none to this module itself.
+    from kombu.utils.functional import maybe_evaluate
+
     return map(maybe_evaluate, it)
 
 
@@ -136,8 +139,8 @@ def firstmethod(method: str, on_call: Callable[..., Any] | None = None) -> Calla
     """
 
     def ask(objects: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
-        for obj in objects:
-            answer_of = getattr(maybe_evaluate(obj), method)
+        for obj in evaluate_promises(objects):
+            answer_of = getattr(obj, method)
             answer = on_call(answer_of, *args, **kwargs) if on_call else answer_of(*args, **kwargs)
             if answer is not None:
                 return answer

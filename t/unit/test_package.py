@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import dis
 import importlib
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -198,3 +203,43 @@ def test_declaring_tasks_loads_nothing_that_sends_or_reads():
 
     heavy = {"kombu.connection", "kombu.messaging", "kombu.common", "yaml", "asyncio", "redis"}
     assert not heavy & set(loaded)
+
+
+def test_promises_are_evaluated_in_a_program_that_has_asked_for_nothing_else():
+    program = (
+        "from celery.utils.functional import first, firstmethod\n"
+        "print(first(None, [None, 3]), firstmethod('bit_length')([3]))"
+    )
+    assert _output(program) == "3 2"
+
+
+def test_functions_use_no_name_that_is_imported_for_type_checkers_alone():
+    """A name that a module only offers on demand is none to its own functions."""
+    wrong = []
+    for path in sorted(Path(celery.__file__).parent.rglob("*.py")):
+        source = path.read_text()
+        imported = {
+            alias.asname or alias.name.partition(".")[0]
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for statement in node.body
+            for import_ in ast.walk(statement)
+            if isinstance(import_, ast.Import | ast.ImportFrom)
+            for alias in import_.names
+        }
+        module = compile(source, str(path), "exec", dont_inherit=True)
+        wrong += [
+            f"{path.name}: {code.co_name} uses {step.argval}"
+            for code in _functions(module)
+            for step in dis.get_instructions(code)
+            if step.opname == "LOAD_GLOBAL" and step.argval in imported
+        ]
+    assert wrong == []
+
+
+def _functions(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code of all functions and classes in *code*."""
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield inner
+            yield from _functions(inner)
