@@ -309,6 +309,32 @@ class TLSRedisServer(RedisServer):
         return accepts_connections(self.port)
 
 
+class SentinelServer(RedisServer):
+    """A sentinel that watches one master, named ``mymaster``, and decides alone."""
+
+    def __init__(self, master: RedisServer) -> None:
+        super().__init__()
+        self.master_port = master.port
+
+    def prepare(self) -> None:
+        """Write the configuration, which the sentinel will rewrite."""
+        (self.folder / "sentinel.conf").write_text(
+            f"port {self.port}\nbind 127.0.0.1\n"
+            f"sentinel monitor mymaster 127.0.0.1 {self.master_port} 1\n"
+            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel failover-timeout mymaster 2000\n"
+        )
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [require_program(self.program), "sentinel.conf", "--sentinel"]
+
+    def knows_replica(self) -> bool:
+        """Say whether a failover has somewhere to go."""
+        answer = ask(self.port, b"SENTINEL REPLICAS mymaster\r\n", 4096)
+        return answer.startswith(b"*1\r\n")
+
+
 class RabbitMQServer(Server):
     """A RabbitMQ node with a port mapper of its own; every test takes a virtual host."""
 

@@ -9,7 +9,13 @@ import pytest
 
 from t.harness.brokers import etcd_server, kafka_server, pubsub_server, zookeeper_server
 from t.harness.certificates import make_certificate
-from t.harness.servers import RabbitMQServer, TLSRedisServer, free_port
+from t.harness.servers import (
+    RabbitMQServer,
+    RedisServer,
+    SentinelServer,
+    TLSRedisServer,
+    free_port,
+)
 
 __all__ = ("etcd_server", "kafka_server", "pubsub_server", "zookeeper_server")
 
@@ -48,3 +54,17 @@ def redis_tls_server(tls_files: tuple[Path, Path]) -> Iterator[TLSRedisServer]:
         "--tls-cert-file", certificate, "--tls-key-file", key, "--requirepass", "secret"
     ) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_socket_server() -> Iterator[RedisServer]:
+    """One Redis server for the run that also listens at ``socket`` in its folder."""
+    with RedisServer("--unixsocket", "socket") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sentinel_servers() -> Iterator[tuple[RedisServer, SentinelServer]]:
+    """A master for the run, and the sentinel that knows it."""
+    with RedisServer() as master, SentinelServer(master) as sentinel:
+        yield master, sentinel

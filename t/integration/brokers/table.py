@@ -67,6 +67,21 @@ def _redis(request: pytest.FixtureRequest, folder: Path) -> Settings:
     return {"broker_url": server.url}
 
 
+def _redis_socket(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    server = request.getfixturevalue("redis_socket_server")
+    server.flush()
+    return {"broker_url": f"redis+socket://{server.folder / 'socket'}?virtual_host=1"}
+
+
+def _sentinel(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    master, sentinel = request.getfixturevalue("sentinel_servers")
+    master.flush()
+    return {
+        "broker_url": f"sentinel://127.0.0.1:{sentinel.port}",
+        "broker_transport_options": {"master_name": "mymaster"},
+    }
+
+
 def _filesystem(request: pytest.FixtureRequest, folder: Path) -> Settings:
     for name in ("messages", "control"):
         (folder / name).mkdir()
@@ -194,6 +209,8 @@ CASES: tuple[Case, ...] = (
     Case(id="amqps", settings=_amqps),
     Case(id="redis", settings=_redis),
     Case(id="rediss", settings=_rediss),
+    Case(id="redis-socket", settings=_redis_socket),
+    Case(id="sentinel", settings=_sentinel),
     Case(id="sqlite", settings=_sqlite),
     Case(id="filesystem", settings=_filesystem),
     Case(id="sqla-sqlite", settings=_sqla_sqlite),

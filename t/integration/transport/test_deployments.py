@@ -9,12 +9,11 @@ from time import monotonic
 from typing import Any
 
 import pytest
-import redis
 from kombu import Consumer, Queue
 
 from celery._transport.connection import BrokerConnection
 from celery._transport.redis import SentinelTransport, Transport
-from t.harness.servers import RedisServer, TLSRedisServer, ask, require_program, wait_until
+from t.harness.servers import RedisServer, SentinelServer, TLSRedisServer, ask, wait_until
 
 pytestmark = pytest.mark.redis
 
@@ -22,40 +21,13 @@ QUEUE = "work"
 PATIENCE_S = 30.0
 
 
-class Sentinel(RedisServer):
-    """A sentinel that watches one master and decides alone."""
-
-    def __init__(self, master: RedisServer) -> None:
-        super().__init__()
-        self.master_port = master.port
-
-    def prepare(self) -> None:
-        """Write the configuration, which the sentinel will rewrite."""
-        (self.folder / "sentinel.conf").write_text(
-            f"port {self.port}\nbind 127.0.0.1\n"
-            f"sentinel monitor mymaster 127.0.0.1 {self.master_port} 1\n"
-            "sentinel down-after-milliseconds mymaster 500\n"
-            "sentinel failover-timeout mymaster 2000\n"
-        )
-
-    def command(self) -> list[str]:
-        """Return the command line."""
-        return [require_program(self.program), "sentinel.conf", "--sentinel"]
-
-    def knows_replica(self) -> bool:
-        """Say whether a failover has somewhere to go."""
-        with redis.Redis(port=self.port) as client:
-            replicas = client.execute_command("SENTINEL", "REPLICAS", "mymaster")
-            return len(replicas) == 1
-
-
 @pytest.fixture
-def pair() -> Iterator[tuple[RedisServer, RedisServer, Sentinel]]:
+def pair() -> Iterator[tuple[RedisServer, RedisServer, SentinelServer]]:
     """A master, its replica, and a sentinel that knows both."""
     with (
         RedisServer() as master,
         RedisServer("--replicaof", "127.0.0.1", str(master.port)) as replica,
-        Sentinel(master) as sentinel,
+        SentinelServer(master) as sentinel,
     ):
         wait_until(lambda: b"master_link_status:up" in replication(replica), "replication")
         wait_until(sentinel.knows_replica, "the sentinel")
@@ -87,7 +59,7 @@ def drain(connection: Any, got: list[Any], count: int) -> None:
             connection.close()
 
 
-def test_a_failover_is_followed(pair: tuple[RedisServer, RedisServer, Sentinel]) -> None:
+def test_a_failover_is_followed(pair: tuple[RedisServer, RedisServer, SentinelServer]) -> None:
     """B-BROK-005: `sentinel://` with `master_name`."""
     master, replica, sentinel = pair
     got: list[Any] = []
