@@ -485,7 +485,7 @@ def test_a_task_whose_body_has_ended_is_left_alone(bench: Bench, tmp_path: Any, 
         call = bench.call(targets.green_end_and_wait, features.green, *paths, **limit)
     else:
         call = bench.call(targets.end_and_wait, *paths, **limit)
-    bench.until(lambda: targets.notes(begun))
+    bench.until(lambda: targets.notes(begun) and call.kinds)
     if not limit:
         bench.pool.terminate_job(call.pid, signal.SIGKILL)
     bench.turns(0.4)

@@ -135,6 +135,7 @@ class Server:
     stop_signal = signal.SIGTERM
     #: Refuses to run as root.
     drops_root = False
+    has_many_files = False
 
     def __init__(self, *options: str) -> None:
         self.options = options
@@ -249,8 +250,11 @@ class Server:
     def close(self) -> None:
         """End the server and delete its folder."""
         self.stop()
-        # Tens of thousands of files where each test has a database: nobody waits for that.
-        subprocess.Popen(["rm", "-rf", str(self.folder)], start_new_session=True)
+        if self.has_many_files:
+            # Tens of thousands, where each test has a database: nobody waits for their end.
+            subprocess.Popen(["rm", "-rf", str(self.folder)], start_new_session=True)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def output(self) -> str:
         """Return what the server printed."""
@@ -477,6 +481,7 @@ class PostgreSQLServer(Server):
     program = "postgres"
     stop_signal = signal.SIGINT
     drops_root = True
+    has_many_files = True
 
     def __init__(self, *options: str) -> None:
         super().__init__(*options)
@@ -547,6 +552,7 @@ class MariaDBServer(Server):
 
     program = "mariadbd"
     drops_root = True
+    has_many_files = True
 
     def __init__(self, *options: str) -> None:
         super().__init__(*options)

@@ -19,6 +19,13 @@ import pyte
 from t.harness.worker import PATIENCE_S
 
 
+def _take_terminal() -> None:
+    """Control the terminal, whose Ctrl-C and changes of size are told to who does."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # Ignored by what a shell runs in the background, the tests for instance.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """One program on a screen of its own.
 
@@ -47,8 +54,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            # Window changes are told to the programs of the terminal that they control.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_terminal,
             **self.options,
         )
         os.close(theirs)
