@@ -224,6 +224,8 @@ def _finishing(obj: Any, consumer: Any, turn: Callable[[float], Any]) -> Iterato
         except WorkerShutdown:
             bootsteps._quietly(consumer.cancel)
             obj.on_close()
+            if obj.is_busy():
+                logger.info("Waiting for the tasks that run to end.")
             while obj.is_busy():
                 if state.is_terminating():
                     state.maybe_shutdown()

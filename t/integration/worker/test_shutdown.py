@@ -206,14 +206,14 @@ def test_waiting_tasks_return_to_the_queue(project):
 
 def test_a_thread_pool_finishes_only_what_runs(on_redis):
     """B-WORK-077: queued tasks of a thread pool go back to the broker."""
-    worker = on_redis.worker("-c1", "-P", "threads", level="DEBUG")
+    worker = on_redis.worker("-c1", "-P", "threads")
     result = on_redis.send("gated", str(on_redis.journal), "a", str(on_redis.gate()))
     on_redis.journal.wait_for("begin a")
     on_redis.send("note", str(on_redis.journal), "b")
     worker.wait_for(r"Task note\[.*\] received")
 
     worker.signal(SIGTERM)
-    worker.wait_for(r"Worker: Stopping Pool")
+    worker.wait_for("Waiting for the tasks that run to end")
     on_redis.gate().touch()
 
     assert worker.wait() == 0
