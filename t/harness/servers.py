@@ -32,7 +32,7 @@ import pytest
 READY_S = 60.0
 #: Seconds between two health checks.
 CHECK_S = 0.02
-STOP_S = 20.0
+STOP_S = 60.0
 
 #: Where distributions put programs that are not on the path.
 PROGRAM_FOLDERS = (
