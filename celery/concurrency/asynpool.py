@@ -40,7 +40,7 @@ from celery import signals
 from celery.app._sealing import UnreportedEnd
 from celery.concurrency import _child, _children, _loop, _reports
 from celery.concurrency._child import EX_RECYCLE, Worker
-from celery.concurrency._children import NEVER, Child
+from celery.concurrency._children import NEVER, Child, patience_after
 from celery.concurrency._inbox import Inbox
 from celery.concurrency._job import ENDED, RUNNING, SENT, WITHDRAWN, Job
 from celery.concurrency._packets import (
@@ -164,6 +164,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             sched_strategy if isinstance(sched_strategy, int) else SCHED_STRATEGIES[sched_strategy]
         )
         self._alive_timeout = proc_alive_timeout or PROC_ALIVE_TIMEOUT
+        self._start_patience = self._alive_timeout
         self._processes: int = self.cpu_count() if processes is None else processes
         self._configure(*args, **kwargs)
         self._putlock: Any = self._semaphore
@@ -619,7 +620,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         process.index = i
         signals.worker_before_create_process.send(sender=process)
         _children.start(process)
-        child = Child(process, number, time.monotonic() + self._alive_timeout)
+        child = Child(process, number, self._start_patience)
         self._children[number] = child
         if self._loop is not None:
             self._loop.add_reader(child.watched, self._on_exit, child)
@@ -645,6 +646,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
     def _on_up(self, child: Child) -> None:
         child.is_up = True
         child.alive_by = NEVER
+        self._start_patience = patience_after(self._alive_timeout, time.monotonic() - child.born_at)
         self._early_deaths = 0
         self.on_process_alive(child.pid)
 
@@ -792,12 +794,18 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             self._call(job, job.error_callback, einfo)
 
     def _give_up_start(self, child: Child) -> None:
+        # That it came up may not have been read yet.
+        self.read_reports()
+        if child.is_up or child.number not in self._children:
+            return
+        had = child.alive_by - child.born_at
         child.alive_by = NEVER
+        self._start_patience = max(self._start_patience, patience_after(self._alive_timeout, had))
         logger.error(
-            "Process %r pid:%r did not start within %s seconds: killed",
+            "Process %r pid:%r did not start within %.3g seconds: killed",
             child.process.name,
             child.pid,
-            self._alive_timeout,
+            had,
         )
         _children.kill(child.pid, _signal.SIGKILL)
 
