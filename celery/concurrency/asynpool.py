@@ -14,6 +14,8 @@ What must hold:
 - Signals hit the job they are meant for.  Before a child is signalled because of a job it is
   stopped and its reports are read: if the job has ended meanwhile, the child just goes on.  So it
   does if the job has only to store how it ended, for `_SEALED_GRACE_S` seconds at most.
+- A job whose child dies while it stores how it ended is reported as an `UnreportedEnd`, which
+  says how; so who hears of it can do what the child was about to do.
 - A dead child is noticed by the kernel's word (a process descriptor), not by looking around now
   and then, and replaced at once; only children that die while starting are replaced ever slower.
 """
@@ -35,6 +37,7 @@ from billiard.common import TERM_SIGNAL, human_status
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import signals
+from celery.app._sealing import UnreportedEnd
 from celery.concurrency import _child, _children, _loop, _reports
 from celery.concurrency._child import EX_RECYCLE, Worker
 from celery.concurrency._children import NEVER, Child, patience_after
@@ -665,8 +668,9 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._log_exit(child, exitcode)
         job = child.free()
         if job is not None:
+            job._ended = self._seals.end_of(child.process.index, job._job)
             self.on_job_process_down(job, child.pid)
-            if self._state != TERMINATE:
+            if self._state != TERMINATE or job._ended is not None:
                 self.on_job_process_lost(job, child.pid, exitcode)
             else:
                 self._withdrawn(job)
@@ -776,6 +780,10 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             return
         _children.kill(child.pid, _signal.SIGKILL)
         child.free()
+        ended = self._seals.end_of(child.process.index, job._job)
+        if ended is not None:
+            self._end(job, False, describe(UnreportedEnd("Its end took too long to store", ended)))
+            return
         if not self._forget(job):
             return
         einfo = describe(TimeLimitExceeded(job.timeout))
@@ -848,6 +856,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             error = WorkerLostError(
                 f"Worker exited prematurely: {human_status(exitcode)} Job: {job._job}."
             )
+        if job._ended is not None:
+            error = UnreportedEnd(str(error), job._ended)
         self._end(job, False, describe(error))
 
     def on_job_ready(self, job: Job, i: Any, obj: tuple[bool, Any], inqW_fd: Any) -> None:
