@@ -265,6 +265,20 @@ BACKENDS = {
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),
+    "memcached by pylibmc": Features(
+        "{memcached_url}",
+        counts_chords=True,
+        server="memcached_server",
+        large=900_000,
+        settings={"cache_backend_options": {"driver": "pylibmc"}},
+    ),
+    "memcached by python-memcached": Features(
+        "{memcached_url}",
+        counts_chords=True,
+        server="memcached_server",
+        large=900_000,
+        settings={"cache_backend_options": {"driver": "memcache"}},
+    ),
 }
 
 MARKS = {
@@ -273,6 +287,8 @@ MARKS = {
     "rpc": pytest.mark.rabbitmq,
     "postgresql": pytest.mark.postgresql,
     "memcached": pytest.mark.memcached,
+    "memcached by pylibmc": pytest.mark.memcached,
+    "memcached by python-memcached": pytest.mark.memcached,
 }
 
 
