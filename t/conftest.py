@@ -24,6 +24,8 @@ from t.harness.servers import (
     postgresql_server,
     postgresql_url,
     rabbitmq_server,
+    redis_cluster,
+    redis_cluster_url,
     redis_server,
     redis_url,
 )
@@ -61,6 +63,8 @@ __all__ = (
     "postgresql_server",
     "postgresql_url",
     "rabbitmq_server",
+    "redis_cluster",
+    "redis_cluster_url",
     "redis_server",
     "redis_url",
     "riak_standin",

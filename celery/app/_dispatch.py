@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kombu.messaging import Producer
-
 from celery.app._batch import Batch, Finished
 from celery.app._express import Call, Express, Unusual
 from celery.app._publishing import worth_a_retry
@@ -46,13 +44,15 @@ class Dispatch:
     def _send_straight(self, producer: Any, call: Call) -> bool:
         """Send an ordinary call; false where it could not be sent this way."""
         express = self.express
-        batch = producer if type(producer) is Batch else None
-        real = producer if batch is None else batch.producer
-        written = express.write(real, call) if type(real) is Producer else None
-        if written is None:
-            return False
-        outlet, data = written
         form = call.form
+        batch = producer if type(producer) is Batch else None
+        way = express.way(producer, form) if batch is None else batch.way(express, form)
+        if way is None:
+            return False
+        outlet, template = way
+        data = express.fill(template, call)
+        if data is None:
+            return False
         if not form.ignore_result:
             self.app.backend.on_task_call(producer, call.task_id)
         if batch is not None:
@@ -62,7 +62,7 @@ class Dispatch:
             outlet.send((data,), form.ready.confirm_timeout)
         except Exception as exc:
             policy = form.ready.policy
-            if policy is None or not isinstance(exc, worth_a_retry(real, policy)):
+            if policy is None or not isinstance(exc, worth_a_retry(producer, policy)):
                 raise
             return False
         return True

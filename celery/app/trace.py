@@ -68,7 +68,7 @@ from celery.app._outcome import (
 from celery.app._outcome import (
     log_policy_unexpected as log_policy_unexpected,
 )
-from celery.app._sealing import sealing
+from celery.app._sealing import Ended, Seal, sealed_as, sealing
 from celery.exceptions import Ignore, InvalidTaskError, Reject
 from celery.local import maybe_evaluate
 from celery.states import (
@@ -219,13 +219,19 @@ class TraceInfo:
 
     def handle_reject(self, task: Task, req: Context, **kwargs: Any) -> Any:
         """Log a `Reject`; its message is settled by the worker, not here."""
-        return self._log_error(task, req, ExceptionInfo(internal=True))
+        einfo = ExceptionInfo(internal=True)
+        if not req.is_eager:
+            sealed_as(Ended(error=einfo))
+        return self._log_error(task, req, einfo)
 
     def handle_ignore(self, task: Task, req: Context, **kwargs: Any) -> Any:
         """Log an `Ignore`; nothing is stored, but no chord must wait for its value."""
-        if (req.chord or req.chain) and not (req.is_eager or req._replaced):
-            task.backend.on_no_value(req, repr(self.retval))
-        return self._log_error(task, req, ExceptionInfo(internal=True))
+        einfo = ExceptionInfo(internal=True)
+        if not req.is_eager:
+            if (req.chord or req.chain) and not req._replaced:
+                task.backend.on_no_value(req, repr(self.retval))
+            sealed_as(Ended(error=einfo))
+        return self._log_error(task, req, einfo)
 
     def handle_retry(
         self,
@@ -238,6 +244,8 @@ class TraceInfo:
         """Store RETRY with the reason of the retry; its message is already published."""
         reason = self.retval
         einfo = ExceptionInfo((type(reason), reason, reason.__traceback__))
+        if not eager:
+            sealed_as(Ended(error=einfo))
         try:
             task.backend.mark_as_retry(
                 req.id,
@@ -274,6 +282,8 @@ class TraceInfo:
             # What can't travel to the parent is replaced by its description.
             einfo.exception = ExceptionWithTraceback(portable, einfo.traceback)
             einfo.type = type(portable)
+        if not eager:
+            sealed_as(Ended(error=einfo))
         task.backend.mark_as_failure(
             req.id,
             cause,
@@ -452,7 +462,7 @@ def build_tracer(
     prerun, postrun, succeeded = signals.task_prerun, signals.task_postrun, signals.task_success
     info_enabled = logger.isEnabledFor
     # A task that runs within another one must not end that one.
-    sealed: Callable[[], Any] = (lambda: None) if eager else sealing.get
+    sealed: Callable[[], Seal | None] = (lambda: None) if eager else sealing.get
 
     def already_succeeded(uuid: str, ctx: Context) -> bool:
         """Say whether a redelivered message belongs to a task that has already succeeded."""
@@ -494,6 +504,8 @@ def build_tracer(
             return
         # Looked up for each task: pools of threads have one back-end per thread.
         backend = task.backend
+        if (seal := sealed()) is not None:
+            seal(Ended(retval, None, backend.current_task_children(ctx), stores))
         if handover.is_open and stores and leaves_result(ctx) and backend is app.backend:
             document = backend.mark_as_done_later(uuid, retval, ctx)
             if document is not None:

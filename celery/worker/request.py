@@ -36,6 +36,7 @@ from celery import signals
 from celery._protocol import events
 from celery._protocol.message import TASK_HEADERS
 from celery.app import trace as tracing
+from celery.app._sealing import UnreportedEnd
 from celery.app.task import Context
 from celery.exceptions import (
     Ignore,
@@ -51,6 +52,7 @@ from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.saferepr import saferepr
 from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
+from celery.worker import _unreported as unreported
 from celery.worker import state
 from celery.worker._fields import MessageFields
 from celery.worker._settle import End, Settlement, resolve, settle, stores_failure
@@ -665,8 +667,10 @@ class Request(MessageFields):
             self.free_slot()
 
     def _on_pool_failure(self, exc_info: Any) -> None:
+        lost = _unwrapped(exc_info.exception)
         try:
-            self.on_failure(exc_info)
+            if not (isinstance(lost, UnreportedEnd) and unreported.conclude(self, lost)):
+                self.on_failure(exc_info)
         finally:
             self.free_slot()
 

@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:eventlet"),
 ]
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 
 from celery import Celery, states
 from celery.backends import _http, cosmosdbsql, couchbase
+from celery.exceptions import BackendStoreError
 from t.contract.backends import new_id
 
 
@@ -216,3 +217,35 @@ def test_a_result_waits_for_a_stand_in_that_comes_back(store, made, monkeypatch)
 
     assert errors == []
     assert backend.get_task_meta("during", cache=False)["result"] == 5
+
+
+@pytest.mark.memcached
+@pytest.mark.parametrize("driver", ["pymemcache", "pylibmc", "memcache"])
+def test_memcached_that_is_away_or_refuses_is_an_error_with_every_driver(app_of, driver):
+    """Nothing is dropped in silence, or kept on another server where nobody looks."""
+    from t.harness.servers import MemcachedServer
+
+    with MemcachedServer() as one, MemcachedServer() as two:
+        url = f"cache+memcached://127.0.0.1:{one.port};127.0.0.1:{two.port}/"
+        backend = app_of(url, cache_backend_options={"driver": driver}).backend
+        names = [new_id() for _ in range(20)]
+        for name in names:
+            backend.mark_as_done(name, name)
+        # Too large for the server.
+        with pytest.raises(BackendStoreError if driver != "pymemcache" else Exception):
+            backend.mark_as_done(new_id(), "x" * 1_200_000)
+
+        two.stop()
+        refused = []
+        for name in names:
+            try:
+                assert backend.get_task_meta(name, cache=False)["result"] == name
+                backend.mark_as_done(name, name)
+            except backend.connection_errors:
+                refused.append(name)
+
+        assert 0 < len(refused) < len(names)
+        two.start()
+        for name in names:
+            backend.mark_as_done(name, name)
+            assert backend.get_task_meta(name, cache=False)["result"] == name

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.redis
 
 CLASSES: dict[str, Callable[..., Connection]] = {"ours": BrokerConnection, "kombu": Connection}
 QUEUE = "work"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(params=CLASSES)

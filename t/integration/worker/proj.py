@@ -329,3 +329,25 @@ def wait_for_file(state: object, path: str) -> None:
     """Block the loop of the worker until the file *path* is there."""
     while not os.path.exists(path):
         time.sleep(0.01)
+
+
+@app.task(name="fails")
+def fails() -> None:
+    raise KeyError("in the body")
+
+
+@app.task(name="retries_once", bind=True)
+def retries_once(self) -> str:
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return "second attempt"
+
+
+@app.task(name="repeats")
+def repeats(text: str, times: int) -> str:
+    return text * times
+
+
+@app.task(name="total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
