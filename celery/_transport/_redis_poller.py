@@ -1,7 +1,8 @@
 """Waiting for the connections of a Redis transport, with an event loop or without.
 
 Each turn begins with `Poller.on_poll_start`, which sends what is due; then all connections are
-waited for together: those of claims, those that hear broadcasts, and those on which kombu's code pops.
+waited for together: those of claims, those that hear broadcasts, and those on which kombu's code
+pops.
 """
 
 from __future__ import annotations

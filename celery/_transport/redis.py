@@ -4,7 +4,8 @@ Names, types and contents of keys are kombu's, so its consumers and producers ma
 What differs is how messages are taken (`celery._transport._redis_claims`), what becomes of
 those of a dead consumer (`celery._transport._redis_lease`), and how commands get to the server
 (`celery._transport._redis_link`), broadcasts among them (`celery._transport._redis_broadcasts`).
-Consumers that acknowledge nothing are left to kombu's code. Why it is so: ``docs/internals/decisions/0003-redis-transport.rst``.
+Consumers that acknowledge nothing are left to kombu's code. Why it is so:
+``docs/internals/decisions/0003-redis-transport.rst``.
 
 Options of ``broker_transport_options`` beyond kombu's, and other defaults:
 
