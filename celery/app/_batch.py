@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kombu.exceptions import BatchPublishError, OperationalError
 
 from celery.app._express import Call, Express, Form
-from celery.app._publishing import declared_by, worth_a_retry
+from celery.app._publishing import declared_by, give_up_on_silence, worth_a_retry
 from celery.exceptions import TasksNotSent
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class Batch:
         except self._worth_a_retry(waiting) as exc:
             if any(message.policy is None for message in waiting):
                 raise _not_sent(waiting) from exc
+            give_up_on_silence(self.producer, exc)
             # Some may have arrived: as after any lost connection, they are sent again.
             self._send_one_by_one(waiting, len(waiting))
         else:
@@ -159,6 +160,7 @@ class Batch:
         except self._worth_a_retry(finished) as exc:
             if any(message.policy is None for message in finished):
                 raise _not_sent(finished) from exc
+            give_up_on_silence(self.producer, exc)
             # Some may have arrived: as after any lost connection, they are sent again.
             for position, message in enumerate(finished):
                 try:

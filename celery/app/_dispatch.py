@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app._batch import Batch, Finished
 from celery.app._express import Call, Express, Unusual
-from celery.app._publishing import worth_a_retry
+from celery.app._publishing import give_up_on_silence, worth_a_retry
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -64,6 +64,7 @@ class Dispatch:
             policy = form.ready.policy
             if policy is None or not isinstance(exc, worth_a_retry(producer, policy)):
                 raise
+            give_up_on_silence(producer, exc)
             return False
         return True
 

@@ -35,7 +35,15 @@ from celery.app._batch import Batch, Waiting
 from celery.app._dispatch import Dispatch
 from celery.app._express import Express
 from celery.app._lanes import Lanes
-from celery.app._publishing import CONFIRM_S, Ready, declared_by, is_replicated, worth_a_retry
+from celery.app._publishing import (
+    CONFIRM_S,
+    Patience,
+    Ready,
+    declared_by,
+    give_up_on_silence,
+    is_replicated,
+    worth_a_retry,
+)
 from celery.utils.functional import maybe_list
 from celery.utils.nodenames import anon_nodename
 from celery.utils.quorum_queues import detect_quorum_queues
@@ -874,11 +882,27 @@ class AMQP(Dispatch):
                 headers = dict(options["headers"])
                 try:
                     return producer.publish(body, retry=False, **options)
-                except worth_a_retry(producer, policy):
+                except worth_a_retry(producer, policy) as exc:
                     options["headers"] = headers
-        published = producer.publish(
-            body, declare=list(declare), retry=policy is not None, retry_policy=policy, **options
-        )
+                    give_up_on_silence(producer, exc)
+
+        def attempt() -> Any:
+            # By itself kombu would go on with the channel that a failed declaration has closed.
+            headers = dict(options["headers"])
+            return producer.publish(
+                body, declare=list(declare), retry=False, **{**options, "headers": headers}
+            )
+
+        connection = producer.__connection__ or producer.connection
+        if not connection.connected:
+            producer.revive(connection)
+        if policy is None:
+            published = attempt()
+        else:
+            # As kombu does: they also hold for a first connection.
+            connection.transport_options.update(policy)
+            patience = Patience(len(connection.alt) or 1, policy.get("errback"))
+            published = connection.ensure(producer, attempt, **{**policy, "errback": patience})()
         declared = declared_by(producer)
         if declared is not None:
             declared.update(entity.name for entity in declare if entity.can_cache_declaration)
