@@ -29,7 +29,13 @@ from t.harness.servers import (
     redis_server,
     redis_url,
 )
-from t.harness.standins import arangodb_standin, consul_standin, couchbase_standin, riak_standin
+from t.harness.standins import (
+    arangodb_standin,
+    consul_standin,
+    couchbase_standin,
+    firestore_standin,
+    riak_standin,
+)
 
 # How fast examples are made says how busy the machine is, and nothing about what is tested.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,6 +59,7 @@ __all__ = (
     "django_results",
     "elasticsearch_server",
     "firestore_server",
+    "firestore_standin",
     "gcs_server",
     "mariadb_server",
     "mariadb_url",

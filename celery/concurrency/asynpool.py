@@ -670,7 +670,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if job is not None:
             job._ended = self._seals.end_of(child.process.index, job._job)
             self.on_job_process_down(job, child.pid)
-            if self._state != TERMINATE or job._ended is not None:
+            is_known = job._ended is not None or job._terminated is not None
+            if self._state != TERMINATE or is_known:
                 self.on_job_process_lost(job, child.pid, exitcode)
             else:
                 self._withdrawn(job)
@@ -762,6 +763,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             job._terminated = signum
             _children.kill(child.pid, signum, _signal.SIGCONT)
         elif child.job is job:
+            job._terminated = signum  # what it dies of, should it die before
             child.wish_at, child.wish = child.patient_until, signum
             self._arm()
 

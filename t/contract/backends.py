@@ -80,7 +80,8 @@ class Features:
         server = self.emulator or self.server or ""
         if server.endswith("_standin"):
             return "stand-in of ours"
-        return EMULATORS[server] if self.emulator else "the real thing"
+        behind = EMULATORS[server] if self.emulator else "the real thing"
+        return f"{behind}; stand-in of ours" if self.counter else behind
 
 
 BACKENDS = {
@@ -187,7 +188,7 @@ BACKENDS = {
         compresses=True,
         emulator="gcs_server",
         environment={"STORAGE_EMULATOR_HOST": "{server}"},
-        counter="firestore_server",
+        counter="firestore_standin",
     ),
     "django-db": Features(
         "django-db",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -249,3 +251,45 @@ def test_memcached_that_is_away_or_refuses_is_an_error_with_every_driver(app_of,
         for name in names:
             backend.mark_as_done(name, name)
             assert backend.get_task_meta(name, cache=False)["result"] == name
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "firestore_standin",
+        # Takes half a minute, Java and gcloud.
+        pytest.param(
+            "firestore_server",
+            marks=pytest.mark.skipif(not os.environ.get("T_LONG"), reason="only with T_LONG=1"),
+        ),
+    ],
+)
+def test_counters_of_google_count_and_are_claimed_on_stand_in_and_emulator(
+    app_of, gcs_server, server, request, monkeypatch
+):
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", request.getfixturevalue(server).address)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+    gcs_server.make_bucket("results")
+    backend, other = (app_of("gs://results/c?gcs_project=lab").backend for _ in range(2))
+    chord, key = new_id(), backend.get_key_for_chord(new_id())
+
+    assert [backend.incr(key), other.incr(key), backend.incr(key)] == [1, 2, 3]
+    backend.delete(key)
+    backend.delete(key)
+    assert other.incr(key) == 1
+
+    assert backend.claim(chord, 3600)
+    assert not other.claim(chord, 3600)
+    # A claim that has run out is for one of those who want it.
+    mark = backend._counter(backend.get_key_for_chord(chord))
+    mark.update({"expires_at": datetime.now(UTC) - timedelta(seconds=1)})
+    granted = []
+    threads = [
+        threading.Thread(target=lambda backend=backend: granted.append(backend.claim(chord, 3600)))
+        for backend in (backend, other)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(granted) == [False, True]

@@ -1,4 +1,4 @@
-"""A store at which pool processes stop, so that a test can kill them exactly there.
+"""A store at which pool processes stop, so that a test can act exactly then.
 
 Where is said by the id of the task, in front of a dash: ``before`` it stores, while it is ``late``
 (what it stores is on its way still), ``after`` it has stored, before it counts for its ``chord``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,10 @@ def in_pool() -> bool:
 
 
 def stop_at(task_id: str) -> None:
-    """Stop here until killed, the first time that a pool process comes by with this task."""
+    """Stop here the first time that a pool process comes by with this task.
+
+    Until it is killed, or there is a file that lets it go.
+    """
     if not in_pool():
         return
     path = folder() / f"{task_id}.pid"
@@ -65,6 +68,5 @@ def stop_at(task_id: str) -> None:
     draft = path.with_suffix(".draft")
     draft.write_text(str(os.getpid()))
     draft.replace(path)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
-    while True:
-        signal.pause()
+    while not path.with_suffix(".go").exists():
+        time.sleep(0.005)

@@ -39,15 +39,20 @@ class Bed:
         self._channel.get_message(timeout=30)
         env = {FOLDER_VARIABLE: str(folder)}
         self.worker = WorkerProcess("-c", "1", conf=conf, env=env)
+        self._options: dict[str, Any] = {"conf": {**conf, "task_default_queue": "cold"}, "env": env}
 
     def send(self, name: str, task_id: str, *args: Any, **options: Any) -> Any:
         return self.app.send_task(name, args, task_id=task_id, **options)
 
-    def kill(self, task_id: str) -> None:
-        """Kill the process that has stopped with this task."""
+    def stopped(self, task_id: str) -> int:
+        """Wait for a process that has stopped with this task; return its id."""
         path = self.folder / f"{task_id}.pid"
         eventually(path.exists)
-        os.kill(int(path.read_text()), signal.SIGKILL)
+        return int(path.read_text())
+
+    def kill(self, task_id: str) -> None:
+        """Kill the process that has stopped with this task."""
+        os.kill(self.stopped(task_id), signal.SIGKILL)
         self.worker.wait_for(rf"\[{task_id}\] had ended when its process was lost")
 
     def finals(self, task_id: str) -> list[str]:
@@ -64,6 +69,10 @@ class Bed:
                 return found
             if document["task_id"] == task_id and document["status"] in READY_STATES:
                 found.append(document["status"])
+
+    def another_worker(self) -> WorkerProcess:
+        """Return a worker for the queue ``cold``."""
+        return WorkerProcess("-c", "1", "-n", "cold@%h", **self._options)
 
     def close(self) -> None:
         self.app.close()
@@ -149,3 +158,18 @@ def test_a_part_that_had_not_been_counted_is_counted(bed: Bed) -> None:
         bed.kill(f"chord-{number}")
 
     assert result.get(timeout=30) == 3
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_task_that_stores_its_end_in_a_cold_shutdown_has_succeeded(bed: Bed, point: str) -> None:
+    """B-WORK-073: what a cold shutdown cancels has failed, unless it has ended by then."""
+    with bed.another_worker() as worker:
+        result = bed.send("add", f"{point}-cold", 2, 2, queue="cold")
+        bed.stopped(result.id)
+        worker.signal(signal.SIGQUIT)
+        worker.wait_for("Waiting for the tasks that were cancelled to end")
+        (bed.folder / f"{result.id}.go").touch()
+
+        assert worker.wait() == 0
+    assert result.get(timeout=30) == 4
+    assert bed.finals(result.id) == ["SUCCESS"]

@@ -420,6 +420,39 @@ def test_cancelling_fails_an_early_acknowledged_task(make_request, pool, backend
     assert [status for status, _ in backend.marked] == ["FAILURE"]
 
 
+def test_a_cancelled_task_ends_as_the_pool_says(make_request, pool, backend, eventer):
+    """One that succeeds while the worker stops it must not fail as well."""
+    pool.reports_terminated = True
+    fast, slow, silent = (accept(make_request()) for _ in range(3))
+    for request in (fast, slow, silent):
+        request.cancel(pool)
+        request.cancel(pool)
+    assert pool.terminated == [(77, 15)] * 3
+    assert backend.marked == []
+
+    fast.on_success((0, "value", 0.1))
+    assert eventer.types[-1] == "task-succeeded"
+    slow.on_failure(einfo(Terminated(15)))
+    assert eventer.types[-2:] == ["task-cancelled", "task-failed"]
+    assert [request.is_being_cancelled() for request in (fast, slow, silent)] == [0, 0, 1]
+    for request in (fast, slow, silent):
+        # The pool is gone.
+        request.conclude_cancelled()
+
+    assert [status for status, _ in backend.marked] == ["FAILURE"] * 2
+    assert not state.active_requests
+
+
+def test_cancelling_a_late_task_waits_for_nobody(make_request, pool, task, backend):
+    """Its state stays, so there is nothing to contradict; and the broker gives it back."""
+    pool.reports_terminated = task.acks_late = True
+    request = accept(make_request())
+    request.cancel(pool)
+
+    assert not request.is_being_cancelled()
+    assert request not in state.active_requests
+
+
 def test_a_slot_is_given_back_however_it_ends(make_request):
     for end in (
         lambda request: request._on_pool_success((0, "4", 0.1)),
