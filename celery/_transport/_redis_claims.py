@@ -27,8 +27,7 @@ from typing import Any
 
 from redis import exceptions
 
-from celery._transport._held import Held
-from celery._transport._held import QoS as HeldQoS
+from celery._transport._held import Held, QoS as HeldQoS
 from celery._transport._redis_delayed import Delayed, tail_of
 from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args

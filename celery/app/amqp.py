@@ -26,9 +26,7 @@ from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing
 
 from celery import signals
 from celery._canvas import signature as signatures
-from celery._protocol import body as wire_body
-from celery._protocol import legacy, options
-from celery._protocol import message as wire
+from celery._protocol import body as wire_body, legacy, message as wire, options
 from celery._transport.connection import BrokerConnectionPool
 from celery.app import routes as task_routes
 from celery.app._batch import Batch, Waiting

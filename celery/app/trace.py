@@ -34,38 +34,18 @@ from celery.app._context import Context, LongChainContext
 from celery.app._handover import handover
 from celery.app._outcome import (
     LOG_FAILURE as LOG_FAILURE,
-)
-from celery.app._outcome import (
     LOG_IGNORED as LOG_IGNORED,
-)
-from celery.app._outcome import (
     LOG_INTERNAL_ERROR as LOG_INTERNAL_ERROR,
-)
-from celery.app._outcome import (
     LOG_RECEIVED as LOG_RECEIVED,
-)
-from celery.app._outcome import (
     LOG_REJECTED as LOG_REJECTED,
-)
-from celery.app._outcome import (
     LOG_RETRY,
     LOG_SUCCESS,
     Outcome,
-    log_policy_t,
-)
-from celery.app._outcome import (
     log_policy_expected as log_policy_expected,
-)
-from celery.app._outcome import (
     log_policy_ignore as log_policy_ignore,
-)
-from celery.app._outcome import (
     log_policy_internal as log_policy_internal,
-)
-from celery.app._outcome import (
     log_policy_reject as log_policy_reject,
-)
-from celery.app._outcome import (
+    log_policy_t,
     log_policy_unexpected as log_policy_unexpected,
 )
 from celery.app._sealing import sealing
@@ -73,8 +53,6 @@ from celery.exceptions import Ignore, InvalidTaskError, Reject
 from celery.local import maybe_evaluate
 from celery.states import (
     EXCEPTION_STATES as EXCEPTION_STATES,
-)
-from celery.states import (
     FAILURE,
     IGNORED,
     REJECTED,
