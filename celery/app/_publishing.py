@@ -11,10 +11,35 @@ if TYPE_CHECKING:
 
     from celery._protocol.message import Outgoing
 
-__all__ = ("CONFIRM_S", "Ready", "declared_by", "is_replicated", "worth_a_retry")
+__all__ = (
+    "CONFIRM_S",
+    "PublishPlan",
+    "Ready",
+    "declared_by",
+    "is_replicated",
+    "worth_a_retry",
+)
 
 #: Seconds that a broker has to confirm a message for a replicated queue.
 CONFIRM_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPlan:
+    """What publishing needs of the settings, read once for all messages."""
+
+    version: int
+    serializer: str
+    compression: str | None
+    retry: bool
+    retry_policy: dict[str, Any]
+    delivery_mode: Any
+    send_sent_event: bool
+    repr_levels: int
+    utc: bool
+    inherit_priority: bool
+    #: Whether nothing here keeps a call from the straight way, see `celery.app._express`.
+    is_plain: bool
 
 
 @dataclass(frozen=True, slots=True)
