@@ -152,11 +152,6 @@ class Claims:
 
     # -- what channel and consumers ask for
 
-    @property
-    def is_active(self) -> bool:
-        """Whether any consumer wants messages."""
-        return bool(self.sinks)
-
     def consume(self, queue: str, callback: Callable[[Any], Any], no_ack: bool) -> None:
         """Deliver messages of *queue* to *callback*; the lease begins with the first."""
         self.sinks[queue] = (callback, no_ack)

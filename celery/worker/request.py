@@ -118,7 +118,6 @@ class Request(MessageFields):
         "_on_ack",
         "_on_reject",
         "_request_dict",
-        "_revoked",
         "_slot",
         "_task",
         "_terminate_on_accept",
@@ -181,7 +180,7 @@ class Request(MessageFields):
         self._slot: Any = None
         self._terminate_on_accept: Any = None
         self._terminated_by: int | None = None
-        self._ended = self._revoked = self._is_storing = self.acknowledged = False
+        self._ended = self._is_storing = self.acknowledged = False
         self.time_start: float | None = None
         self.worker_pid: int | None = None
 
@@ -551,7 +550,6 @@ class Request(MessageFields):
     ) -> None:
         if not self._end():
             return
-        self._revoked = True
         self._settle(End.TERMINATED if terminated else End.DISCARDED)
         self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
         try:
