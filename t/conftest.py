@@ -24,10 +24,18 @@ from t.harness.servers import (
     postgresql_server,
     postgresql_url,
     rabbitmq_server,
+    redis_cluster,
+    redis_cluster_url,
     redis_server,
     redis_url,
 )
-from t.harness.standins import arangodb_standin, consul_standin, couchbase_standin, riak_standin
+from t.harness.standins import (
+    arangodb_standin,
+    consul_standin,
+    couchbase_standin,
+    firestore_standin,
+    riak_standin,
+)
 
 # How fast examples are made says how busy the machine is, and nothing about what is tested.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,6 +59,7 @@ __all__ = (
     "django_results",
     "elasticsearch_server",
     "firestore_server",
+    "firestore_standin",
     "gcs_server",
     "mariadb_server",
     "mariadb_url",
@@ -61,6 +70,8 @@ __all__ = (
     "postgresql_server",
     "postgresql_url",
     "rabbitmq_server",
+    "redis_cluster",
+    "redis_cluster_url",
     "redis_server",
     "redis_url",
     "riak_standin",

@@ -60,6 +60,9 @@ def flattened(tasks: Iterable[Any], app: Celery | None) -> Iterator[Signature]:
     """Yield all tasks, with those of nested groups, as copies, in place of these."""
     for task in tasks:
         sig = maybe_signature(task, app)
+        if type(sig) is Signature:
+            yield sig
+            continue
         expand = getattr(sig, "group", None)
         if expand is not None:  # chunks are a group in waiting
             sig = expand()
@@ -314,21 +317,14 @@ class group(Signature):
         members = self._members()
         first = next(members, None)
         if first is not None:
-            with app.producer_or_acquire(producer) as chosen, app.amqp.batch(chosen) as p:
+            merged.update(add_to_parent=False, group_id=group_id)
+            with app._series(producer) as series:
+                send = series.send
                 for index, member in zip(count(), concatenated((first,), members)):
                     if errbacks:
                         member = _with_errbacks(member, errbacks)
-                    results.append(
-                        member.apply_async(
-                            partial_args,
-                            partial_kwargs,
-                            producer=p,
-                            add_to_parent=False,
-                            group_id=group_id,
-                            group_index=index,
-                            **merged,
-                        )
-                    )
+                    place = {**merged, "group_index": index}
+                    results.append(send(member, partial_args, partial_kwargs, place))
         result = app.GroupResult(group_id, results)
         running = app.current_worker_task
         if add_to_parent and running is not None:

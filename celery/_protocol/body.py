@@ -29,21 +29,18 @@ def is_standard(serializer: str) -> bool:
     return serializer == "json" and registry._encoders["json"].encoder is kombu_json.dumps
 
 
-def dumps_call(args: Sequence[Any], kwargs: Mapping[str, Any], embed: dict[str, Any] | None) -> str:
+def dumps_call(args: Sequence[Any], kwargs: Mapping[str, Any], embedded: str | None = None) -> str:
     """Return the JSON body of a version 2 message: the text that `dumps` gives.
 
     Args:
-        embed: What the body carries beside the arguments; None for nothing.
+        embedded: What the body carries beside the arguments, as JSON; None for nothing.
 
     Raises:
         Exception: It can't be encoded; `dumps` says why.
     """
-    if embed is not None:
-        body: str = dumps((args, kwargs, embed), "json")[2]
-        return body
     text = "".join(chunks(args, 0))
     named = "".join(chunks(kwargs, 0)) if kwargs else "{}"
-    return f"[{text}, {named}, {_NOTHING_EMBEDDED}]"
+    return f"[{text}, {named}, {embedded or _NOTHING_EMBEDDED}]"
 
 
 def dumps(value: Any, serializer: str) -> tuple[str, str, Any]:

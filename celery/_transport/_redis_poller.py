@@ -1,7 +1,8 @@
 """Waiting for the connections of a Redis transport, with an event loop or without.
 
 Each turn begins with `Poller.on_poll_start`, which sends what is due; then all connections are
-waited for together: those of claims, and those on which kombu's code listens or pops.
+waited for together: those of claims, those that hear broadcasts, and those on which kombu's code
+pops.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from kombu.utils.eventio import READ
 from celery._transport._kombu import KombuPoller
 
 if TYPE_CHECKING:
+    from celery._transport._redis_broadcasts import Subscriptions
     from celery._transport._redis_claims import Claims
 
 __all__ = ("HEALTH_S", "Poller", "Tick")
@@ -37,19 +39,20 @@ TIMERS = (
 
 
 class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
-    """Waits for all connections of a transport: those of claims, and those of kombu's code."""
+    """Waits for all connections of a transport: ours, and those of kombu's code."""
 
     def __init__(self) -> None:
         super().__init__()
         self.claims: list[Claims] = []
-        #: Calls for descriptors of claims.
-        self.watches: dict[int, Callable[[], None]] = {}
+        #: Calls for descriptors of claims and subscriptions.
+        self.watches: dict[int, Callable[[], Any]] = {}
         #: The event loop, None without.
         self.hub: Any = None
         self.tick: Any = None
         #: Whether any channel has begun or ceased to consume.
         self.consumers_changed = True
-        self._broadcast: list[Any] = []
+        #: What channels hear of broadcasts, of those that listen to any.
+        self._subscriptions: list[Subscriptions] = []
         self._popping: list[Any] = []
 
     def on_new_claims(self, claims: Claims) -> None:
@@ -75,6 +78,7 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
         self.consumers_changed = True
         super().discard(channel)
         self.claims = [claims for claims in self.claims if claims.channel is not channel]
+        self._subscriptions = [each for each in self._subscriptions if each.channel is not channel]
         self._watch()
 
     def close(self) -> None:
@@ -87,24 +91,25 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
             if entry is not None:
                 entry.cancel()
         self.claims.clear()
+        self._subscriptions.clear()
         self._watch()
         super().close()
 
     def on_poll_start(self) -> None:
         """Send what is due, and see to it that answers are noticed."""
-        changed = False
+        changed = self.consumers_changed
+        if changed:
+            self._sort_channels()
         for claims in self.claims:
             if claims.ready and self.hub is not None:
                 claims.deliver()
             claims.pump()
             changed = changed or claims.watches_changed
+        for subscriptions in self._subscriptions:
+            subscriptions.pump()
+            changed = changed or subscriptions.watches_changed
         if changed:
             self._watch()
-        if self.consumers_changed:
-            self._sort_channels()
-        for channel in self._broadcast:
-            if not channel._in_listen:
-                self._register_LISTEN(channel)
         if self._popping:
             self._update_brpop_polling()
             for channel in self._popping:
@@ -112,15 +117,20 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
                     self._register_BRPOP(channel)
 
     def _sort_channels(self) -> None:
-        """Note which channels kombu's code consumes for, and how."""
+        """Note which channels hear broadcasts, and for which kombu's code consumes."""
         self.consumers_changed = False
-        self._broadcast = [channel for channel in self._channels if channel.active_fanout_queues]
+        self._subscriptions = [
+            channel.subscriptions for channel in self._channels if channel.active_fanout_queues
+        ]
         self._popping = [channel for channel in self._channels if channel.active_queues]
 
+    def _all(self) -> list[Claims | Subscriptions]:
+        return [*self.claims, *self._subscriptions]
+
     def _watch(self) -> None:
-        wanted: dict[int, Callable[[], None]] = {}
-        for claims in self.claims:
-            wanted |= claims.watches()
+        wanted: dict[int, Callable[[], Any]] = {}
+        for each in self._all():
+            wanted |= each.watches()
         known = self.watches
         self.watches = wanted
         for fd in known.keys() - wanted.keys():
@@ -148,8 +158,8 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
     def check_health(self) -> None:
         """Raise for a server that owes an answer to any of the claims."""
         now = monotonic()
-        for claims in self.claims:
-            claims.check_health(now)
+        for each in self._all():
+            each.check_health(now)
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait for one message and deliver it.
@@ -178,13 +188,13 @@ class Poller(KombuPoller):  # type: ignore[misc]  # kombu's, untyped
                 self.after_read.pop()()
 
     def _wait_once(self, timeout: float) -> bool:
-        """Poll once; True if kombu's code has delivered something."""
+        """Poll once; True if something was delivered, other than by claims."""
         pauses = [claims.pause_s for claims in self.claims if claims.pause_s is not None]
         delivered = False
         for fd, event in self.poller.poll(min([timeout, *pauses])) or ():
             call = self.watches.get(fd)
             if call is not None:
-                call()
+                delivered = bool(call()) or delivered
                 continue
             known = self._fd_to_chan.get(fd)
             if known is None or fd in self._paused_brpop:

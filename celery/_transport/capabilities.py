@@ -180,7 +180,7 @@ BROKERS: tuple[Broker, ...] = (
         modules=("azure.servicebus", "isodate"),
         redelivery=Redelivery.TIMEOUT,
     ),
-    Broker(name="Pyro", schemes=("pyro",), extra="pyro", modules=("Pyro4",)),
+    Broker(name="Pyro", schemes=("pyro",), extra="pyro", modules=("Pyro4",), purge=False),
     Broker(
         name="SoftLayer Message Queue",
         schemes=("slmq", "SLMQ"),

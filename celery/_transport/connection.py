@@ -51,6 +51,8 @@ class _WithOwnTransports:
     """What our connections do otherwise than kombu's."""
 
     transport_cls: Any
+    transport_options: dict[str, Any] | None
+    alt: list[str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -80,6 +82,15 @@ class _WithOwnTransports:
         if isinstance(name, str) and name in TRANSPORTS:
             return symbol_by_name(TRANSPORTS[name])
         return super().get_transport_cls()  # type: ignore[misc]  # of the other base
+
+    def _extract_failover_opts(self) -> dict[str, Any]:
+        # The time to connect is that of one server; in it, the next would never be tried.
+        options: dict[str, Any] = super()._extract_failover_opts()  # type: ignore[misc]
+        if options.get("timeout") and "connect_retries_timeout" not in (
+            self.transport_options or {}
+        ):
+            options["timeout"] *= len(self.alt) or 1
+        return options
 
     def clone(self, **kwargs: Any) -> BrokerConnection:
         """Return a new connection with the same parameters, in no pool."""

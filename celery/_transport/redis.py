@@ -3,8 +3,9 @@
 Names, types and contents of keys are kombu's, so its consumers and producers may share them.
 What differs is how messages are taken (`celery._transport._redis_claims`), what becomes of
 those of a dead consumer (`celery._transport._redis_lease`), and how commands get to the server
-(`celery._transport._redis_link`). Broadcasts, and consumers that acknowledge nothing, are left
-to kombu's code. Why it is so: ``docs/internals/decisions/0003-redis-transport.rst``.
+(`celery._transport._redis_link`), broadcasts among them (`celery._transport._redis_broadcasts`).
+Consumers that acknowledge nothing are left to kombu's code. Why it is so:
+``docs/internals/decisions/0003-redis-transport.rst``.
 
 Options of ``broker_transport_options`` beyond kombu's, and other defaults:
 
@@ -37,6 +38,7 @@ from celery._transport._kombu import (
     KombuTransport,
 )
 from celery._transport._redis_batch import PublishBatch
+from celery._transport._redis_broadcasts import Subscriptions
 from celery._transport._redis_claims import Claims, QoS
 from celery._transport._redis_delayed import ETA_WINDOW_S, peek, purge, recall
 from celery._transport._redis_lease import LEASE_S
@@ -85,6 +87,7 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self._claims: Claims | None = None
+        self._subscriptions: Subscriptions | None = None
         #: What connections are made of.
         self._parameters: dict[str, Any] | None = None
         self._connection_class: Any = None
@@ -258,10 +261,22 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         """Have messages of *queue* delivered to *callback*."""
         self.connection.cycle.consumers_changed = True
         result = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
-        if self.ack_emulation and not no_ack and queue not in self.active_fanout_queues:
+        if queue in self.active_fanout_queues:
+            self.subscriptions.is_current = False
+        elif self.ack_emulation and not no_ack:
             with self._naming_broker():
                 self.claims.consume(queue, callback, no_ack)
         return result
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """What this channel hears of broadcasts; made when first needed."""
+        if self._subscriptions is None:
+            self._subscriptions = Subscriptions(self)
+        return self._subscriptions
+
+    def _unsubscribe_from(self, queue: str) -> None:
+        self.subscriptions.drop()
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         self.connection.cycle.consumers_changed = True
@@ -425,6 +440,11 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
                 super().close()
             finally:
                 self._leave_desk()
+
+    def _close_clients(self) -> None:
+        if self._subscriptions is not None:
+            self._subscriptions.close()
+        super()._close_clients()
 
     def _leave_desk(self) -> None:
         try:

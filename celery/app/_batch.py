@@ -10,13 +10,16 @@ sent can be named.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu.exceptions import BatchPublishError, OperationalError
 
-from celery.app._express import Call
-from celery.app._publishing import declared_by, worth_a_retry
+from celery.app._express import Call, Express, Form
+from celery.app._publishing import declared_by, give_up_on_silence, worth_a_retry
 from celery.exceptions import TasksNotSent
+
+if TYPE_CHECKING:
+    from celery._transport.outlet import Outlet, Template
 
 #: Messages that wait at most. A lost connection may mean that so many are sent twice.
 BATCH_SIZE = 200
@@ -56,11 +59,6 @@ class Finished(NamedTuple):
         """How a failed attempt is repeated; None for not at all."""
         return self.call.policy
 
-    @property
-    def confirm_timeout(self) -> float | None:
-        """Seconds for the broker to confirm it; None where nobody waits for that."""
-        return self.call.form.ready.confirm_timeout
-
 
 class Batch:
     """Collects the task messages of one thread, and sends them a few hundred at a time.
@@ -81,6 +79,8 @@ class Batch:
         self._publish = publish
         self._send_generally = send_generally
         self._outlet: Any = None
+        #: What sends and writes calls of a form, for as long as nothing is sent.
+        self._ways: dict[Form, tuple[Outlet, Template] | None] = {}
         self._waiting: list[Waiting] = []
         self._finished: list[Finished] = []
         self._bytes = 0
@@ -101,6 +101,14 @@ class Batch:
         ):
             self.flush()
 
+    def way(self, express: Express, form: Form) -> tuple[Outlet, Template] | None:
+        """Return what `Express.way` says, which is asked again after each flush."""
+        try:
+            return self._ways[form]
+        except KeyError:
+            way = self._ways[form] = express.way(self.producer, form)
+            return way
+
     def add_finished(self, message: Finished, outlet: Any) -> None:
         """Take a message that *outlet* is to send."""
         if self._waiting or outlet is not self._outlet:
@@ -118,6 +126,7 @@ class Batch:
             celery.exceptions.TasksNotSent: The broker can't be reached, and no retry helped.
         """
         self._bytes = 0
+        self._ways = {}
         finished, self._finished = self._finished, []
         if finished:
             self._send_finished(finished)
@@ -133,6 +142,7 @@ class Batch:
         except self._worth_a_retry(waiting) as exc:
             if any(message.policy is None for message in waiting):
                 raise _not_sent(waiting) from exc
+            give_up_on_silence(self.producer, exc)
             # Some may have arrived: as after any lost connection, they are sent again.
             self._send_one_by_one(waiting, len(waiting))
         else:
@@ -141,14 +151,16 @@ class Batch:
                     message.announce()
 
     def _send_finished(self, finished: list[Finished]) -> None:
+        patience = {form.ready.confirm_timeout for form in {each.call.form for each in finished}}
         try:
             self._outlet.send(
                 [message.data for message in finished],
-                max(filter(None, (message.confirm_timeout for message in finished)), default=None),
+                max(filter(None, patience), default=None),
             )
         except self._worth_a_retry(finished) as exc:
             if any(message.policy is None for message in finished):
                 raise _not_sent(finished) from exc
+            give_up_on_silence(self.producer, exc)
             # Some may have arrived: as after any lost connection, they are sent again.
             for position, message in enumerate(finished):
                 try:

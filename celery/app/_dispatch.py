@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.common import Broadcast
 from kombu.entity import Exchange, Queue
-from kombu.messaging import Producer
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 
 from celery import signals
@@ -24,9 +23,11 @@ from celery.app._batch import Batch, Finished, Waiting
 from celery.app._express import Call, Express, Unusual
 from celery.app._publishing import (
     CONFIRM_S,
+    Patience,
     PublishPlan,
     Ready,
     declared_by,
+    give_up_on_silence,
     is_replicated,
     worth_a_retry,
 )
@@ -76,13 +77,15 @@ class Dispatch:
     def _send_straight(self, producer: Any, call: Call) -> bool:
         """Send an ordinary call; false where it could not be sent this way."""
         express = self.express
-        batch = producer if type(producer) is Batch else None
-        real = producer if batch is None else batch.producer
-        written = express.write(real, call) if type(real) is Producer else None
-        if written is None:
-            return False
-        outlet, data = written
         form = call.form
+        batch = producer if type(producer) is Batch else None
+        way = express.way(producer, form) if batch is None else batch.way(express, form)
+        if way is None:
+            return False
+        outlet, template = way
+        data = express.fill(template, call)
+        if data is None:
+            return False
         if not form.ignore_result:
             self.app.backend.on_task_call(producer, call.task_id)
         if batch is not None:
@@ -92,8 +95,9 @@ class Dispatch:
             outlet.send((data,), form.ready.confirm_timeout)
         except Exception as exc:
             policy = form.ready.policy
-            if policy is None or not isinstance(exc, worth_a_retry(real, policy)):
+            if policy is None or not isinstance(exc, worth_a_retry(producer, policy)):
                 raise
+            give_up_on_silence(producer, exc)
             return False
         return True
 
@@ -344,11 +348,27 @@ class Dispatch:
                 headers = dict(options["headers"])
                 try:
                     return producer.publish(body, retry=False, **options)
-                except worth_a_retry(producer, policy):
+                except worth_a_retry(producer, policy) as exc:
                     options["headers"] = headers
-        published = producer.publish(
-            body, declare=list(declare), retry=policy is not None, retry_policy=policy, **options
-        )
+                    give_up_on_silence(producer, exc)
+
+        def attempt() -> Any:
+            # By itself kombu would go on with the channel that a failed declaration has closed.
+            headers = dict(options["headers"])
+            return producer.publish(
+                body, declare=list(declare), retry=False, **{**options, "headers": headers}
+            )
+
+        connection = producer.__connection__ or producer.connection
+        if not connection.connected:
+            producer.revive(connection)
+        if policy is None:
+            published = attempt()
+        else:
+            # As kombu does: they also hold for a first connection.
+            connection.transport_options.update(policy)
+            patience = Patience(len(connection.alt) or 1, policy.get("errback"))
+            published = connection.ensure(producer, attempt, **{**policy, "errback": patience})()
         declared = declared_by(producer)
         if declared is not None:
             declared.update(entity.name for entity in declare if entity.can_cache_declaration)

@@ -14,6 +14,7 @@ the general way makes of a call whose blanks are marked.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from kombu.messaging import Producer
@@ -188,6 +189,18 @@ class Express:
             or amqp.__dict__.get("send_task_message") is not self._general_way
         )
 
+    @property
+    def forms(self) -> dict[Hashable, Form | Literal[False] | None] | None:
+        """What is known of forms, another object when they changed; None while nobody has one."""
+        amqp = self._amqp
+        plan = amqp.plan
+        if not self._is_open(plan):
+            return None
+        valid_for = (plan, amqp._router or amqp.router, amqp.queues.revision)
+        if valid_for != self._valid_for:
+            self._forms, self._valid_for = {}, valid_for
+        return self._forms
+
     def form(self, name: str, named: tuple[Any, ...], options: Mapping[str, Any]) -> Form | None:
         """Return the form of a call, None when it has none, or not yet.
 
@@ -199,14 +212,9 @@ class Express:
         for value in options.values():
             if type(value) not in _PLAIN:
                 return None
-        amqp = self._amqp
-        plan = amqp.plan
-        if not self._is_open(plan):
+        forms = self.forms
+        if forms is None:
             return None
-        valid_for = (plan, amqp._router or amqp.router, amqp.queues.revision)
-        if valid_for != self._valid_for:
-            self._forms, self._valid_for = {}, valid_for
-        forms = self._forms
         key = (name, named, *options.items())
         try:
             known = forms[key]
@@ -252,8 +260,11 @@ class Express:
             return None
         return Form(name, named, given, ready, amqp.plan.repr_levels)
 
-    def write(self, producer: Any, call: Call) -> tuple[Outlet, Any] | None:
-        """Return the message of a call, and what sends it; None where the general way is needed."""
+    def way(self, sender: Any, form: Form) -> tuple[Outlet, Template] | None:
+        """Return what sends calls of *form*, and writes them; None where the general way does."""
+        if type(sender) is not Producer:
+            return None
+        producer: Any = sender
         connection = producer.__connection__ or producer.connection
         channel = producer._channel
         if isinstance(channel, ChannelPromise):
@@ -264,14 +275,20 @@ class Express:
         outlet = outlet_of(channel)
         if outlet is None or not outlet.is_open:
             return None
-        form = call.form
         declared = connection.declared_entities
         for queue in form.ready.declare or ():
             if queue.name not in declared:
                 return None
         template = form.templates.get(outlet.key) or form.template(outlet)
-        if template is None:
-            return None
+        return None if template is None else (outlet, template)
+
+    def fill(self, template: Template, call: Call, embedded: str | None = None) -> Any | None:
+        """Return the message of a call; None where the general way is needed.
+
+        Args:
+            embedded: What its body carries beside the arguments, as JSON; None where nobody has
+                made that yet.
+        """
         args, kwargs = call.args, call.kwargs
         if args is None:
             args = ()
@@ -280,13 +297,13 @@ class Express:
         if type(args) not in _ARGUMENTS or type(kwargs) is not dict:
             return None
         amqp = self._amqp
-        levels = form.repr_levels
+        levels = call.form.repr_levels
         try:
-            embedded = call.embedded
-            body = wire_body.dumps_call(
-                args, kwargs, None if embedded is None else embedded._asdict()
-            )
-            data = template.fill(
+            if embedded is None and call.embedded is not None:
+                body = wire_body.dumps((args, kwargs, call.embedded._asdict()), "json")[2]
+            else:
+                body = wire_body.dumps_call(args, kwargs, embedded)
+            return template.fill(
                 (
                     *call[1:7],
                     saferepr(args, amqp.argsrepr_maxsize, levels),
@@ -297,7 +314,6 @@ class Express:
             )
         except Exception:  # noqa: BLE001 - the general way says what is wrong
             return None
-        return outlet, data
 
 
 def _asks_for_names_only(router: Any) -> bool:
@@ -310,8 +326,10 @@ def _asks_for_names_only(router: Any) -> bool:
 def _unpatched(function: Any) -> Any:
     """Return *function* of kombu's producer, None where another has taken its place."""
     origin: Any = Producer.revive
-    code = getattr(function, "__code__", None)
-    return function if code and code.co_filename == origin.__code__.co_filename else None
+    # Wrappers of some packages have the code of what they wrap, but not its type.
+    is_plain = type(function) is FunctionType
+    ours = is_plain and function.__code__.co_filename == origin.__code__.co_filename
+    return function if ours else None
 
 
 _PUBLISH = _unpatched(Producer.publish)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = (
     "CONFIRM_S",
+    "Patience",
     "PublishPlan",
     "Ready",
     "declared_by",
+    "give_up_on_silence",
     "is_replicated",
     "worth_a_retry",
 )
@@ -101,6 +103,52 @@ def worth_a_retry(producer: Any, policy: Mapping[str, Any]) -> tuple[type[BaseEx
         *connection.recoverable_channel_errors,
         *(policy.get("retry_errors") or ()),
     )
+
+
+def _is_silence(exc: BaseException) -> bool:
+    # Drivers have exceptions of their own for it, alike in name only.
+    return any(cls.__name__ == "TimeoutError" for cls in type(exc).__mro__)
+
+
+def give_up_on_silence(producer: Any, exc: BaseException) -> None:
+    """Have the next attempt begin with a connection, if *exc* says that nobody answered.
+
+    That takes less long to fail than a message, and may be to the next server.
+    """
+    if _is_silence(exc):
+        connection = producer.__connection__ or producer.connection
+        connection.maybe_switch_next()
+        connection.collect()
+        producer.revive(connection)
+
+
+class Patience:
+    """Ends a retry policy before its time when each server has been silent; an ``errback``.
+
+    A policy says how often to try, which is meant for servers that refuse: an attempt that waits
+    in vain takes `broker_connection_timeout`, however short the pauses between attempts.
+
+    Args:
+        servers: How many there are to try.
+        errback: Called for each error, as that of the policy would be.
+    """
+
+    def __init__(self, servers: int, errback: Callable[[Any, Any], Any] | None) -> None:
+        self._errback = errback
+        self._left = servers
+        #: The first error is that of the message; then come those of connections.
+        self._is_first = True
+
+    def __call__(self, exc: BaseException, interval: float) -> None:
+        """Take an error; raise it if it was the last one."""
+        if self._errback is not None:
+            self._errback(exc, interval)
+        is_first, self._is_first = self._is_first, False
+        if is_first or not _is_silence(exc):
+            return
+        self._left -= 1
+        if not self._left:
+            raise exc
 
 
 def is_replicated(queue: Any) -> bool:

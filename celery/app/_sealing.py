@@ -3,14 +3,61 @@
 A termination or a time limit that strikes while a task stores how it ended would give it two final
 states. So what comes later comes too late, and the task ends as its body did. The tracer names the
 moment; a pool that can interrupt bodies puts into `sealing` what it wants called then.
+
+A process can be killed from outside at any time. So the tracer also says how the task has ended,
+just before it stores that. A pool whose processes may vanish keeps it where it outlives them, and
+reports an `UnreportedEnd` for one that did; then the worker does what the process was about to do.
+Storing twice the same leaves one final state, however much of the first attempt reached the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ("sealing",)
+from billiard.exceptions import WorkerLostError
 
-#: What the tracer calls, perhaps twice, after the body of the task that runs in this context.
-sealing: ContextVar[Callable[[], object] | None] = ContextVar("sealing", default=None)
+__all__ = ("Ended", "Seal", "UnreportedEnd", "sealed_as", "sealing")
+
+
+class Ended(NamedTuple):
+    """How a task has ended, its follow-ups being sent."""
+
+    #: What the body returned.
+    value: Any = None
+    #: What it raised, as a billiard `ExceptionInfo`; None when it returned.
+    error: Any = None
+    #: Results of the tasks that it called, as tuples.
+    children: list[Any] | None = None
+    #: The result is stored; otherwise only the chord is told.
+    stores: bool = True
+    #: False when the value was too much to be kept.
+    is_whole: bool = True
+
+
+class Seal(Protocol):
+    """Called when the body has ended, and again with *how* before that is stored."""
+
+    def __call__(self, how: Ended | None = None, /) -> object: ...
+
+
+class UnreportedEnd(WorkerLostError):  # type: ignore[misc]  # billiard has no types
+    """The process of a task is gone that had ended it, and was about to store and report that."""
+
+    def __init__(self, message: str, ended: Ended) -> None:
+        super().__init__(message, ended)
+        self.ended = ended
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+#: What the tracer calls, a few times, after the body of the task that runs in this context.
+sealing: ContextVar[Seal | None] = ContextVar("sealing", default=None)
+
+
+def sealed_as(how: Ended) -> None:
+    """Tell the pool, if there is one that listens, how the task of this context has ended."""
+    seal = sealing.get()
+    if seal is not None:
+        seal(how)

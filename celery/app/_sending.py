@@ -29,7 +29,7 @@ class Sending:
         conf: Any
         amqp: AMQP
         AsyncResult: Any
-        producer_or_acquire: Any
+        _series: Any
 
         @property
         def thread_oid(self) -> str: ...
@@ -188,13 +188,15 @@ class Sending:
         Raises:
             celery.exceptions.TasksNotSent: Some did not reach the broker, or not for sure.
         """
-        with self.producer_or_acquire(producer) as chosen, self.amqp.batch(chosen) as batch:
-            return [
-                canvas.maybe_signature(sig, app=self).apply_async(producer=batch, **options)
-                for sig in signatures
-            ]
+        with self._series(producer) as series:
+            send, as_signature = series.send, canvas.maybe_signature
+            return [send(as_signature(sig, app=self), None, None, options) for sig in signatures]
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature bound to this app; see `celery.signature`."""
         kwargs["app"] = self
         return canvas.signature(*args, **kwargs)  # type: ignore[no-any-return]  # or a subclass
+
+
+#: What a call by name is; another function in its place goes its own way.
+SEND_TASK = Sending.send_task

@@ -20,6 +20,7 @@ from celery._protocol.rest import Rest
 from celery.app import _follow_ups
 from celery.app._context import Context, LongChainContext
 from celery.app._handover import handover
+from celery.app._sealing import Ended, Seal, sealing
 from celery.states import IGNORED, REJECTED, RETRY, STARTED, SUCCESS
 from celery.utils.collections import LimitedSet
 from celery.utils.functional import unless_idle
@@ -178,6 +179,12 @@ def announcer(traced: Traced) -> Callable[..., None]:
     return announce
 
 
+def seal_of(traced: Traced) -> Callable[[], Seal | None]:
+    """Return what asks for the seal of the running task; see `celery.app._sealing`."""
+    # A task that runs within another one must not end that one.
+    return (lambda: None) if traced.eager else sealing.get
+
+
 def follower(traced: Traced) -> Callable[..., None]:
     """Return what publishes the follow-ups of a success and stores its result."""
     task, app, ignores_result = traced.task, traced.app, traced.ignores_result
@@ -186,6 +193,7 @@ def follower(traced: Traced) -> Callable[..., None]:
     inherit_priority = bool(app.conf.task_inherit_parent_priority)
     has_hooks = traced.on_success is not None or traced.after_return is not None
     may_hand_over = not traced.eager and not has_hooks
+    sealed = seal_of(traced)
 
     def leaves_result(ctx: Context) -> bool:
         """Say whether nobody looks at the result before the main process has stored it."""
@@ -201,6 +209,8 @@ def follower(traced: Traced) -> Callable[..., None]:
             return
         # Looked up for each task: pools of threads have one back-end per thread.
         backend = task.backend
+        if (seal := sealed()) is not None:
+            seal(Ended(retval, None, backend.current_task_children(ctx), stores))
         if handover.is_open and stores and leaves_result(ctx) and backend is app.backend:
             document = backend.mark_as_done_later(uuid, retval, ctx)
             if document is not None:

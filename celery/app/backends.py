@@ -30,7 +30,9 @@ BACKEND_ALIASES: Final[dict[str, str]] = {
     "gs": "celery.backends.gcs:GCSBackend",
     "mongodb": "celery.backends.mongodb:MongoBackend",
     "redis": "celery.backends.redis:RedisBackend",
+    "redis+cluster": "celery.backends.redis_cluster:RedisClusterBackend",
     "rediss": "celery.backends.redis:RedisBackend",
+    "rediss+cluster": "celery.backends.redis_cluster:RedisClusterBackend",
     "riak": "celery.backends.riak:RiakBackend",
     "rpc": "celery.backends.rpc.RPCBackend",
     "s3": "celery.backends.s3:S3Backend",
@@ -83,13 +85,15 @@ def by_url(backend: Any = None, loader: Any = None) -> tuple[type[Any], str | No
     """Find the back-end class for a URL, and the URL to give to it.
 
     ``db+sqlite:///f`` is the back-end ``db`` with the URL ``sqlite:///f``; anything without a
-    scheme is a name, and has no URL.
+    scheme is a name, and has no URL. A scheme that is an alias as a whole keeps its URL.
     """
     url: str | None = None
     if isinstance(backend, str) and "://" in backend:
         url = backend
         scheme, _, _ = url.partition("://")
         backend, plus, _ = scheme.partition("+")
-        if plus:
+        if scheme in BACKEND_ALIASES:
+            backend = scheme
+        elif plus:
             url = url[len(backend) + 1 :]
     return by_name(backend, loader), url

@@ -53,8 +53,10 @@ from celery.utils.time import timezone
 
 if TYPE_CHECKING:
     import inspect
+    from contextlib import AbstractContextManager
     from types import FrameType
 
+    from celery.app._series import Series
     from celery.app.amqp import AMQP
     from celery.app.control import Control
     from celery.app.events import Events
@@ -641,6 +643,12 @@ class Celery(Configured, Sending, BrokerConnections):
 
             oid = self._local.oid = oid_from(self, threads=True)
         return oid
+
+    def _series(self, producer: Any) -> AbstractContextManager[Series]:
+        """Return `Series.through`, which nobody needs before there is something to send."""
+        from celery.app._series import Series
+
+        return Series.through(self, producer)
 
     def _part(self, cls: Any) -> Any:
         return instantiate(cls, app=self)

@@ -892,6 +892,9 @@ if TYPE_CHECKING:
         ) -> Coroutine[Any, Any, R]: ...
 
 
+#: What a call of a task is; another function in its place goes its own way.
+APPLY_ASYNC = Task.apply_async
+
 CallableTask.register(Task)
 BaseTask = Task
 

@@ -45,7 +45,7 @@ from celery.app._outcome import (
     log_policy_t as log_policy_t,
     log_policy_unexpected as log_policy_unexpected,
 )
-from celery.app._sealing import sealing
+from celery.app._sealing import Ended, sealed_as
 from celery.app._tracer import (
     IGNORE_STATES as IGNORE_STATES,
     Executed,
@@ -182,13 +182,19 @@ class TraceInfo:
 
     def handle_reject(self, task: Task, req: Context, **kwargs: Any) -> Any:
         """Log a `Reject`; its message is settled by the worker, not here."""
-        return self._log_error(task, req, ExceptionInfo(internal=True))
+        einfo = ExceptionInfo(internal=True)
+        if not req.is_eager:
+            sealed_as(Ended(error=einfo))
+        return self._log_error(task, req, einfo)
 
     def handle_ignore(self, task: Task, req: Context, **kwargs: Any) -> Any:
         """Log an `Ignore`; nothing is stored, but no chord must wait for its value."""
-        if (req.chord or req.chain) and not (req.is_eager or req._replaced):
-            task.backend.on_no_value(req, repr(self.retval))
-        return self._log_error(task, req, ExceptionInfo(internal=True))
+        einfo = ExceptionInfo(internal=True)
+        if not req.is_eager:
+            if (req.chord or req.chain) and not req._replaced:
+                task.backend.on_no_value(req, repr(self.retval))
+            sealed_as(Ended(error=einfo))
+        return self._log_error(task, req, einfo)
 
     def handle_retry(
         self,
@@ -201,6 +207,8 @@ class TraceInfo:
         """Store RETRY with the reason of the retry; its message is already published."""
         reason = self.retval
         einfo = ExceptionInfo((type(reason), reason, reason.__traceback__))
+        if not eager:
+            sealed_as(Ended(error=einfo))
         try:
             task.backend.mark_as_retry(
                 req.id,
@@ -237,6 +245,8 @@ class TraceInfo:
             # What can't travel to the parent is replaced by its description.
             einfo.exception = ExceptionWithTraceback(portable, einfo.traceback)
             einfo.type = type(portable)
+        if not eager:
+            sealed_as(Ended(error=einfo))
         task.backend.mark_as_failure(
             req.id,
             cause,
@@ -386,8 +396,7 @@ def _runners(
     """Return what runs the body and concludes: here, or with its coroutine run by the caller."""
     announce, follow_up = _tracer.announcer(traced), _tracer.follower(traced)
     succeed = _succeeder(traced, monotonic)
-    # A task that runs within another one must not end that one.
-    sealed: Callable[[], Any] = (lambda: None) if traced.eager else sealing.get
+    sealed = _tracer.seal_of(traced)
 
     def run(uuid: str, args: Any, kwargs: Any, ctx: Context) -> Executed:
         started = monotonic()

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
+from celery.backends import _memcached
 from celery.backends._finality import stays
+from celery.backends._memcached import (
+    DEFAULT_CLIENT_OPTIONS as DEFAULT_CLIENT_OPTIONS,
+    PYLIBMC_ONLY_OPTIONS as PYLIBMC_ONLY_OPTIONS,
+    REQUIRES_BACKEND as REQUIRES_BACKEND,
+)
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import ImproperlyConfigured
 
@@ -29,10 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ("CacheBackend",)
 
-REQUIRES_BACKEND = (
-    "The result backend 'cache' needs the package pymemcache to talk to memcached: "
-    "pip install pymemcache"
-)
 UNKNOWN_BACKEND = (
     "The result backend 'cache' can't work with {0!r}. "
     "Set cache_backend, or a URL such as cache+memcached://127.0.0.1:11211/, with one of: {1}"
@@ -44,15 +46,6 @@ W_CHORD_EXPIRES_TOO_LONG = (
 
 #: memcached takes a longer time to live for seconds since 1970.
 MAX_RELATIVE_EXPIRES = 2_592_000
-
-#: An answer is waited for, and a server that is away is noticed.
-DEFAULT_CLIENT_OPTIONS: dict[str, Any] = {
-    "default_noreply": False,
-    "connect_timeout": 5.0,
-    "timeout": 5.0,
-}
-#: Options of an older driver that configurations still carry; pymemcache has no such thing.
-PYLIBMC_ONLY_OPTIONS = ("behaviors", "binary")
 
 #: Results that ``cache+memory://`` keeps; beyond that the least used one goes.
 MEMORY_LIMIT = 100_000
@@ -159,25 +152,15 @@ class DummyClient:
             self.cache.clear()
 
 
-def _connect(servers: Iterable[str], **options: Any) -> Any:
-    """Make a client for *servers*; keys are spread over them. Safe between threads."""
-    from pymemcache.client.hash import HashClient
-
-    hosts = [server for server in servers if server] or ["127.0.0.1:11211"]
-    return HashClient(hosts, **{"use_pooling": True, **DEFAULT_CLIENT_OPTIONS, **options})
-
-
-def import_best_memcache() -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+def import_best_memcache(
+    driver: str | None = None,
+) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
     """Return what makes clients for memcached, and what makes their keys.
 
     Raises:
-        ImproperlyConfigured: pymemcache is not installed.
+        ImproperlyConfigured: The driver is not installed; without a name, none is.
     """
-    try:
-        import pymemcache  # noqa: F401 - only whether it is there
-    except ImportError as exc:
-        raise ImproperlyConfigured(REQUIRES_BACKEND) from exc
-    return _connect, bytes_to_str
+    return _memcached.find_driver(driver), bytes_to_str
 
 
 def get_best_memcache(*args: Any, **kwargs: Any) -> Any:
@@ -185,17 +168,19 @@ def get_best_memcache(*args: Any, **kwargs: Any) -> Any:
     return import_best_memcache()[0](*args, **kwargs)
 
 
-def get_memcache_client() -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+def get_memcache_client(
+    driver: str | None = None,
+) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
     """Return what `import_best_memcache` does."""
-    return import_best_memcache()
+    return import_best_memcache(driver)
 
 
-def _memory_client() -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+def _memory_client(driver: str | None = None) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
     return DummyClient, ensure_bytes
 
 
 #: By name of the cache: returns what makes clients, and what makes keys.
-backends: dict[str, Callable[[], tuple[Callable[..., Any], Callable[[Any], Any]]]] = {
+backends: dict[str, Callable[..., tuple[Callable[..., Any], Callable[[Any], Any]]]] = {
     "memcache": get_memcache_client,
     "memcached": get_memcache_client,
     "pylibmc": get_memcache_client,
@@ -213,6 +198,9 @@ class CacheBackend(KeyValueStoreBackend):
         backend: Name of a cache, or a URL; by default *url*, then ``cache_backend``.
         options: Options of the client, over those of ``cache_backend_options``.
         url: ``memcached://host:port;host:port/`` or ``memory://``.
+
+    The option ``driver`` picks one: ``pymemcache``, ``pylibmc`` or ``memcache``, which is
+    python-memcached; by default it is the first that is installed.
 
     Raises:
         ImproperlyConfigured: There is no such cache, or its driver is missing.
@@ -240,11 +228,11 @@ class CacheBackend(KeyValueStoreBackend):
             raise ImproperlyConfigured(UNKNOWN_BACKEND.format(name or None, known)) from None
         self.backend = name
         self.servers = servers.rstrip("/").split(";")
-        self.Client, key_type = make()
+        self.options = {**app.conf.cache_backend_options, **(options or {})}
+        self.Client, key_type = make(self.options.get("driver"))
         self.key_t = key_type  # type: ignore[assignment, method-assign]
         self._client: Any = None
         self._pid = os.getpid()
-        self.options = {**app.conf.cache_backend_options, **(options or {})}
         super().__init__(app, url=url, expires=expires, **kwargs)
         self.expires = self.prepare_expires(expires, type=int)
         chord_expires = app.conf.result_chord_expires
@@ -259,8 +247,9 @@ class CacheBackend(KeyValueStoreBackend):
         """The client; made at its first use, and anew in a child after a fork."""
         if self._client is None or self._pid != os.getpid():
             # The connections of the other client belong to the parent, which goes on using them.
-            options = {k: v for k, v in self.options.items() if k not in PYLIBMC_ONLY_OPTIONS}
-            self._client = self.Client(self.servers, **options)
+            options = {name: each for name, each in self.options.items() if name != "driver"}
+            servers = [server for server in self.servers or () if server]
+            self._client = self.Client(servers or [_memcached.LOCAL_SERVER], **options)
             self._pid = os.getpid()
         return self._client
 
@@ -271,11 +260,7 @@ class CacheBackend(KeyValueStoreBackend):
     @cached_property
     def connection_errors(self) -> tuple[type[Exception], ...]:
         """What the driver raises when a connection is lost."""
-        if self.backend == "memory":
-            return ()
-        from pymemcache.exceptions import MemcacheUnexpectedCloseError
-
-        return (MemcacheUnexpectedCloseError, OSError)
+        return () if self.backend == "memory" else _memcached.lost_connections()
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Say whether *exc* is a lost connection."""

@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 from uuid import uuid4
 
 from kombu.utils.compat import detect_environment
 from kombu.utils.functional import retry_over_time
-from kombu.utils.url import maybe_sanitize_url
 
 from celery import states
 from celery._protocol import meta as documents
@@ -96,7 +94,7 @@ GREEN_CONNECTIONS = 10
 #: Documents up to this many bytes are stored many at once.
 LONG = 16 * 1024
 #: What the script says of a document that it can't judge.
-_LOOK = 2
+LOOK = 2
 
 #: Seconds that the body of a complete chord is claimed for by the one who starts it: first to
 #: get going, then for publishing. When they die, a redelivered header task claims it next.
@@ -135,6 +133,8 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
     redis: Any = redis
     connection_class_ssl: Any = redis.connection.SSLConnection if redis is not None else None
 
+    #: Further errors of the driver that are worth another try.
+    unreachable_errors: tuple[type[Exception], ...] = ()
     max_connections: int | None = None
     supports_autoexpire = True
     supports_native_join = True
@@ -177,6 +177,7 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         # A KeyError is what kombu's event loop may see of a dead connection; here it is a bug.
         self.connection_errors = (
             *(error for error in classes.connection_errors if error is not KeyError),
+            *self.unreachable_errors,
             *more,
         )
         self.channel_errors = classes.channel_errors
@@ -185,7 +186,7 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         most = None
         if detect_environment() != "default":
             most = GREEN_CONNECTIONS if few is None else max(few - 2, 1)
-        self._link = Link(self.connection_pool, keep=few is None or few > 2, most=most)
+        self._link = self._make_link(few is None or few > 2, most)
         self._store_script = Script(scripts.STORE_LUA)
         self._store_many_script = Script(scripts.STORE_MANY_LUA)
         self._part_script = Script(CHORD_PART_RETURN_LUA)
@@ -213,6 +214,9 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         # The newer protocol mixes announcements and answers on one connection.
         found.setdefault("protocol", 2)
         return found
+
+    def _make_link(self, keep: bool, most: int | None) -> Any:
+        return Link(self.connection_pool, keep, most)
 
     @property
     def ConnectionPool(self) -> Any:
@@ -394,24 +398,28 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
 
     def store_documents(self, documents: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
         """Store documents of tasks that succeeded, in one round trip."""
-        outcomes: Sequence[int] = [_LOOK] * len(documents)
+        outcomes: Sequence[int] = [LOOK] * len(documents)
         if self._may_run_scripts:
-            keys = tuple(self.get_key_for_task(task_id) for task_id, _ in documents)
-            payloads = [payload for _, payload in documents]
-            arguments = (self.expires or 0, states.SUCCESS, *payloads)
             with suppress(self.redis.exceptions.ResponseError):
                 # One that is refused must not take the others with it.
-                outcomes = self._persistently(
-                    self._link.run, self._store_many_script, keys, *arguments
-                )
+                outcomes = self._store_together(documents)
         errors: list[Exception | None] = [None] * len(documents)
         for place, outcome in enumerate(outcomes):
-            if outcome == _LOOK:
+            if outcome == LOOK:
                 try:
                     self._store_persistently(*documents[place])
                 except Exception as exc:  # noqa: BLE001 - it is that task's outcome
                     errors[place] = exc
         return errors
+
+    def _store_together(self, documents: Sequence[tuple[str, bytes]]) -> Sequence[int]:
+        """Return what the script says of each document."""
+        keys = tuple(self.get_key_for_task(task_id) for task_id, _ in documents)
+        arguments = (self.expires or 0, states.SUCCESS, *(payload for _, payload in documents))
+        outcomes: Sequence[int] = self._persistently(
+            self._link.run, self._store_many_script, keys, *arguments
+        )
+        return outcomes
 
     def _store_persistently(self, task_id: str, payload: bytes) -> None:
         key = self.get_key_for_task(task_id)
@@ -565,13 +573,10 @@ class SentinelBackend(RedisBackend):
 
     def as_uri(self, include_password: bool = False) -> str:
         """Return the URLs of the sentinels."""
-        chunks = (self.url or "").split(";")
-        if not include_password:
-            chunks = [unquote(maybe_sanitize_url(chunk)).rstrip("/") for chunk in chunks]
-        return ";".join(chunks)
+        return params.uri_of_hosts(self.url, include_password)
 
     def _connection_parameters(self, url: str | None, **given: Any) -> dict[str, Any]:
-        hosts, shared = params.sentinel_hosts(url or "")
+        hosts, shared = params.hosts_of(url or "", 26379)
         found = super()._connection_parameters(None, **given)
         for name in ("host", "port"):
             found.pop(name)

@@ -129,7 +129,7 @@ def workers(ctx: click.Context) -> None:
         raise click.UsageError(f"threads, nmax and tmax take numbers: {exc}", ctx) from exc
     broker = _Box(words.get("broker") or app.connection_for_read().as_uri(), _STORE)
     backend_url = words.get("backend") or app.backend.as_uri()
-    drawing = DependencyGraph(formatter=_ClusterFormatter(type="digraph", id="dependencies"))
+    drawing = DependencyGraph(formatter=_ClusterFormatter(root=broker))
     drawing.add_arc(broker)
     for name in _shortened(list(nodes), most_nodes):
         node = _Box(name, _WORKER)

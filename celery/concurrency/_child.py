@@ -40,7 +40,7 @@ from kombu.asynchronous import set_event_loop
 from celery import platforms
 from celery.app import _coroutines
 from celery.app._handover import handover
-from celery.app._sealing import sealing
+from celery.app._sealing import Ended, sealing
 from celery.concurrency._packets import (
     DONT_WAIT,
     HANDS_OVER,
@@ -286,10 +286,12 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         if self._phase == BODY and not _coroutines.interrupt(SoftTimeLimitExceeded()):
             raise SoftTimeLimitExceeded
 
-    def _seal(self) -> None:
+    def _seal(self, how: Ended | None = None) -> None:
         """Let nobody else end the job any more; what follows its body belongs to it."""
         self._phase = BUSY
         self.seals.set(self.place, self._job)
+        if how is not None:
+            self.seals.put_end(self.place, self._job, how)
 
     # -- Work
 

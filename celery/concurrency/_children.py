@@ -17,6 +17,9 @@ NEVER = float("inf")
 #: Longest time to wait for a signalled child to come to a stop.
 _STOP_S = 0.05
 
+#: How many times what it gets as a rule a child may be given to come up.
+MOST_PATIENCE = 16
+
 #: Signals whose handlers in the main process must not run in a child that just came to be.
 _BLOCKED_IN_FORK = {
     getattr(signal, name)
@@ -32,15 +35,15 @@ class Child:
     Args:
         process: The started process object.
         number: Names the child in its reports.
-        alive_by: Monotonic time by which it has to report up.
+        patience: Seconds by which it has to report up.
     """
 
     __slots__ = (
-        "alive_by", "counted", "expendable", "hard_at", "is_retired", "is_up", "job", "number",
-        "patient_until", "pid", "process", "soft_at", "watched", "wish", "wish_at",
+        "alive_by", "born_at", "counted", "expendable", "hard_at", "is_retired", "is_up", "job",
+        "number", "patient_until", "pid", "process", "soft_at", "watched", "wish", "wish_at",
     )  # fmt: skip
 
-    def __init__(self, process: Any, number: int, alive_by: float) -> None:
+    def __init__(self, process: Any, number: int, patience: float) -> None:
         self.process = process
         self.number = number
         self.pid: int = process.pid
@@ -49,7 +52,8 @@ class Child:
         self.is_retired = False  #: told to leave by signal
         self.expendable = False  #: its exit is our doing and needs no line in the log
         self.counted = 0  #: jobs begun
-        self.alive_by = alive_by
+        self.born_at = time.monotonic()
+        self.alive_by = self.born_at + patience
         self.soft_at = self.hard_at = NEVER
         #: Until when a job that is storing its end is left alone, once somebody wanted to end it.
         self.patient_until = NEVER
@@ -63,6 +67,20 @@ class Child:
         job, self.job = self.job, None
         self.soft_at = self.hard_at = self.patient_until = self.wish_at = NEVER
         return job
+
+
+def patience_after(timeout: float, took: float) -> float:
+    """
+    Return how many seconds the next child may take to come up.
+
+    On a busy machine, children that were killed after *timeout* for being slow would be
+    replaced by others as slow, for ever: so each gets twice what the one before it took.
+
+    Args:
+        timeout: What a child gets as a rule (``worker_proc_alive_timeout``).
+        took: What the last one needed, or was given in vain.
+    """
+    return min(max(timeout, 2 * took), timeout * MOST_PATIENCE)
 
 
 def _watch(process: Any) -> int:

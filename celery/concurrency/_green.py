@@ -19,7 +19,7 @@ from kombu.asynchronous import timer
 
 from celery.app import _coroutines
 from celery.app._coroutines import Interruptible
-from celery.app._sealing import sealing
+from celery.app._sealing import Seal, sealing
 from celery.concurrency import base
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def apply_killable(
     getpid: Callable[[], int] | None = None,
     propagate: tuple[type[BaseException], ...] = (),
     error_callback: Callable[[Any], Any] | None = None,
-    seal: Callable[[], object] | None = None,
+    seal: Seal | None = None,
 ) -> None:
     """
     Do what `base.apply_target` does; a `Killed` body ends as `Terminated`.

@@ -18,6 +18,7 @@ from billiard.exceptions import TimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery.app._sealing import Ended
     from celery.concurrency.asynpool import AsynPool
 
 WAITING, SENT, RUNNING, ENDED, WITHDRAWN = range(5)
@@ -29,6 +30,7 @@ class Job:
 
     __slots__ = (
         "__weakref__",
+        "_ended",
         "_event",
         "_job",
         "_pool",
@@ -79,6 +81,8 @@ class Job:
         self.packet: bytes | None = None
         self.spilled: str | None = None
         self._terminated: int | None = None
+        #: How it has ended, by the word of a child that is gone.
+        self._ended: Ended | None = None
         self._event: threading.Event | None = None
         self._success = False
         self._value: Any = None

@@ -2,23 +2,45 @@
 Which job each child is done with but for storing and saying so: memory that all of them share.
 
 A report would cost a system call for each job, and is not needed: the main process looks only
-when it wants to end a job, at a child that it has stopped.  See `celery.app._sealing`.
+when it wants to end a job, at a child that it has stopped, or when a child has gone.  See
+`celery.app._sealing`.
+
+Each place has a number in front, and a page further back for how its last job has ended.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import tempfile
+from struct import Struct
+from typing import Any
+
+from celery.app._sealing import Ended
 
 #: How many children there is room for; those beyond it are interrupted at any time.
 _ROOM = 4096
 _SIZE = 8
+_FRONT = _ROOM * _SIZE
+
+#: Bytes for the end of a job; the system has memory only for those that were used.
+PAGE_SIZE = 1 << 16
+#: The job whose end it is; written last, so that a page which is half written counts for nothing.
+_HEAD = Struct("Q")
+
+_PROTOCOL = 5
+
+#: Types of values that are hardly ever long.
+_SHORT = frozenset({type(None), bool, float, int})
+
+#: Stands for a value that has no room.
+_NOT_WHOLE = Ended(is_whole=False)
 
 
 class Seals:
     """
-    One number for each place in the pool; numbers of jobs are never used again.
+    A number and a page for each place in the pool; numbers of jobs are never used again.
 
     Args:
         fd: Of the memory that another process has made; None to make it.
@@ -26,16 +48,46 @@ class Seals:
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _new() if fd is None else fd
-        self._memory = memoryview(mmap.mmap(self.fd, _ROOM * _SIZE)).cast("Q")
+        self._memory = memoryview(mmap.mmap(self.fd, _FRONT + _ROOM * PAGE_SIZE))
+        self._jobs = self._memory[:_FRONT].cast("Q")
 
     def set(self, place: int, job: int) -> None:
         """Note that nobody else ends *job*, which the child in *place* runs."""
         if place < _ROOM:
-            self._memory[place] = job
+            self._jobs[place] = job
 
     def get(self, place: int) -> int:
         """Return the last job that the child in *place* has noted."""
-        return self._memory[place] if place < _ROOM else 0
+        return self._jobs[place] if place < _ROOM else 0
+
+    def put_end(self, place: int, job: int, how: Ended) -> None:
+        """Note how *job* has ended, which the child in *place* runs."""
+        if place >= _ROOM:
+            return
+        page = self._page(place)
+        try:
+            _write(page, how)
+        except Exception:  # noqa: BLE001 - no room, or whatever a value raises when pickled
+            if how.error is not None:
+                return
+            _write(page, _NOT_WHOLE)
+        _HEAD.pack_into(page, 0, job)
+
+    def end_of(self, place: int, job: int) -> Ended | None:
+        """Return how *job* has ended, if the child that was in *place* has noted that."""
+        if place >= _ROOM:
+            return None
+        page = self._page(place)
+        if _HEAD.unpack_from(page)[0] != job:
+            return None
+        try:
+            return Ended(*pickle.loads(page[_HEAD.size :]))
+        except Exception:  # noqa: BLE001 - classes of users are built here
+            return _NOT_WHOLE
+
+    def _page(self, place: int) -> memoryview:
+        start = _FRONT + place * PAGE_SIZE
+        return self._memory[start : start + PAGE_SIZE]
 
     def close(self) -> None:
         """Give the descriptor back; harmless twice."""
@@ -44,8 +96,32 @@ class Seals:
             os.close(fd)
 
 
+def _write(page: memoryview, how: Ended) -> None:
+    """Write *how* to *page*, or raise when it has no room there."""
+    if type(how.value) in _SHORT and how.error is None:
+        data = pickle.dumps(tuple(how), _PROTOCOL)
+        page[_HEAD.size : _HEAD.size + len(data)] = data
+    else:
+        # Dearer, but stops where a plain dump would first make all of a value of megabytes.
+        pickle.Pickler(_Writer(page), _PROTOCOL).dump(tuple(how))
+
+
+class _Writer:
+    """A file on a page; refuses what goes beyond its end."""
+
+    __slots__ = ("_at", "_page")
+
+    def __init__(self, page: memoryview) -> None:
+        self._page = page
+        self._at = _HEAD.size
+
+    def write(self, data: Any) -> None:
+        start, self._at = self._at, self._at + len(data)
+        self._page[start : self._at] = data
+
+
 def _new() -> int:
-    size = _ROOM * _SIZE
+    size = _FRONT + _ROOM * PAGE_SIZE
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("celery-pool")
     else:

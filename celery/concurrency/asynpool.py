@@ -14,6 +14,8 @@ What must hold:
 - Signals hit the job they are meant for.  Before a child is signalled because of a job it is
   stopped and its reports are read: if the job has ended meanwhile, the child just goes on.  So it
   does if the job has only to store how it ended, for `_SEALED_GRACE_S` seconds at most.
+- A job whose child dies while it stores how it ended is reported as an `UnreportedEnd`, which
+  says how; so who hears of it can do what the child was about to do.
 - A dead child is noticed by the kernel's word (a process descriptor), not by looking around now
   and then, and replaced at once; only children that die while starting are replaced ever slower.
 """
@@ -35,9 +37,10 @@ from billiard.common import TERM_SIGNAL, human_status
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import signals
+from celery.app._sealing import UnreportedEnd
 from celery.concurrency import _child, _children, _loop, _reports
 from celery.concurrency._child import EX_RECYCLE, Worker
-from celery.concurrency._children import NEVER, Child
+from celery.concurrency._children import NEVER, Child, patience_after
 from celery.concurrency._inbox import Inbox
 from celery.concurrency._job import ENDED, RUNNING, SENT, WITHDRAWN, Job
 from celery.concurrency._packets import (
@@ -161,6 +164,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             sched_strategy if isinstance(sched_strategy, int) else SCHED_STRATEGIES[sched_strategy]
         )
         self._alive_timeout = proc_alive_timeout or PROC_ALIVE_TIMEOUT
+        self._start_patience = self._alive_timeout
         self._processes: int = self.cpu_count() if processes is None else processes
         self._configure(*args, **kwargs)
         self._putlock: Any = self._semaphore
@@ -616,7 +620,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         process.index = i
         signals.worker_before_create_process.send(sender=process)
         _children.start(process)
-        child = Child(process, number, time.monotonic() + self._alive_timeout)
+        child = Child(process, number, self._start_patience)
         self._children[number] = child
         if self._loop is not None:
             self._loop.add_reader(child.watched, self._on_exit, child)
@@ -642,6 +646,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
     def _on_up(self, child: Child) -> None:
         child.is_up = True
         child.alive_by = NEVER
+        self._start_patience = patience_after(self._alive_timeout, time.monotonic() - child.born_at)
         self._early_deaths = 0
         self.on_process_alive(child.pid)
 
@@ -663,8 +668,10 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._log_exit(child, exitcode)
         job = child.free()
         if job is not None:
+            job._ended = self._seals.end_of(child.process.index, job._job)
             self.on_job_process_down(job, child.pid)
-            if self._state != TERMINATE:
+            is_known = job._ended is not None or job._terminated is not None
+            if self._state != TERMINATE or is_known:
                 self.on_job_process_lost(job, child.pid, exitcode)
             else:
                 self._withdrawn(job)
@@ -756,6 +763,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             job._terminated = signum
             _children.kill(child.pid, signum, _signal.SIGCONT)
         elif child.job is job:
+            job._terminated = signum  # what it dies of, should it die before
             child.wish_at, child.wish = child.patient_until, signum
             self._arm()
 
@@ -774,6 +782,10 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             return
         _children.kill(child.pid, _signal.SIGKILL)
         child.free()
+        ended = self._seals.end_of(child.process.index, job._job)
+        if ended is not None:
+            self._end(job, False, describe(UnreportedEnd("Its end took too long to store", ended)))
+            return
         if not self._forget(job):
             return
         einfo = describe(TimeLimitExceeded(job.timeout))
@@ -784,12 +796,18 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             self._call(job, job.error_callback, einfo)
 
     def _give_up_start(self, child: Child) -> None:
+        # That it came up may not have been read yet.
+        self.read_reports()
+        if child.is_up or child.number not in self._children:
+            return
+        had = child.alive_by - child.born_at
         child.alive_by = NEVER
+        self._start_patience = max(self._start_patience, patience_after(self._alive_timeout, had))
         logger.error(
-            "Process %r pid:%r did not start within %s seconds: killed",
+            "Process %r pid:%r did not start within %.3g seconds: killed",
             child.process.name,
             child.pid,
-            self._alive_timeout,
+            had,
         )
         _children.kill(child.pid, _signal.SIGKILL)
 
@@ -840,6 +858,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             error = WorkerLostError(
                 f"Worker exited prematurely: {human_status(exitcode)} Job: {job._job}."
             )
+        if job._ended is not None:
+            error = UnreportedEnd(str(error), job._ended)
         self._end(job, False, describe(error))
 
     def on_job_ready(self, job: Job, i: Any, obj: tuple[bool, Any], inqW_fd: Any) -> None:

@@ -22,6 +22,7 @@ from celery.concurrency._green import GreenTimer, Killed, LoopThread, apply_kill
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from celery.app._sealing import Ended, Seal
     from celery.concurrency._green import GreenEntry
 
 __all__ = ("TaskPool",)
@@ -43,7 +44,7 @@ def apply_target(
     accept_callback: Callable[[int, float], Any] | None = None,
     getpid: Callable[[], int] | None = None,
     error_callback: Callable[[Any], Any] | None = None,
-    seal: Callable[[], object] | None = None,
+    seal: Seal | None = None,
 ) -> None:
     """Run *target* in this green thread, whose identity *getpid* returns."""
     apply_killable(
@@ -165,7 +166,7 @@ class TaskPool(base.BasePool):
     def _on_end(self, thread: Any) -> None:
         self._running.pop(id(thread), None)
 
-    def _seal(self) -> None:
+    def _seal(self, how: Ended | None = None) -> None:
         """Take the green thread that calls this out of those that can be stopped."""
         self._running.pop(self.getpid(), None)
 

@@ -15,7 +15,7 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 
-from celery.app._sealing import sealing
+from celery.app._sealing import Ended, sealing
 from celery.concurrency import base
 from celery.concurrency._green import GreenTimer, Killed, LoopThread, apply_killable
 
@@ -73,10 +73,10 @@ def apply_timeout(
         unlimited = sealing.get()
         with Timeout(timeout, _LimitPassed()) as limit:
 
-            def seal() -> None:
+            def seal(how: Ended | None = None) -> None:
                 limit.cancel()
                 if unlimited is not None:
-                    unlimited()
+                    unlimited(how)
 
             sealing.set(seal)
             return target(*args, **kwargs)
@@ -198,7 +198,7 @@ class TaskPool(base.BasePool):
     def _on_end(self, greenlet: gevent.Greenlet) -> None:
         self._running.pop(id(greenlet), None)
 
-    def _seal(self) -> None:
+    def _seal(self, how: Ended | None = None) -> None:
         """Take the green thread that calls this out of those that can be stopped."""
         self._running.pop(self.getpid(), None)
 

@@ -254,9 +254,11 @@ class _regen(MutableSequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         position = 0
         while True:
-            self._fetch(position + 1)
+            # Somebody else may have fetched more, or changed what is there.
             if position >= len(self._seen):
-                return
+                self._fetch(position + 1)
+                if position >= len(self._seen):
+                    return
             yield self._seen[position]
             position += 1
 

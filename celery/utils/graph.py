@@ -176,7 +176,7 @@ class GraphFormatter:
     Writes the parts of a picture in the DOT language.
 
     Args:
-        root: The object that everything hangs on.
+        root: The object that everything hangs on, None where there is no such thing.
         type: ``graph`` or ``digraph``.
         id: Name of the graph.
         indent: Depth of the indentation.
@@ -221,7 +221,8 @@ class GraphFormatter:
         self.root = root
         # The class holds what all have in common.
         self.scheme = {**self.scheme, **scheme}
-        self.graph_scheme = {**self.graph_scheme, "root": self.label(root)}
+        if root is not None:
+            self.graph_scheme = {**self.graph_scheme, "root": self.label(root)}
 
     # -- words
 

@@ -14,6 +14,7 @@ from celery._state import _set_task_join_will_block
 from celery.exceptions import ImproperlyConfigured
 from celery.platforms import IS_WINDOWS
 from celery.utils.log import get_logger
+from celery.worker import state
 from celery.worker._hub import Hub as EventLoop
 from celery.worker._results import Results
 from celery.worker._slots import Slots
@@ -139,6 +140,8 @@ class Pool(bootsteps.StartStopStep):
             w.results.close()
         if w.pool is not None:
             w.pool.terminate()
+            for request in tuple(state.active_requests):
+                request.conclude_cancelled()
 
     def create(self, w: Any) -> Any:
         """Build the pool; its processes start with the step."""

@@ -34,6 +34,9 @@ DRAIN_TIMEOUT_S = 1.0
 #: The same once it no longer consumes, and waits for tasks to end.
 FINISH_TIMEOUT_S = 0.05
 
+#: Seconds for which a cold shutdown waits to hear how the tasks that it cancels have ended.
+CANCEL_TIMEOUT_S = 2.0
+
 
 def asynloop(
     obj: Any,
@@ -234,7 +237,10 @@ def _finishing(obj: Any, consumer: Any, turn: Callable[[float], Any]) -> Iterato
     except WorkerTerminate:
         bootsteps._quietly(consumer.cancel)
         obj.controller.wait_for_soft_shutdown()
+        # Nothing else must begin in the place of what is cancelled.
+        obj.on_close()
         obj.cancel_active_requests()
+        obj.await_cancelled(CANCEL_TIMEOUT_S)
         raise
     finally:
         obj.turn = None

@@ -36,6 +36,7 @@ from celery import signals
 from celery._protocol import events
 from celery._protocol.message import TASK_HEADERS
 from celery.app import trace as tracing
+from celery.app._sealing import UnreportedEnd
 from celery.app.task import Context
 from celery.exceptions import (
     Ignore,
@@ -51,7 +52,7 @@ from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.saferepr import saferepr
 from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
-from celery.worker import state
+from celery.worker import _unreported as unreported, state
 from celery.worker._fields import MessageFields
 from celery.worker._settle import End, Settlement, resolve, settle, stores_failure
 
@@ -111,6 +112,7 @@ class Request(MessageFields):
         "_eventer",
         "_expires",
         "_hostname",
+        "_is_cancelled",
         "_is_storing",
         "_job",
         "_kwargs",
@@ -180,7 +182,7 @@ class Request(MessageFields):
         self._slot: Any = None
         self._terminate_on_accept: Any = None
         self._terminated_by: int | None = None
-        self._ended = self._is_storing = self.acknowledged = False
+        self._ended = self._is_storing = self._is_cancelled = self.acknowledged = False
         self.time_start: float | None = None
         self.worker_pid: int | None = None
 
@@ -381,9 +383,13 @@ class Request(MessageFields):
         if isinstance(exc, Retry):
             self.on_retry(exc_info)
             return
-        if self._terminated_by is not None and isinstance(exc, Terminated):
-            self._announce_revoked("terminated", True, self._terminated_by, False)
-            return
+        if isinstance(exc, Terminated):
+            if self._terminated_by is not None:
+                self._announce_revoked("terminated", True, self._terminated_by, False)
+                return
+            if self._is_cancelled:
+                self._announce_cancelled(emit_retry=False)
+                return
         if not self._end():
             return
         if isinstance(exc, Ignore):
@@ -529,11 +535,26 @@ class Request(MessageFields):
             signal: Signal for the process; SIGTERM by default.
             emit_retry: Announce a late task's coming next attempt as an event.
         """
-        signum = platform_signals.signum(signal or "TERM")
-        if self._is_storing:
+        if self._ended or self._is_storing or self._is_cancelled:
             return
         if self.time_start is not None:
-            pool.terminate_job(self.worker_pid, signum)
+            pool.terminate_job(self.worker_pid, platform_signals.signum(signal or "TERM"))
+            if self.acknowledged and getattr(pool, "reports_terminated", False) is True:
+                # Not yet: it may have succeeded by now, and must not fail as well.
+                self._is_cancelled = True
+                return
+        self._announce_cancelled(emit_retry)
+
+    def is_being_cancelled(self) -> bool:
+        """Say whether it was cancelled, and the pool has still to tell how it ended."""
+        return self._is_cancelled and not self._ended
+
+    def conclude_cancelled(self) -> None:
+        """End it if it was cancelled, and the pool that should have told how it ended is gone."""
+        if self.is_being_cancelled():
+            self._announce_cancelled(emit_retry=False)
+
+    def _announce_cancelled(self, emit_retry: bool) -> None:
         if not self._end():
             return
         self.send_event("task-cancelled")
@@ -663,8 +684,10 @@ class Request(MessageFields):
             self.free_slot()
 
     def _on_pool_failure(self, exc_info: Any) -> None:
+        lost = _unwrapped(exc_info.exception)
         try:
-            self.on_failure(exc_info)
+            if not (isinstance(lost, UnreportedEnd) and unreported.conclude(self, lost)):
+                self.on_failure(exc_info)
         finally:
             self.free_slot()
 

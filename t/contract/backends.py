@@ -26,6 +26,12 @@ EMULATORS = {
 }
 
 
+#: Fixtures that are the URL of something empty.
+URLS = (
+    "redis_url", "redis_cluster_url", "amqp_url", "postgresql_url", "mariadb_url", "memcached_url"
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Features:
     """What a back-end declares; a test of something else is skipped for it, not deleted."""
@@ -74,7 +80,8 @@ class Features:
         server = self.emulator or self.server or ""
         if server.endswith("_standin"):
             return "stand-in of ours"
-        return EMULATORS[server] if self.emulator else "the real thing"
+        behind = EMULATORS[server] if self.emulator else "the real thing"
+        return f"{behind}; stand-in of ours" if self.counter else behind
 
 
 BACKENDS = {
@@ -87,6 +94,14 @@ BACKENDS = {
         compresses=True,
         failure_expires=True,
         server="redis_server",
+    ),
+    "redis cluster": Features(
+        "{redis_cluster_url}",
+        pushes_results=True,
+        counts_chords=True,
+        compresses=True,
+        failure_expires=True,
+        server="redis_cluster",
     ),
     "rpc": Features(
         "rpc://",
@@ -173,7 +188,7 @@ BACKENDS = {
         compresses=True,
         emulator="gcs_server",
         environment={"STORAGE_EMULATOR_HOST": "{server}"},
-        counter="firestore_server",
+        counter="firestore_standin",
     ),
     "django-db": Features(
         "django-db",
@@ -251,13 +266,30 @@ BACKENDS = {
     "memcached": Features(
         "{memcached_url}", counts_chords=True, server="memcached_server", large=900_000
     ),
+    "memcached by pylibmc": Features(
+        "{memcached_url}",
+        counts_chords=True,
+        server="memcached_server",
+        large=900_000,
+        settings={"cache_backend_options": {"driver": "pylibmc"}},
+    ),
+    "memcached by python-memcached": Features(
+        "{memcached_url}",
+        counts_chords=True,
+        server="memcached_server",
+        large=900_000,
+        settings={"cache_backend_options": {"driver": "memcache"}},
+    ),
 }
 
 MARKS = {
     "redis": pytest.mark.redis,
+    "redis cluster": pytest.mark.redis,
     "rpc": pytest.mark.rabbitmq,
     "postgresql": pytest.mark.postgresql,
     "memcached": pytest.mark.memcached,
+    "memcached by pylibmc": pytest.mark.memcached,
+    "memcached by python-memcached": pytest.mark.memcached,
 }
 
 
@@ -316,7 +348,7 @@ def case(
         # Strictly: a limit that has gone has to go from the list.
         request.applymarker(pytest.mark.xfail(reason=f"a limit of {name}", strict=True))
     words = {"tmp": str(tmp_path), "name": new_id()[:8]}
-    for word in ("redis_url", "amqp_url", "postgresql_url", "mariadb_url", "memcached_url"):
+    for word in URLS:
         if "{" + word + "}" in features.url + features.broker:
             words[word] = request.getfixturevalue(word)
     server = request.getfixturevalue(features.server) if features.server else None

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.rabbitmq
 
 CLASSES: dict[str, Callable[..., Connection]] = {"ours": BrokerConnection, "kombu": Connection}
 QUEUE = "work"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Client:

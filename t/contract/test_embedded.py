@@ -31,7 +31,7 @@ from celery.worker._hub import Hub
 from t.harness.servers import wait_until
 
 QUEUE = "work"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 TABLES = ("messages", "ready", "delayed", "claimed")
 
 

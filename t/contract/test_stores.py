@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from celery import Celery, states
 from celery.backends import _http, cosmosdbsql, couchbase
+from celery.exceptions import BackendStoreError
 from t.contract.backends import new_id
 
 
@@ -216,3 +219,77 @@ def test_a_result_waits_for_a_stand_in_that_comes_back(store, made, monkeypatch)
 
     assert errors == []
     assert backend.get_task_meta("during", cache=False)["result"] == 5
+
+
+@pytest.mark.memcached
+@pytest.mark.parametrize("driver", ["pymemcache", "pylibmc", "memcache"])
+def test_memcached_that_is_away_or_refuses_is_an_error_with_every_driver(app_of, driver):
+    """Nothing is dropped in silence, or kept on another server where nobody looks."""
+    from t.harness.servers import MemcachedServer
+
+    with MemcachedServer() as one, MemcachedServer() as two:
+        url = f"cache+memcached://127.0.0.1:{one.port};127.0.0.1:{two.port}/"
+        backend = app_of(url, cache_backend_options={"driver": driver}).backend
+        names = [new_id() for _ in range(20)]
+        for name in names:
+            backend.mark_as_done(name, name)
+        # Too large for the server.
+        with pytest.raises(BackendStoreError if driver != "pymemcache" else Exception):
+            backend.mark_as_done(new_id(), "x" * 1_200_000)
+
+        two.stop()
+        refused = []
+        for name in names:
+            try:
+                assert backend.get_task_meta(name, cache=False)["result"] == name
+                backend.mark_as_done(name, name)
+            except backend.connection_errors:
+                refused.append(name)
+
+        assert 0 < len(refused) < len(names)
+        two.start()
+        for name in names:
+            backend.mark_as_done(name, name)
+            assert backend.get_task_meta(name, cache=False)["result"] == name
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "firestore_standin",
+        # Takes half a minute, Java and gcloud.
+        pytest.param(
+            "firestore_server",
+            marks=pytest.mark.skipif(not os.environ.get("T_LONG"), reason="only with T_LONG=1"),
+        ),
+    ],
+)
+def test_counters_of_google_count_and_are_claimed_on_stand_in_and_emulator(
+    app_of, gcs_server, server, request, monkeypatch
+):
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", request.getfixturevalue(server).address)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+    gcs_server.make_bucket("results")
+    backend, other = (app_of("gs://results/c?gcs_project=lab").backend for _ in range(2))
+    chord, key = new_id(), backend.get_key_for_chord(new_id())
+
+    assert [backend.incr(key), other.incr(key), backend.incr(key)] == [1, 2, 3]
+    backend.delete(key)
+    backend.delete(key)
+    assert other.incr(key) == 1
+
+    assert backend.claim(chord, 3600)
+    assert not other.claim(chord, 3600)
+    # A claim that has run out is for one of those who want it.
+    mark = backend._counter(backend.get_key_for_chord(chord))
+    mark.update({"expires_at": datetime.now(UTC) - timedelta(seconds=1)})
+    granted = []
+    threads = [
+        threading.Thread(target=lambda backend=backend: granted.append(backend.claim(chord, 3600)))
+        for backend in (backend, other)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(granted) == [False, True]

@@ -72,7 +72,7 @@ def _install(name: str) -> str:
 def answers(url: str) -> bool:
     """Say whether there is a server that answers well."""
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with urllib.request.urlopen(url, timeout=20):
             return True
     except (urllib.error.URLError, OSError):
         return False

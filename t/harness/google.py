@@ -40,7 +40,7 @@ class GcsServer(Emulator):
             headers={"Content-Type": "application/json"},
         )
         try:
-            urllib.request.urlopen(request, timeout=10).close()
+            urllib.request.urlopen(request, timeout=60).close()
         except urllib.error.HTTPError as error:
             if error.code != 409:
                 raise

@@ -83,7 +83,7 @@ class NodeServer(Server):
 def _speaks_http(url: str) -> bool:
     """Say whether there is an answer, be it that this is not allowed."""
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with urllib.request.urlopen(url, timeout=20):
             return True
     except urllib.error.HTTPError:
         return True

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -32,7 +32,7 @@ import pytest
 READY_S = 60.0
 #: Seconds between two health checks.
 CHECK_S = 0.02
-STOP_S = 20.0
+STOP_S = 60.0
 
 #: Where distributions put programs that are not on the path.
 PROGRAM_FOLDERS = (
@@ -311,6 +311,109 @@ class TLSRedisServer(RedisServer):
     def is_ready(self) -> bool:
         """Listen."""
         return accepts_connections(self.port)
+
+
+class RedisClusterNode(RedisServer):
+    """One node of a cluster, alone as yet; it knows the others again after a restart."""
+
+    def __init__(self, *options: str) -> None:
+        super().__init__(*options)
+        self.bus_port = free_port()
+        #: Where others meet it, if they do so over TLS.
+        self.meeting_port = self.port
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        cluster = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
+        times = ["--cluster-node-timeout", "2000", "--cluster-port", str(self.bus_port)]
+        # It would wait for further replicas before the first copy.
+        return [*super().command(), *cluster, *times, "--repl-diskless-sync-delay", "0"]
+
+    def do(self, *words: object) -> bytes:
+        """Send one command and return the beginning of the answer."""
+        return ask(self.port, " ".join(map(str, words)).encode() + b"\r\n", 65536)
+
+    def meet(self, other: RedisClusterNode) -> None:
+        """Join the cluster of another node; takes some time."""
+        assert self.do("CLUSTER MEET 127.0.0.1", other.meeting_port, other.bus_port) == b"+OK\r\n"
+
+    @property
+    def id(self) -> str:
+        """Name of the node in its cluster."""
+        return self.do("CLUSTER MYID").split(b"\r\n")[1].decode()
+
+    def info(self) -> bytes:
+        """Return what it says about the cluster."""
+        return self.do("CLUSTER INFO")
+
+
+class RedisCluster:
+    """A Redis Cluster of three masters, with some of the interface of `Server`.
+
+    Args:
+        make: Makes a node.
+    """
+
+    SLOTS = 16384
+
+    def __init__(self, make: Callable[[], RedisClusterNode] = RedisClusterNode) -> None:
+        self.nodes = [make() for _ in range(3)]
+
+    @property
+    def port(self) -> int:
+        """Port of one of the nodes."""
+        return self.nodes[0].port
+
+    @property
+    def url(self) -> str:
+        """URL for ``result_backend``."""
+        return f"redis+cluster://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._started = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            for node in self.nodes:
+                stack.enter_context(node)
+            first = self.nodes[0]
+            for number, node in enumerate(self.nodes):
+                bounds = [self.SLOTS * place // 3 for place in (number, number + 1)]
+                assert node.do("CLUSTER ADDSLOTSRANGE", bounds[0], bounds[1] - 1) == b"+OK\r\n"
+                # Otherwise they would have to agree on one first.
+                node.do("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            for node in self.nodes[1:]:
+                node.meet(first)
+            self.wait_until_complete()
+            self._started = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._started.close()
+
+    def wait_until_complete(self) -> None:
+        """Return when every node knows who has which key."""
+        for node in self.nodes:
+            wait_until(
+                lambda node=node: b"cluster_state:ok" in node.info(),
+                "the start of a Redis Cluster",
+            )
+
+    def restart(self) -> None:
+        """Stop all nodes and start them again."""
+        for node in self.nodes:
+            node.stop()
+        for node in self.nodes:
+            node.start()
+        self.wait_until_complete()
+
+    def flush(self) -> None:
+        """Delete everything."""
+        for node in self.nodes:
+            node.flush()
+
+    def disconnect_clients(self) -> None:
+        """Close all connections of clients."""
+        for node in self.nodes:
+            node.disconnect_clients()
 
 
 class SentinelServer(RedisServer):
@@ -648,6 +751,20 @@ def redis_url(redis_server: RedisServer) -> str:
     """An empty Redis database."""
     redis_server.flush()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """One Redis Cluster for the run; a test that breaks it restarts it."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster_url(redis_cluster: RedisCluster) -> str:
+    """An empty Redis Cluster, as a result back-end URL."""
+    redis_cluster.flush()
+    return redis_cluster.url
 
 
 @pytest.fixture(scope="session")

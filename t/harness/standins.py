@@ -80,6 +80,24 @@ class ArangoStandIn(HttpStandIn):
     program = scheme = "arangodb"
 
 
+class FirestoreStandIn(StandIn):
+    """What we know of Firestore."""
+
+    program = "firestore"
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+
+@pytest.fixture(scope="session")
+def firestore_standin() -> Iterator[FirestoreStandIn]:
+    """One stand-in of Firestore for the run."""
+    with FirestoreStandIn() as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def consul_standin() -> Iterator[ConsulStandIn]:
     """One stand-in of Consul for the run."""

@@ -44,14 +44,14 @@ class Written:
 
     def __init__(self, monkeypatch) -> None:
         self.count = 0
-        write = Express.write
+        fill = Express.fill
 
         def counting(express: Express, *args: Any) -> Any:
-            written = write(express, *args)
+            written = fill(express, *args)
             self.count += written is not None
             return written
 
-        monkeypatch.setattr(Express, "write", counting)
+        monkeypatch.setattr(Express, "fill", counting)
 
 
 @pytest.fixture(autouse=True)

@@ -102,6 +102,46 @@ def test_a_broker_that_falls_silent_is_an_error_in_time(request, server_name):
             app.send_tasks([app.signature("x", queue="another") for _ in range(3)])
 
 
+@pytest.mark.parametrize("server_name", ["redis", "rabbitmq"])
+def test_a_broker_that_fell_silent_is_asked_once_more(request, server_name):
+    """Each attempt to connect would take its time, so the retry policy ends before its end."""
+    server = request.getfixturevalue(server_name)
+    with Proxy(server.port) as proxy:
+        app = client(server.url.replace(str(server.port), str(proxy.port)))
+        app.conf.task_publish_retry_policy = {"max_retries": 9, "interval_start": 0}
+        calls = [
+            lambda: app.send_task("x", queue="another"),
+            lambda: app.send_tasks([app.signature("x", queue="another") for _ in range(3)]),
+        ]
+        if server_name == "redis":
+            # It answers for each message, so this is noticed.
+            calls.append(lambda: app.send_task("x"))
+        for call in calls:
+            proxy.restore()
+            for _ in range(3):
+                app.send_task("x")
+            proxy.blackhole()
+            accepted = proxy.accepted
+            with fails_soon(proxy.port):
+                call()
+            assert proxy.accepted == accepted + 1
+
+
+@pytest.mark.parametrize("server_name", ["redis", "rabbitmq"])
+@pytest.mark.parametrize("was_heard", [False, True])
+def test_the_next_server_is_asked_when_one_is_silent(request, server_name, was_heard):
+    """Also the first time: the time to connect is that of each server."""
+    server = request.getfixturevalue(server_name)
+    with Proxy(server.port) as first, Proxy(server.port) as second:
+        urls = [server.url.replace(str(server.port), str(proxy.port)) for proxy in (first, second)]
+        app = client(";".join(urls))
+        for _ in range(3 * was_heard):
+            app.send_task("x")
+        first.blackhole()
+        app.send_task("x", queue="another")
+        assert second.accepted
+
+
 def test_a_broker_that_stops_reading_is_an_error_in_time(rabbitmq):
     """Once no more fits into the buffers on the way."""
     with Proxy(rabbitmq.port) as proxy:

@@ -72,6 +72,13 @@ class Channels:
             connection.disconnect()
             self._pool().release(connection)
 
+    def fileno(self) -> int:
+        """Return the number of the socket, to wait for it among others; connect if need be."""
+        if self._connection is None:
+            self.connect()
+        number: int = self._connection._sock.fileno()
+        return number
+
     def forget(self) -> None:
         """Drop the connection without touching it: it belongs to the parent of this process."""
         self._connection = None

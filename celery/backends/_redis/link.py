@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from redis.exceptions import (
@@ -106,18 +106,46 @@ class Link:
         self._release(connection)
         return answer
 
+    def call_all(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Send all *commands* in one round trip.
+
+        Returns:
+            In their order, an answer or the error that the server has answered with.
+
+        Raises:
+            redis.exceptions.ConnectionError: The connection was lost.
+        """
+        packed = list(commands)
+        answers: list[Any] = []
+        connection = self._acquire()
+        try:
+            connection.connect()
+            connection.send_packed_command(connection.pack_commands(packed))
+            while len(answers) < len(packed):
+                try:
+                    answers.append(connection.read_response())
+                except ResponseError as exc:
+                    answers.append(exc)
+        except BaseException:
+            connection.disconnect()
+            self._release(connection)
+            raise
+        self._release(connection)
+        return answers
+
     def run(self, script: Script, keys: tuple[Any, ...], *arguments: Any) -> Any:
         """Run a script and return its result."""
         if script.sha is None:
-            script.sha = self._load(script)
+            script.sha = self.load(script)
         try:
             return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except NoScriptError:
             # The server was restarted, or another one took over.
-            script.sha = self._load(script)
+            script.sha = self.load(script)
             return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
 
-    def _load(self, script: Script) -> str:
+    def load(self, script: Script) -> str:
+        """Make a script known to the server and return its hash."""
         sha = self.call("SCRIPT", "LOAD", script.text)
         return sha.decode() if isinstance(sha, bytes) else sha
 

@@ -6,8 +6,9 @@ import logging
 import ssl
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
-from kombu.utils.url import url_to_parts
+from kombu.utils.url import maybe_sanitize_url, url_to_parts
 
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.imports import symbol_by_name
@@ -193,22 +194,25 @@ def _cert_reqs(value: Any) -> ssl.VerifyMode:
     return mode
 
 
-def sentinel_hosts(url: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Split the URL of a group of sentinels.
+def hosts_of(url: str, default_port: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Split the URL of a group of servers.
 
     Args:
         url: ``sentinel://[password@]host:port/db;sentinel://host:port/db…``
+        default_port: Of those that name none.
 
     Returns:
-        Host, port and credentials of each sentinel, and database and password of the servers
-        that they watch.
+        Host, port and credentials of each server, and what the first that says so says of the
+        database: its number, user, password and parameters.
     """
     hosts: list[dict[str, Any]] = []
     shared: dict[str, Any] = {}
     for chunk in filter(None, url.split(";")):
-        full = chunk if "://" in chunk else f"sentinel://{chunk}"
+        full = chunk if "://" in chunk else f"redis://{chunk}"
         _, host, port, username, password, path, query = url_to_parts(full)
-        hosts.append({"host": host or "localhost", "port": port or 26379, "password": password})
+        hosts.append(
+            {"host": host or "localhost", "port": port or default_port, "password": password}
+        )
         own = {
             "db": _database(path) if path else None,
             "username": username,
@@ -219,3 +223,11 @@ def sentinel_hosts(url: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             (name, value) for name, value in own.items() if value is not None and name not in shared
         )
     return hosts, shared
+
+
+def uri_of_hosts(url: str | None, include_password: bool) -> str:
+    """Return the URL of a group of servers as it may be shown."""
+    chunks = (url or "").split(";")
+    if not include_password:
+        chunks = [unquote(maybe_sanitize_url(chunk)).rstrip("/") for chunk in chunks]
+    return ";".join(chunks)

@@ -389,6 +389,17 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         for request in tuple(active_requests):
             self._cancel(request)
 
+    def await_cancelled(self, timeout: float) -> None:
+        """Let the loop work until the cancelled requests have ended, for *timeout* seconds."""
+        deadline = monotonic() + timeout
+        if self._is_cancelling():
+            logger.info("Waiting for the tasks that were cancelled to end.")
+        while self._is_cancelling() and (left := deadline - monotonic()) > 0:
+            self.take_turn(left)
+
+    def _is_cancelling(self) -> bool:
+        return any(request.is_being_cancelled() for request in tuple(active_requests))
+
     def recall_revoked(self) -> None:
         """Take back from the pool what it has not begun and what was revoked meanwhile."""
         slots = getattr(self.controller, "semaphore", None)

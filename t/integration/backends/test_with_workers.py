@@ -70,7 +70,7 @@ def test_a_chord_ends_with_the_values_of_its_header(store):
     result = chord([proj.add.s(i, i) for i in range(10)])(proj.total.s())
 
     assert result.get(timeout=PATIENCE_S) == 90
-    assert [member.get(timeout=1) for member in result.parent] == [i + i for i in range(10)]
+    assert [member.get(timeout=60) for member in result.parent] == [i + i for i in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_header_task_that_fails_fails_the_body(store, bad, error):
     assert type(found) is ChordError
     assert error.__name__ in str(found) or "reject" in str(found)
     # The others run to their end.
-    assert [result.parent[0].get(timeout=5), result.parent[2].get(timeout=5)] == [2, 4]
+    assert [result.parent[0].get(timeout=60), result.parent[2].get(timeout=60)] == [2, 4]
 
 
 def test_a_revoked_header_task_fails_the_body(store):
@@ -184,7 +184,7 @@ def test_a_failed_chain_is_stored_to_its_end(store):
     # The error of the one that failed is raised as soon as it is there; those after it come next.
     wait_until(result.ready, "the rest of the chain", timeout_s=PATIENCE_S)
     assert [result.state, result.parent.state] == ["FAILURE", "FAILURE"]
-    assert result.parent.parent.parent.get(timeout=5) == 2
+    assert result.parent.parent.parent.get(timeout=60) == 2
 
 
 def test_an_attempt_that_is_overtaken_by_its_retry_does_not_hide_the_end(store):

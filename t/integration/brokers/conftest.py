@@ -9,6 +9,7 @@ import pytest
 
 from t.harness.brokers import etcd_server, kafka_server, pubsub_server, zookeeper_server
 from t.harness.certificates import make_certificate
+from t.harness.pyro import pyro_server
 from t.harness.servers import (
     RabbitMQServer,
     RedisServer,
@@ -17,7 +18,7 @@ from t.harness.servers import (
     free_port,
 )
 
-__all__ = ("etcd_server", "kafka_server", "pubsub_server", "zookeeper_server")
+__all__ = ("etcd_server", "kafka_server", "pubsub_server", "pyro_server", "zookeeper_server")
 
 
 class TLSRabbitMQServer(RabbitMQServer):

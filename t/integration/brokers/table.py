@@ -176,6 +176,10 @@ def _consul(request: pytest.FixtureRequest, folder: Path) -> Settings:
     return {"broker_url": f"consul://127.0.0.1:{request.getfixturevalue('consul_standin').port}"}
 
 
+def _pyro(request: pytest.FixtureRequest, folder: Path) -> Settings:
+    return {"broker_url": request.getfixturevalue("pyro_server").url}
+
+
 def _azure_queues(request: pytest.FixtureRequest, folder: Path) -> Settings:
     server = request.getfixturevalue("azurite_server")
     account = f"http://127.0.0.1:{server.queue_port}/{server.ACCOUNT}"
@@ -228,6 +232,7 @@ CASES: tuple[Case, ...] = (
         after_kill=lambda request: request.getfixturevalue("kafka_server").restart(),
     ),
     Case(id="consul", settings=_consul, how="stand-in"),
+    Case(id="pyro", settings=_pyro),
     Case(id="azurestoragequeues", settings=_azure_queues, how="emulator: Azurite", long=True),
     Case(id="zookeeper", settings=_zookeeper, long=True),
     Case(

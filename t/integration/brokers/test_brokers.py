@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from celery import chain, group
+from celery import Celery, chain, group
 from celery._transport.capabilities import Redelivery, driver_needed
 from t.harness.servers import missing
 from t.harness.worker import PATIENCE_S, WorkerProcess, eventually
@@ -150,3 +151,42 @@ def test_another_worker_goes_on_after_one_was_killed(
     project.journal.wait_for(*(f"end {label}" for label in rest))
     assert site.add(2, 2).get(timeout=PATIENCE_S) == 4
     assert second.stop() == 0
+
+
+def _connect(url: str, use_ssl: Any = None) -> None:
+    app = Celery("tls", broker=url, set_as_current=False)
+    app.conf.broker_use_ssl = use_ssl
+    with app.connection_for_write() as connection:
+        connection.connect()
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.redis
+def test_the_certificate_of_a_server_is_checked_unless_told_otherwise(
+    rabbitmq_tls_server: Any, redis_tls_server: Any, tls_files: Any
+) -> None:
+    """B-SEC-011: broker_use_ssl is true or a dictionary on AMQP, a dictionary on Redis.
+
+    And redis_backend_use_ssl for results.
+    """
+    ca = str(tls_files[0])
+    amqp = f"amqp://guest:guest@127.0.0.1:{rabbitmq_tls_server.tls_port}//"
+    with pytest.raises(OSError, match="certificate verify failed"):
+        _connect(amqp, use_ssl=True)
+    _connect(amqp, use_ssl={"ca_certs": ca})
+
+    redis = f"redis://:secret@127.0.0.1:{redis_tls_server.port}/0"
+    required = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    with pytest.raises(Exception, match="certificate verify failed"):
+        _connect(redis, use_ssl=required)
+    _connect(redis, use_ssl={**required, "ssl_ca_certs": ca})
+
+    app = Celery("tls", broker="memory://", backend=redis.replace("redis", "rediss", 1))
+    app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
+    app.conf.redis_backend_use_ssl = required
+    with pytest.raises(Exception, match="certificate verify failed"):
+        app.backend.get_state("a")
+    app = Celery("tls", broker="memory://", backend=redis.replace("redis", "rediss", 1))
+    app.conf.redis_backend_use_ssl = {**required, "ssl_ca_certs": ca}
+    app.backend.mark_as_done("a", 4)
+    assert app.backend.get_result("a") == 4

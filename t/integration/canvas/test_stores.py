@@ -77,7 +77,7 @@ def test_workflows_end_with_their_value(lab, name):
     make, expected = WORKFLOWS[name]
     result = make(lab).apply_async()
     lab.worker.run()
-    assert result.get(timeout=5) == expected
+    assert result.get(timeout=60) == expected
 
 
 FAILURES = {
@@ -109,7 +109,7 @@ def test_a_header_task_that_ignores_its_result_counts(lab):
 
     result = chord([quiet.s(), lab.ident.s(1)], lab.ident.s()).apply_async()
     lab.worker.run()
-    assert result.get(timeout=5) == [5, 1]
+    assert result.get(timeout=60) == [5, 1]
 
 
 def test_a_header_can_grow_while_it_runs(lab):
@@ -124,7 +124,7 @@ def test_a_header_can_grow_while_it_runs(lab):
     flow = chord([growing.s(1), lab.ident.s("x"), growing.s(2), growing.s(0)], lab.ident.s())
     result = flow.apply_async()
     lab.worker.run()
-    values = result.get(timeout=5)
+    values = result.get(timeout=60)
     if lab.store == "redis":
         # It keeps additions of additions in no order, but where they belong.
         assert (values[:3], sorted(values[3:6]), values[6:]) == ([1, 0, "x"], [0, 1, 2], [0])

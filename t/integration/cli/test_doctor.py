@@ -150,6 +150,7 @@ def test_a_queue_without_a_worker_is_found(clinic: Program) -> None:
 
 
 def test_two_workers_of_one_name_are_found(clinic: Program) -> None:
+    """B-BACK-036: both start, and neither knows of the other; the doctor does."""
     with worker(clinic, "w@lab", "-P", "solo"), worker(clinic, "w@lab", "-P", "solo"):
         _, document = examine(clinic)
 

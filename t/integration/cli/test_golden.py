@@ -380,6 +380,10 @@ def test_drawings_and_reports_begin_as_they_should(program: Program) -> None:
         output = program.output("graph", *what.split())
         assert output.startswith("digraph dependencies {\n")
         assert output.endswith("}\n")
+    root = re.search(r'root="(.+?)"]', output)
+    # Programs that draw in circles put it in the middle.
+    assert root is not None
+    assert f'\n    "{root[1]}" [' in output
 
 
 def test_workers_are_steered(program: Program, worker: WorkerProcess) -> None:

@@ -45,14 +45,14 @@ TESTS = """
 
     def test_worker(celery_app, celery_worker):
         assert type(celery_worker).__name__ == "TestWorkController"
-        assert double.delay(21).get(timeout=10) == 42
+        assert double.delay(21).get(timeout=60) == 42
 
         @celery_app.task(name="late")
         def late():
             return 1
 
         celery_worker.reload()
-        assert late.delay().get(timeout=10) == 1
+        assert late.delay().get(timeout=60) == 1
 """
 
 TRAP = """

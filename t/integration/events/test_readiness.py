@@ -14,4 +14,4 @@ def test_a_command_sent_when_the_worker_is_ready_is_not_lost(cluster: Cluster, p
     # The client's own connections are made before, so that it is not late.
     assert cluster.app.control.ping(timeout=0.01) == []
     with cluster.worker("-n", "w1@lab", "-P", pool, "-c", "1"):
-        assert cluster.app.control.ping(timeout=5.0, limit=1) == [{"w1@lab": {"ok": "pong"}}]
+        assert cluster.app.control.ping(timeout=60.0, limit=1) == [{"w1@lab": {"ok": "pong"}}]

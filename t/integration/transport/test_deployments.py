@@ -9,8 +9,10 @@ from time import monotonic
 from typing import Any
 
 import pytest
+import redis
 from kombu import Consumer, Queue
 
+from celery import Celery
 from celery._transport.connection import BrokerConnection
 from celery._transport.redis import SentinelTransport, Transport
 from t.harness.servers import RedisServer, SentinelServer, TLSRedisServer, ask, wait_until
@@ -92,3 +94,19 @@ def test_messages_pass_over_tls(certificate: tuple[Path, Path]) -> None:
                 connection.Producer().publish(body, routing_key=QUEUE)
             drain(connection, got, len(bodies))
         assert got == bodies
+
+
+def test_a_queue_is_reached_although_its_binding_was_evicted(redis_url: str) -> None:
+    """B-BROK-007: servers must not evict keys; the queue of a task is reached all the same."""
+    app = Celery("evicted", broker=redis_url, set_as_current=False)
+    with (
+        redis.Redis.from_url(redis_url) as store,
+        app.connection_for_write() as connection,
+        app.amqp.Producer(connection) as producer,
+    ):
+        app.send_task("add", (1, 2), producer=producer)
+        assert store.delete("_kombu.binding.celery") == 1
+        app.send_task("add", (3, 4), producer=producer)
+
+        assert store.llen("celery") == 2
+    app.close()

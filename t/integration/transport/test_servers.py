@@ -19,7 +19,7 @@ from t.harness.servers import RedisServer, wait_until
 pytestmark = pytest.mark.redis
 
 QUEUE = "work"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Client:

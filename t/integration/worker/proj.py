@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 from kombu import Exchange, Queue
 
-from celery import Celery, bootsteps, signals
+from celery import Celery, Task, bootsteps, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.worker.control import control_command
 from t.harness.worker import CONF_VARIABLE
@@ -129,6 +130,30 @@ def pid() -> int:
     return os.getpid()
 
 
+@app.task(name="who", bind=True)
+def who(self) -> list[str]:
+    """Tell which node runs this, and which process has sent it."""
+    return [self.request.hostname, self.request.origin]
+
+
+@app.task(name="relay")
+def relay() -> list[object]:
+    """Tell which process this is, and send a task from it."""
+    return [os.getpid(), who.delay().id]
+
+
+class Quiet(Task):
+    """Has a handler of its own that leaves the one of the base out."""
+
+    def after_return(self, *args: object) -> None:
+        pass
+
+
+@app.task(name="quiet", base=Quiet)
+def quiet(x: int) -> int:
+    return x
+
+
 @app.task(name="boom")
 def boom() -> None:
     raise KeyError("boom")
@@ -243,7 +268,9 @@ if os.environ.get("T_WORKER_STEPS"):
             write(os.environ["T_WORKER_STEPS"], "consumer step started")
 
         def stop(self, parent):
-            write(os.environ["T_WORKER_STEPS"], "consumer step stopped")
+            frames = {frame.name for frame in traceback.extract_stack()}
+            where = " within a signal handler" if "on_signal" in frames else ""
+            write(os.environ["T_WORKER_STEPS"], f"consumer step stopped{where}")
 
         def shutdown(self, parent):
             write(os.environ["T_WORKER_STEPS"], "consumer step shut down")
@@ -329,3 +356,25 @@ def wait_for_file(state: object, path: str) -> None:
     """Block the loop of the worker until the file *path* is there."""
     while not os.path.exists(path):
         time.sleep(0.01)
+
+
+@app.task(name="fails")
+def fails() -> None:
+    raise KeyError("in the body")
+
+
+@app.task(name="retries_once", bind=True)
+def retries_once(self) -> str:
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return "second attempt"
+
+
+@app.task(name="repeats")
+def repeats(text: str, times: int) -> str:
+    return text * times
+
+
+@app.task(name="total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)

@@ -24,7 +24,7 @@ def ask(worker: WorkerProcess, path: str) -> tuple[int, str]:
     """Return status and text of an answer."""
     address = worker.wait_for(r"Health checks at (http://\S+)").group(1)
     try:
-        with urllib.request.urlopen(f"{address}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"{address}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as exc:
         return exc.code, exc.read().decode()
@@ -49,12 +49,12 @@ def test_a_worker_of_any_pool_says_that_it_is_well(on_redis: Project, pool: str)
     worker = on_redis.worker("-P", pool, "-c", "2", "--health", "127.0.0.1:0")
 
     assert ask(worker, "/live")[0] == 200
-    code, text = ask(worker, "/ready")
-    assert code == 200, text
-    assert json.loads(text)["ready"] is True
+    # A pool process that starts slowly is killed and made anew: not ready for a moment.
+    eventually(lambda: status(worker, "/ready") == 200)
+    assert json.loads(ask(worker, "/ready")[1])["ready"] is True
     assert status(worker, "/nothing") == 404
     assert status(worker, "/live?max_age=soon") == 400
-    on_redis.send("add", 1, 2).get(timeout=30)
+    on_redis.send("add", 1, 2).get(timeout=60)
     assert metric(worker, 'celery_tasks_total{name="add",state="started"}') == 1
     eventually(lambda: metric(worker, 'celery_tasks_total{name="add",state="succeeded"}') == 1)
     assert metric(worker, 'celery_task_wait_seconds_count{name="add"}') == 1
@@ -81,7 +81,7 @@ def test_without_its_broker_a_worker_is_alive_but_not_ready(
         assert metric(worker, "celery_worker_reconnects_total") == 1
         eventually(lambda: status(worker, "/live?max_age=2") == 200)
         project.reconnect()
-        assert project.send("add", 1, 2).get(timeout=30) == 3
+        assert project.send("add", 1, 2).get(timeout=60) == 3
 
 
 def test_a_stopping_worker_is_alive_but_not_ready(on_redis: Project) -> None:

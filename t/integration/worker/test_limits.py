@@ -8,7 +8,7 @@ from t.harness.worker import eventually
 
 
 def stats(project):
-    return next(iter(project.app.control.inspect(timeout=5, limit=1).stats().values()))
+    return next(iter(project.app.control.inspect(timeout=60, limit=1).stats().values()))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_message_is_taken_only_when_a_process_is_free(on_redis):
     on_redis.send("gated", str(on_redis.journal), "a", str(on_redis.gate()))
     on_redis.journal.wait_for("begin a")
     on_redis.send("note", str(on_redis.journal), "b")
-    on_redis.app.control.ping(timeout=5, limit=1)
+    on_redis.app.control.ping(timeout=60, limit=1)
     assert worker.count(r"Task note\[.*\] received") == 0
     assert on_redis.queue_length() == 1
 

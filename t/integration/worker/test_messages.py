@@ -85,9 +85,9 @@ def since(worker, line):
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_broken_messages_are_dropped_and_the_worker_goes_on(project, pool):
-    """B-WORK-024, B-WORK-026, B-WORK-027, B-WORK-028, B-WORK-029, B-WORK-031: each is logged
-    and settled. Those of B-WORK-032, B-WORK-033 and B-WORK-034, which upstream loses, dies of,
-    or restarts for, are treated alike."""
+    """B-WORK-024, B-WORK-026, B-WORK-027, B-WORK-028, B-WORK-029, B-WORK-031, B-LEG-024: each is
+    logged and settled. Those of B-WORK-032, B-WORK-033 and B-WORK-034, which upstream loses, dies
+    of, or restarts for, are treated alike."""
     worker = project.worker("-c1", "-P", pool)
 
     for name, (fields, body, kind, expected) in BROKEN.items():

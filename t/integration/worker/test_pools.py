@@ -24,7 +24,7 @@ def test_every_pool_runs_tasks_and_answers(project, pool):
     late = [project.send("late_note", str(project.journal), str(n)) for n in range(20)]
     for result in late:
         result.get(timeout=20)
-    assert project.app.control.ping(timeout=5, limit=1)
+    assert project.app.control.ping(timeout=60, limit=1)
     error = project.send("boom").get(timeout=20, propagate=False)
     assert type(error) is KeyError
 
@@ -85,7 +85,7 @@ def test_the_environment_may_name_a_pool(on_redis):
     on_redis.worker("-P", "custom", "-c2", env={"CELERY_CUSTOM_WORKER_POOL": path})
 
     assert on_redis.send("add", 1, 1).get(timeout=30) == 2
-    [stats] = on_redis.app.control.inspect(timeout=5, limit=1).stats().values()
+    [stats] = on_redis.app.control.inspect(timeout=60, limit=1).stats().values()
     assert stats["pool"]["implementation"] == path
 
 

@@ -27,7 +27,7 @@ def test_a_quorum_queue_has_a_fixed_prefetch_count(quorum):
     worker.wait_for("Global QoS is disabled. Prefetch count is now static")
 
     assert quorum.send("add", 1, 1).get(timeout=20) == 2
-    stats = next(iter(quorum.app.control.inspect(timeout=5, limit=1).stats().values()))
+    stats = next(iter(quorum.app.control.inspect(timeout=60, limit=1).stats().values()))
     assert stats["prefetch_count"] == 8
 
 

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from celery import chord
 from celery.utils.nodenames import gethostname
-from t.harness.worker import eventually
+from t.harness.worker import PATIENCE_S, eventually
 
 
 def positions(worker, *patterns):
@@ -137,6 +138,45 @@ def test_messages_can_be_purged_at_the_start(on_redis):
     assert worker.count("purge: Erased 3 messages") == 1
 
 
+def test_a_purge_leaves_what_a_worker_has_taken(on_redis):
+    """B-LEG-024."""
+    worker = on_redis.worker("-c1", "--prefetch-multiplier=4")
+    gate = on_redis.gate()
+    on_redis.send("gated", str(on_redis.journal), "a", str(gate))
+    on_redis.journal.wait_for("begin a")
+    taken = [on_redis.send("add", number, 1) for number in range(3)]
+    worker.wait_for(r"Task add\[.*received", times=3)
+
+    assert on_redis.app.control.purge() == 0
+
+    gate.touch()
+    assert [result.get(timeout=PATIENCE_S) for result in taken] == [1, 2, 3]
+    on_redis.journal.wait_for("end a")
+
+
+def test_a_task_knows_its_node_and_the_process_that_sent_it(on_redis):
+    """B-TASK-008: also of what a pool process has sent."""
+    on_redis.worker("-c2", "-n", "w1@test")
+    here = f"gen{os.getpid()}@{gethostname()}"
+    assert on_redis.send("who").get(timeout=PATIENCE_S) == ["w1@test", here]
+
+    pid, task_id = on_redis.send("relay").get(timeout=PATIENCE_S)
+
+    assert pid != os.getpid()
+    sent = on_redis.app.AsyncResult(task_id).get(timeout=PATIENCE_S)
+    assert sent == ["w1@test", f"gen{pid}@{gethostname()}"]
+
+
+def test_a_chord_needs_no_call_of_the_base_in_after_return(on_redis, redis_url):
+    """B-TASK-045: header tasks count, whatever their handlers do or leave out."""
+    on_redis.conf["result_backend"] = redis_url
+    on_redis.worker("-c2")
+    header = [on_redis.app.signature("quiet", args=(number,)) for number in range(4)]
+    body = on_redis.app.signature("total")
+
+    assert chord(header, app=on_redis.app)(body).get(timeout=PATIENCE_S) == 6
+
+
 def test_a_pid_file_is_there_while_the_worker_is(on_redis, tmp_path):
     """B-CLI-047."""
     path = tmp_path / "w.pid"
@@ -159,7 +199,10 @@ def test_a_second_worker_with_the_same_pid_file_gives_up(on_redis, tmp_path):
 
 
 def test_custom_steps_live_with_the_consumer(on_redis):
-    """B-EXT-002, B-EXT-003: built with it, stopped and shut down with it."""
+    """B-EXT-002, B-EXT-003: built with it, stopped and shut down with it.
+
+    B-EXT-004: not within a signal handler here, so they may log and take locks.
+    """
     worker = on_redis.worker("-c1", env={"T_WORKER_STEPS": str(on_redis.journal)})
     assert on_redis.journal.lines == ["consumer step built", "consumer step started"]
 

@@ -10,7 +10,7 @@ from interop_app import add, app, echo, fail, failed, grow, replaced, total
 
 from celery import chain, chord, group
 
-TIMEOUT_S = 15
+TIMEOUT_S = 60
 STORE = app.backend.client if hasattr(app.backend, "client") else None
 
 

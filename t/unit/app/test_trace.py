@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,6 +25,7 @@ from celery.exceptions import (
     SoftTimeLimitExceeded,
 )
 from celery.utils.nodenames import gethostname
+from t.harness.calls import python_calls
 from t.harness.inline import memory_app
 
 SIGNALS = (
@@ -1013,7 +1013,6 @@ def test_a_task_without_anything_around_it_takes_few_calls(app):
     """A message of such a task, from the body as it was sent to the answer of the process."""
     task = app.task(name="body", shared=False, ignore_result=True)(lambda x, y: x + y)
     body = b'[[2, 2], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
-    calls: list[str] = []
 
     def execute():
         return trace.trace_task_ret(
@@ -1021,18 +1020,9 @@ def test_a_task_without_anything_around_it_takes_few_calls(app):
             app=app,
         )  # fmt: skip
 
-    def note(frame, event, arg):
-        if event == "call":
-            calls.append(frame.f_code.co_qualname)
-
     # What is made at the first time.
-    execute()
-    sys.setprofile(note)
-    try:
-        answer = execute()
-    finally:
-        sys.setprofile(None)
+    assert execute()[:2] == (0, "4")
+    calls = python_calls(execute)
 
-    assert answer[:2] == (0, "4")
-    # Among them: this test's own two, and those that find task and accepted content.
+    # Among them: this test's own, and those that find task and accepted content.
     assert len(calls) <= 32, calls

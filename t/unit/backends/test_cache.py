@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from uuid import uuid4
@@ -12,6 +13,7 @@ from kombu.utils.encoding import ensure_bytes
 from celery import Celery
 from celery.app.task import Context
 from celery.backends import _keyvalue, cache
+from celery.backends._memcached import PylibmcClient, PythonMemcachedClient
 from celery.backends.cache import MAX_RELATIVE_EXPIRES, CacheBackend, DummyClient, _exptime, _Memory
 from celery.exceptions import ImproperlyConfigured
 
@@ -38,7 +40,7 @@ def test_the_setting_is_used_where_there_is_no_url():
 
 @pytest.mark.parametrize("name", ["memcache", "memcached", "pylibmc", "pymemcache"])
 def test_all_names_of_memcached_are_one_driver(name):
-    """B-BACK-022: pymemcache only."""
+    """B-BACK-022: pymemcache, wherever it is installed."""
     backend = make(f"{name}://one:1;two:2/", cache_backend_options={"behaviors": {}, "timeout": 1})
 
     assert backend.servers == ["one:1", "two:2"]
@@ -46,12 +48,37 @@ def test_all_names_of_memcached_are_one_driver(name):
     assert backend.as_uri() == f"{name}://one:1;two:2/"
 
 
-def test_a_missing_driver_is_named(monkeypatch):
-    """B-BACK-004."""
-    monkeypatch.setitem(__import__("sys").modules, "pymemcache", None)
+def hide(monkeypatch, *modules):
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
 
-    with pytest.raises(ImproperlyConfigured, match="pymemcache"):
-        make("memcached://h:1/")
+
+def test_without_pymemcache_another_driver_that_is_installed_is_used(monkeypatch):
+    hide(monkeypatch, "pymemcache")
+    assert make("memcached://h:1/").Client is PylibmcClient
+
+    hide(monkeypatch, "pylibmc")
+    assert make("memcached://h:1/").Client is PythonMemcachedClient
+
+
+def test_the_settings_pick_a_driver():
+    backend = make("memcached://h:1/", cache_backend_options={"driver": "memcache"})
+    assert backend.Client is PythonMemcachedClient
+
+    with pytest.raises(ImproperlyConfigured, match="pymemcache, pylibmc, memcache"):
+        make("memcached://h:1/", cache_backend_options={"driver": "bmemcached"})
+
+
+@pytest.mark.parametrize(
+    ("driver", "package"),
+    [(None, "pymemcache"), ("pylibmc", "pylibmc"), ("memcache", "python-memcached")],
+)
+def test_a_missing_driver_is_named(monkeypatch, driver, package):
+    """B-BACK-004."""
+    hide(monkeypatch, "pymemcache", "pylibmc", "memcache")
+
+    with pytest.raises(ImproperlyConfigured, match=f"pip install {package}"):
+        make("memcached://h:1/", cache_backend_options={"driver": driver} if driver else {})
 
 
 @pytest.mark.parametrize(("seconds", "answer"), [(None, 0), (0, 0), (0.5, 1), (60, 60)])

@@ -181,7 +181,7 @@ def test_tls_by_setting():
 def test_a_group_of_sentinels():
     """B-BACK-011: sentinel://…;…"""
     url = "sentinel://:secret@one:26001/2;sentinel://two:26002/2;three"
-    hosts, shared = params.sentinel_hosts(url)
+    hosts, shared = params.hosts_of(url, 26379)
 
     assert [(host["host"], host["port"]) for host in hosts] == [
         ("one", 26001),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from celery.concurrency import _child
-from celery.concurrency._children import signal_number
+from celery.concurrency._children import patience_after, signal_number
 from celery.concurrency._loop import Loop
 from celery.concurrency.base import describe
 
@@ -77,3 +77,9 @@ def test_a_failing_callback_does_not_end_the_loop(caplog: pytest.LogCaptureFixtu
     loop.close()
 
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_next_child_is_given_twice_what_a_slow_one_took() -> None:
+    assert patience_after(4.0, took=0.05) == 4.0
+    assert patience_after(4.0, took=4.0) == 8.0
+    assert patience_after(4.0, took=1000.0) == 64.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +14,7 @@ from kombu import Connection, Consumer, Queue
 from celery._protocol import events as wire
 from celery.events import Event, EventDispatcher, EventReceiver, get_exchange, group_from
 from celery.exceptions import ImproperlyConfigured
+from t.harness.calls import python_calls
 
 
 @pytest.fixture
@@ -426,18 +426,16 @@ def test_the_events_of_a_task_cost_few_calls(app: Any, connection: Any) -> None:
         for sketch, values in SKETCHES[1:4]:
             sender.sketch(sketch, *values)
 
-    task(0)
-    calls = []
-    sys.setprofile(lambda frame, event, arg: calls.append(frame) if event == "call" else None)
-    try:
+    def tasks() -> None:
         for number in range(10):
             task(number)
         sender._joined(sender._groups_waiting["task"])
-    finally:
-        sys.setprofile(None)
+
+    task(0)
+    calls = python_calls(tasks)
 
     # For each event the note and the clock, then the text; the first task is among the latter.
-    assert len(calls) <= 10 * (1 + 3 * 2) + 11 * 3 + 10
+    assert len(calls) <= 10 * (1 + 3 * 2) + 11 * 3 + 11, calls
 
 
 def test_other_serializers_get_events_as_they_are(app: Any, connection: Any) -> None:

@@ -69,7 +69,11 @@ def test_a_graph_is_drawn_in_dot(graph):
     assert text.rstrip().endswith("}")
     assert '"app" -> "broker"' in text
     assert text.count('\n    "disk" [') == 1
-    assert 'bgcolor="mintcream"' in text
+    assert 'bgcolor="mintcream", root="app"]' in text
+
+
+def test_a_graph_without_a_root_names_none():
+    assert "root" not in GraphFormatter().head()
 
 
 def test_a_plain_graph_has_lines_for_arrows():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ from celery.exceptions import ImproperlyConfigured, Retry
 from celery.utils.functional import noop
 from celery.worker import WorkController, health, health_metrics, state, strategy
 from celery.worker.health import Facts, parse_address, why_not_live, why_not_ready
+from t.harness.calls import python_calls
 
 WELL = {
     "silence_s": 0.5, "loop_runs_task": False, "stopping": False, "connected": True,
@@ -235,18 +235,12 @@ def test_counting_costs_one_call_for_each_event(counted, eventer):
     """At full load this runs twice for each task, so what is dear would show."""
     eventer.enabled = False
     request, _ = counted()
-    calls = []
-    sys.setprofile(
-        lambda frame, event, arg: (
-            calls.append(frame.f_code.co_name)
-            if event == "call" and frame.f_code.co_filename == health_metrics.__file__
-            else None
-        )
-    )
-    try:
+
+    def run() -> None:
         request.on_accepted(77, monotonic())
         request._on_pool_success((0, "4", 0.3))
-    finally:
-        sys.setprofile(None)
 
-    assert calls == ["_note_event", "_note_event"]
+    assert (
+        python_calls(run, within=health_metrics.__file__)
+        == ["counted.<locals>.CountedRequest._note_event"] * 2
+    )

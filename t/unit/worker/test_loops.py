@@ -77,6 +77,7 @@ def obj():
     obj.is_busy = lambda: False
     obj.take_turn = lambda timeout: obj.turn(timeout)
     obj.cancel_active_requests = lambda: obj.log.append("cancelled")
+    obj.await_cancelled = lambda timeout: obj.log.append("awaited")
     obj.controller = SimpleNamespace(wait_for_soft_shutdown=lambda: obj.log.append("soft"))
     return obj
 
@@ -156,7 +157,7 @@ def test_a_cold_stop_may_cut_a_warm_one_short(obj):
         run(obj, Connection([]))
 
     assert stopped.value.code == 0
-    assert obj.log[-3:] == ["soft", "cancelled", "pending"]
+    assert obj.log[-3:] == ["cancelled", "awaited", "pending"]
 
 
 def test_a_cold_stop_waits_the_soft_period_and_cancels(obj):
@@ -168,8 +169,8 @@ def test_a_cold_stop_waits_the_soft_period_and_cancels(obj):
     with pytest.raises(WorkerTerminate):
         run(obj, Connection([ask]))
 
-    assert [entry for entry in obj.log if entry in {"closed", "soft", "cancelled"}] == [
-        "soft", "cancelled",
+    assert [entry for entry in obj.log if entry != "ready"][-5:] == [
+        "soft", "closed", "cancelled", "awaited", "pending",
     ]  # fmt: skip
 
 

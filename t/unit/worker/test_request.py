@@ -379,7 +379,7 @@ def test_a_pool_that_tells_of_the_end_has_the_last_word(make_request, pool, back
     slow.on_failure(einfo(Terminated(15)))
 
     assert backend.marked == [("REVOKED", "terminated")]
-    assert (fast.is_revoked(), slow._revoked) == (False, True)
+    assert not fast.is_revoked()
 
 
 def test_terminating_waits_for_acceptance(make_request, pool):
@@ -418,6 +418,39 @@ def test_cancelling_fails_an_early_acknowledged_task(make_request, pool, backend
     request.cancel(pool)
 
     assert [status for status, _ in backend.marked] == ["FAILURE"]
+
+
+def test_a_cancelled_task_ends_as_the_pool_says(make_request, pool, backend, eventer):
+    """One that succeeds while the worker stops it must not fail as well."""
+    pool.reports_terminated = True
+    fast, slow, silent = (accept(make_request()) for _ in range(3))
+    for request in (fast, slow, silent):
+        request.cancel(pool)
+        request.cancel(pool)
+    assert pool.terminated == [(77, 15)] * 3
+    assert backend.marked == []
+
+    fast.on_success((0, "value", 0.1))
+    assert eventer.types[-1] == "task-succeeded"
+    slow.on_failure(einfo(Terminated(15)))
+    assert eventer.types[-2:] == ["task-cancelled", "task-failed"]
+    assert [request.is_being_cancelled() for request in (fast, slow, silent)] == [0, 0, 1]
+    for request in (fast, slow, silent):
+        # The pool is gone.
+        request.conclude_cancelled()
+
+    assert [status for status, _ in backend.marked] == ["FAILURE"] * 2
+    assert not state.active_requests
+
+
+def test_cancelling_a_late_task_waits_for_nobody(make_request, pool, task, backend):
+    """Its state stays, so there is nothing to contradict; and the broker gives it back."""
+    pool.reports_terminated = task.acks_late = True
+    request = accept(make_request())
+    request.cancel(pool)
+
+    assert not request.is_being_cancelled()
+    assert request not in state.active_requests
 
 
 def test_a_slot_is_given_back_however_it_ends(make_request):

@@ -1,0 +1,175 @@
+"""A process that is killed while it stores how its task ended: one final state, whatever arrives.
+
+The processes stop at a point that the id of the task names (`t.integration.worker.gated_store`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from celery import Celery, chord
+from celery.states import READY_STATES
+from t.harness.servers import RedisServer
+from t.harness.worker import Journal, WorkerProcess, eventually
+from t.integration.worker.gated_store import FOLDER_VARIABLE
+
+STORE = "t.integration.worker.gated_store.GatedBackend+"
+
+
+class Bed:
+    """A worker whose processes stop while they store, and what its store announces."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self.journal = Journal(folder / "journal")
+        conf = {"broker_url": url, "result_backend": STORE + url, "task_default_queue": "gates"}
+        self.app = Celery("client", set_as_current=False)
+        self.app.conf.update({**conf, "result_backend": url})
+        self._channel = redis.Redis.from_url(url).pubsub(ignore_subscribe_messages=True)
+        self._channel.psubscribe("celery-task-meta-*")
+        self._channel.get_message(timeout=30)
+        env = {FOLDER_VARIABLE: str(folder)}
+        self.worker = WorkerProcess("-c", "1", conf=conf, env=env)
+        self._options: dict[str, Any] = {"conf": {**conf, "task_default_queue": "cold"}, "env": env}
+
+    def send(self, name: str, task_id: str, *args: Any, **options: Any) -> Any:
+        return self.app.send_task(name, args, task_id=task_id, **options)
+
+    def stopped(self, task_id: str) -> int:
+        """Wait for a process that has stopped with this task; return its id."""
+        path = self.folder / f"{task_id}.pid"
+        eventually(path.exists)
+        return int(path.read_text())
+
+    def kill(self, task_id: str) -> None:
+        """Kill the process that has stopped with this task."""
+        os.kill(self.stopped(task_id), signal.SIGKILL)
+        self.worker.wait_for(rf"\[{task_id}\] had ended when its process was lost")
+
+    def finals(self, task_id: str) -> list[str]:
+        """Return the final states that the store announced, until now."""
+        found = []
+        # One that is announced last comes last.
+        self.app.backend.store_result("last", None, "SUCCESS")
+        self.app.backend.forget("last")
+        while True:
+            message = self._channel.get_message(timeout=30)
+            assert message is not None, found
+            document = json.loads(message["data"])
+            if document["task_id"] == "last":
+                return found
+            if document["task_id"] == task_id and document["status"] in READY_STATES:
+                found.append(document["status"])
+
+    def another_worker(self) -> WorkerProcess:
+        """Return a worker for the queue ``cold``."""
+        return WorkerProcess("-c", "1", "-n", "cold@%h", **self._options)
+
+    def close(self) -> None:
+        self.app.close()
+        self._channel.close()
+
+
+@pytest.fixture(scope="module")
+def bed(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    redis_server.flush()
+    bed = Bed(redis_server.url, tmp_path_factory.mktemp("gates"))
+    with bed.worker:
+        yield bed
+    bed.close()
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_task_that_had_ended_has_succeeded(bed: Bed, point: str) -> None:
+    result = bed.send("add", f"{point}-add", 2, 2)
+    bed.kill(result.id)
+
+    assert result.get(timeout=30) == 4
+    bed.worker.wait_for(rf"Task add\[{result.id}\]|had ended")
+    assert bed.finals(result.id) == ["SUCCESS"]
+
+
+def test_what_arrives_at_the_store_after_all_changes_nothing(bed: Bed) -> None:
+    result = bed.send("add", "late-add", 2, 2)
+    bed.kill(result.id)
+    assert result.get(timeout=30) == 4
+
+    bed.app.backend._store_result(*pickle.loads((bed.folder / f"{result.id}.late").read_bytes()))
+
+    assert bed.finals(result.id) == ["SUCCESS"]
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_late_task_that_had_ended_is_not_done_again(bed: Bed, point: str) -> None:
+    """B-WORK-013, B-WORK-020: given back are messages of tasks that had not."""
+    path = bed.folder / "unlocked"
+    path.touch()
+    task_id = f"{point}-late"
+    result = bed.send("late_lost_gated", task_id, str(bed.journal.path), task_id, str(path))
+    bed.kill(task_id)
+    assert result.get(timeout=30) == task_id
+
+    # The process that takes the next one would have taken a message that was given back before.
+    assert bed.send("add", f"next-{point}", 1, 1).get(timeout=30) == 2
+    assert bed.journal.lines.count(f"begin {task_id}") == 1
+    assert bed.finals(task_id) == ["SUCCESS"]
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_body_that_failed_has_failed_for_its_own_reason(bed: Bed, point: str) -> None:
+    result = bed.send("fails", f"{point}-error")
+    bed.kill(result.id)
+
+    assert type(result.get(timeout=30, propagate=False)) is KeyError
+    assert set(bed.finals(result.id)) == {"FAILURE"}
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_retry_that_was_sent_is_the_next_attempt(bed: Bed, point: str) -> None:
+    result = bed.send("retries_once", f"{point}-retry")
+    bed.kill(result.id)
+
+    assert result.get(timeout=30) == "second attempt"
+    assert bed.finals(result.id) == ["SUCCESS"]
+
+
+def test_a_value_too_long_to_be_kept_is_found_in_the_store(bed: Bed) -> None:
+    result = bed.send("repeats", "after-long", "x", 100_000)
+    bed.kill(result.id)
+
+    assert result.get(timeout=30) == "x" * 100_000
+    assert bed.finals(result.id) == ["SUCCESS"]
+
+
+def test_a_part_that_had_not_been_counted_is_counted(bed: Bed) -> None:
+    add = bed.app.signature("add", app=bed.app)
+    header = [add.clone((number, 1), task_id=f"chord-{number}") for number in range(2)]
+    result = chord(header, bed.app.signature("total", app=bed.app), app=bed.app).apply_async()
+    for number in range(2):
+        bed.kill(f"chord-{number}")
+
+    assert result.get(timeout=30) == 3
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_task_that_stores_its_end_in_a_cold_shutdown_has_succeeded(bed: Bed, point: str) -> None:
+    """B-WORK-073: what a cold shutdown cancels has failed, unless it has ended by then."""
+    with bed.another_worker() as worker:
+        result = bed.send("add", f"{point}-cold", 2, 2, queue="cold")
+        bed.stopped(result.id)
+        worker.signal(signal.SIGQUIT)
+        worker.wait_for("Waiting for the tasks that were cancelled to end")
+        (bed.folder / f"{result.id}.go").touch()
+
+        assert worker.wait() == 0
+    assert result.get(timeout=30) == 4
+    assert bed.finals(result.id) == ["SUCCESS"]

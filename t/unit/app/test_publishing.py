@@ -1,0 +1,54 @@
+"""What publishing makes of errors, before any of it reaches a broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from celery.app._publishing import Patience
+
+
+class DriverTimeoutError(Exception):
+    """Stands for the base class of a driver."""
+
+
+#: As drivers call theirs.
+Silence = type("TimeoutError", (DriverTimeoutError,), {})
+Refusal = ConnectionRefusedError
+
+
+def given_up_after(errors: list[type[Exception]], servers: int) -> int | None:
+    """Return how many errors a policy met before its end, None when it goes on."""
+    patience = Patience(servers, None)
+    for number, error in enumerate(errors, 1):
+        try:
+            patience(error(), 0)
+        except error:
+            return number
+    return None
+
+
+@pytest.mark.parametrize("silence", [Silence, TimeoutError])
+def test_a_server_that_stays_silent_is_asked_once_more(silence):
+    assert given_up_after([silence] * 9, servers=1) == 2
+
+
+def test_each_of_several_servers_is_asked():
+    assert given_up_after([Silence] * 9, servers=3) == 4
+
+
+def test_the_first_error_is_that_of_the_message():
+    assert given_up_after([ConnectionResetError, Silence], servers=1) == 2
+
+
+def test_servers_that_refuse_are_asked_as_often_as_the_policy_says():
+    assert given_up_after([Silence, *[Refusal] * 99], servers=1) is None
+
+
+def test_the_errback_of_the_policy_is_told_of_each_error():
+    told = []
+    patience = Patience(1, lambda exc, interval: told.append((type(exc), interval)))
+    patience(Refusal(), 0)
+    patience(Refusal(), 0.2)
+    with pytest.raises(TimeoutError):
+        patience(TimeoutError(), 0.4)
+    assert told == [(Refusal, 0), (Refusal, 0.2), (TimeoutError, 0.4)]
