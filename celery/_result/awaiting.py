@@ -62,6 +62,8 @@ class Waiter:
         self._backend = backend
         self._oid = oid
         self._bridge = bridge_of(backend, "celery-subscriber")
+        self._bridge.on_stop = self._leave
+        self._is_leaving = False
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
         #: Who awaits, by the id of the task.
@@ -146,7 +148,7 @@ class Waiter:
         return bool(self._is_asking or self._asked or self._ended or not self._open)
 
     def _run(self) -> None:
-        while True:
+        while not self._has_left():
             self._news.wait()
             try:
                 if self._is_pushed:
@@ -157,6 +159,22 @@ class Waiter:
             except Exception as exc:
                 logger.exception("Cannot read results that are awaited")
                 self._fail(exc)
+
+    def _leave(self) -> None:
+        """Have the reader end when nobody awaits any more: the app was closed."""
+        _waiters.pop(self._backend, None)
+        self._is_leaving = True
+        self._news.set()
+
+    def _has_left(self) -> bool:
+        with self._lock:
+            if self._open or not self._is_leaving:
+                return False
+            self._reader = None
+        if self._bridge.is_running():
+            # Somebody awaited after the app was closed.
+            self._bridge.stop()
+        return True
 
     def _receive(self) -> None:
         """Receive documents until nobody waits any more."""

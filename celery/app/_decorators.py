@@ -38,29 +38,25 @@ if TYPE_CHECKING:
 
         def __call__(self_, self: Any, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
-    class CoroutineMethod(Protocol[P, R_co]):
-        """The same, of an ``async def``."""
-
-        def __call__(
-            self_, self: Any, *args: P.args, **kwargs: P.kwargs
-        ) -> Coroutine[Any, Any, R_co]: ...
-
     class BindingDecorator(Protocol):
         """Makes a task of a function whose first parameter is the task.
 
-        For an ``async def`` mypy finds two of these that fit, and settles for Any.
+        That parameter may have any name, or there may be any keyword, but not both. These are
+        unions, rather than more overloads, as mypy settles for Any when several of them fit whose
+        parameters differ.
         """
 
         @overload
         def __call__(
-            self, fun: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+            self,
+            fun: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]
+            | Method[P, Coroutine[Any, Any, R]],
+            /,
         ) -> CoroutineTask[P, R]: ...
         @overload
-        def __call__(self, fun: CoroutineMethod[P, R], /) -> CoroutineTask[P, R]: ...
-        @overload
-        def __call__(self, fun: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
-        @overload
-        def __call__(self, fun: Method[P, R], /) -> Task[P, R]: ...
+        def __call__(
+            self, fun: Callable[Concatenate[Any, P], R] | Method[P, R], /
+        ) -> Task[P, R]: ...
 
     class Factory(Protocol):
         """The decorator with or without options."""

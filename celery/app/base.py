@@ -45,6 +45,7 @@ from celery.exceptions import (
 from celery.loaders import get_loader_cls
 from celery.local import PromiseProxy, maybe_evaluate
 from celery.utils import functional
+from celery.utils.bridge import stop_bridges
 from celery.utils.dispatch import Signal
 from celery.utils.imports import gen_task_name, instantiate, symbol_by_name
 from celery.utils.log import get_logger
@@ -307,7 +308,11 @@ class Celery(Configured, Sending, BrokerConnections):
         _state.set_default_app(self)
 
     def close(self) -> None:
-        """Release connections; the registry stays usable, and so does the app."""
+        """Release connections and threads; the registry stays usable, and so does the app.
+
+        Threads that act for event loops end when they have nothing to do; nobody waits for that.
+        """
+        stop_bridges(self)
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.force_close_all()

@@ -302,24 +302,13 @@ class CacheBackend(KeyValueStoreBackend):
         """Let a key live for *value* more seconds."""
         return self._call("touch", key, _exptime(value))
 
-    def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        document = self._document(task_id, result, state, traceback, request)
-        payload = ensure_bytes(self._encode_document(document))
+    def _store_document(self, task_id: str, payload: Any, state: str) -> None:
         key = self.get_key_for_task(task_id)
         # Most tasks store once, so trying to be the first saves reading what isn't there.
-        if not self._call("add", key, payload, _exptime(self.expires)):
+        if not self._call("add", key, ensure_bytes(payload), _exptime(self.expires)):
             before = self.get(key)
             if not before or not stays(self.decode(before)["status"], state):
                 self.set(key, payload)
-        return result
 
     def apply_chord(
         self, header_result_args: tuple[Any, ...], body: Signature, **kwargs: Any

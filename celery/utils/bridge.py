@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 from celery.utils.log import get_logger
 
-__all__ = ("Bridge", "Mailbox", "acting_for", "bridge_of", "call_for", "mailbox")
+__all__ = ("Bridge", "Mailbox", "acting_for", "bridge_of", "call_for", "mailbox", "stop_bridges")
 
 T = TypeVar("T")
 
@@ -91,9 +91,14 @@ _Call = tuple[Callable[[], Any], Mailbox | None, asyncio.Future[Any] | None]
 
 
 class Bridge:
-    """A thread that makes calls; it starts with the first one."""
+    """A thread that makes calls; it starts with the first one.
+
+    Attributes:
+        on_stop: Called by `stop`, for what has to end with the bridge.
+    """
 
     def __init__(self, name: str) -> None:
+        self.on_stop: Callable[[], object] | None = None
         self._name = name
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -101,32 +106,38 @@ class Bridge:
 
     async def call(self, fun: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call *fun* in the thread, in the context of the caller, and return or raise the same."""
-        if self._thread is None:
-            self._start()
-        box = mailbox()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         context = contextvars.copy_context()
-        self._calls.put((partial(context.run, fun, *args, **kwargs), box, future))
+        self._put((partial(context.run, fun, *args, **kwargs), mailbox(), future))
         return await future
 
     def cast(self, fun: Callable[[], Any]) -> None:
         """Have *fun* called in the thread, whatever becomes of the caller; it must not raise."""
-        if self._thread is None:
-            self._start()
-        self._calls.put((fun, None, None))
+        self._put((fun, None, None))
 
-    def _start(self) -> None:
+    def _put(self, call: _Call) -> None:
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
+            # Within the lock: behind the word to stop nobody would see it.
+            self._calls.put(call)
+
+    def is_running(self) -> bool:
+        """Say whether there is a thread."""
+        return self._thread is not None
 
     def stop(self) -> None:
-        """Let the thread end after the calls that were made; harmless twice."""
+        """Let the thread end after the calls that were made; another call starts a new one.
+
+        It is not waited for, as it may be the one that calls this. Harmless twice.
+        """
         with self._lock:
             thread, self._thread = self._thread, None
-        if thread is not None:
-            self._calls.put(None)
+            if thread is not None:
+                self._calls.put(None)
+        if self.on_stop is not None:
+            self.on_stop()
 
     def _run(self) -> None:
         get = self._calls.get
@@ -162,6 +173,17 @@ def bridge_of(owner: Any, name: str = "celery-bridge") -> Bridge:
     if found is None:
         found = _bridges.setdefault(owner, Bridge(name))
     return found
+
+
+def stop_bridges(app: Any) -> None:
+    """Let the threads end that make calls for *app* and its back-ends; later calls start others.
+
+    In a forked child there are none: those of the parent are not there.
+    """
+    for owner, bridge in list(_bridges.items()):
+        if owner is app or getattr(owner, "app", None) is app:
+            _bridges.pop(owner, None)
+            bridge.stop()
 
 
 @contextmanager

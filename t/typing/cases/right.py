@@ -42,6 +42,21 @@ async def bound_fetch(self: Task, url: str) -> bytes:
     return await fetch(url)
 
 
+@app.task(bind=True)
+async def bound_fetch_with_any_keyword(self: Task, url: str, **more: int) -> bytes:
+    return await fetch(url)
+
+
+@app.task(bind=True)
+async def bound_fetch_otherwise(task: Task, url: str, times: int = 1) -> bytes:
+    return await fetch(url)
+
+
+@app.task(bind=True)
+def bound_otherwise(this: Task[[int], str], number: int) -> str:
+    return str(number)
+
+
 @shared_task
 def shared(x: int) -> str:
     return str(x)
@@ -91,7 +106,13 @@ async def coroutines() -> None:
     assert_type(await fetch("x"), bytes)
     assert_type(fetch.delay("x"), AsyncResult[bytes])
     assert_type(fetch.delay("x").get(), bytes)
-    bound_fetch.delay("x").get().decode()
+    assert_type(bound_fetch.delay("x"), AsyncResult[bytes])
+    assert_type(await bound_fetch("x"), bytes)
+    assert_type(await bound_fetch.delay("x").aget(), bytes)
+    assert_type(bound_fetch.s("x"), Signature[bytes])
+    assert_type(bound_fetch_with_any_keyword.delay("x", more=2).get(), bytes)
+    assert_type(bound_fetch_otherwise.delay("x", times=2).get(), bytes)
+    assert_type(bound_otherwise.delay(1).get(), str)
 
 
 def signatures() -> None:

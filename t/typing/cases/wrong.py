@@ -22,6 +22,11 @@ async def fetch(url: str) -> bytes:
     return url.encode()
 
 
+@app.task(bind=True)
+async def bound_fetch(self: Task, url: str) -> bytes:
+    return url.encode()
+
+
 @shared_task
 def shared(x: int) -> str:
     return str(x)
@@ -36,6 +41,9 @@ add.si("x")  # E
 bound.delay(None, 1.5)  # E
 bound.delay("x")  # E
 fetch.delay(1)  # E
+bound_fetch.delay(1)  # E
+bound_fetch.delay(None, "x")  # E
+late: str = bound_fetch.delay("x").get()  # E
 shared.delay("x")  # E
 text: str = add.delay(1).get()  # E
 more: str = add.s(1).delay(2).get()  # E

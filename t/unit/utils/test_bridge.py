@@ -119,3 +119,18 @@ def test_an_owner_has_one_bridge():
 
     assert bridge_of(one) is bridge_of(one)
     assert bridge_of(one) is not bridge_of(other)
+
+
+def test_a_call_after_the_end_starts_another_thread():
+    bridge = Bridge("test")
+    ended = []
+    bridge.on_stop = lambda: ended.append(True)
+    threads = []
+    for _ in range(3):
+        threads.append(asyncio.run(bridge.call(threading.current_thread)))
+        bridge.stop()
+        threads[-1].join(20)
+
+    assert len(set(threads)) == 3
+    assert not any(thread.is_alive() for thread in threads)
+    assert ended == [True] * 3
