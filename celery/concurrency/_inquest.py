@@ -44,20 +44,16 @@ class Inquest:
         self._children = children
         self._send_again = send_again
         self._longest_s = longest_s
-        self._suspects: list[Job] = []
+        #: Jobs whose fate is not known yet.
+        self.suspects: list[Job] = []
         self._witnesses: set[int] = set()
         #: Monotonic time at which it closes in any case.
         self.due = NEVER
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the fate of a job is not known yet."""
-        return bool(self._suspects)
-
     def open(self, suspects: Iterable[Job]) -> None:
         """Look for *suspects*, all reports being read that were on their way."""
-        self._suspects = [job for job in suspects if job.state == SENT]
-        if self._suspects:
+        self.suspects = [job for job in suspects if job.state == SENT]
+        if self.suspects:
             self._witnesses = {child.number for child in self._children.values() if child.is_up}
             self.due = time.monotonic() + self._longest_s
             self.close()
@@ -69,11 +65,11 @@ class Inquest:
 
     def close(self) -> None:
         """Send suspects again as soon as no living child can have them."""
-        self._suspects = [job for job in self._suspects if job.state == SENT]
+        self.suspects = [job for job in self.suspects if job.state == SENT]
         self._witnesses.intersection_update(self._children)
-        if self._suspects and self._witnesses and time.monotonic() < self.due:
+        if self.suspects and self._witnesses and time.monotonic() < self.due:
             return
-        suspects, self._suspects, self.due = self._suspects, [], NEVER
+        suspects, self.suspects, self.due = self.suspects, [], NEVER
         for job in suspects:
             logger.warning("%r was taken by a process that has gone: sent again", job)
         self._send_again(suspects)

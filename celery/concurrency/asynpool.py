@@ -356,7 +356,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if self._respawn_at <= now:
             self._respawn_at = NEVER
             self._repopulate()
-        if self._inquest.is_open:
+        if self._inquest.suspects:
             self._inquest.close()
         self._arm()
 
@@ -496,7 +496,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 self._signal_job(child, following, following._terminated)
         if flags & UP:
             self._on_up(child)
-        if self._inquest.is_open:
+        if self._inquest.suspects:
             self._inquest.hear(number)
 
     def _outcome(self, flags: int, payload: bytes) -> tuple[bool, Any]:
