@@ -11,8 +11,10 @@ from celery.bin.base import (
     LOG_LEVEL,
     CeleryDaemonCommand,
     CeleryOption,
+    fold,
     handle_preload_options,
 )
+from celery.exceptions import ImproperlyConfigured
 
 
 @click.command("beat", cls=CeleryDaemonCommand, context_settings={"allow_extra_args": True})
@@ -112,4 +114,7 @@ def beat(
         return
     if uid or gid:
         platforms.maybe_drop_privileges(uid=uid, gid=gid)
-    start().run()
+    try:
+        start().run()
+    except ImproperlyConfigured as exc:
+        raise click.ClickException(fold(str(exc))) from exc
