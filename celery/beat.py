@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.context import Process
 
 from celery import platforms, signals
-from celery._beat.entry import BeatLazyFunc as BeatLazyFunc
-from celery._beat.entry import ScheduleEntry
-from celery._beat.entry import event_t as event_t
+from celery._beat.entry import BeatLazyFunc as BeatLazyFunc, ScheduleEntry, event_t as event_t
 from celery._beat.persistent import PersistentScheduler
 from celery._beat.pidbox import BeatPidbox
 from celery._beat.scheduler import DEFAULT_MAX_INTERVAL, Scheduler, SchedulingError

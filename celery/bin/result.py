@@ -7,27 +7,25 @@ import click
 from celery import states
 from celery.bin.base import (
     CeleryCommand,
-    CeleryOption,
     consume_preload_options,
     fold,
     handle_preload_options,
+    options_under,
 )
+
+_option = options_under("Result Options")
 
 
 @click.command("result", cls=CeleryCommand)
 @click.argument("task_id")
-@click.option(
+@_option(
     "-t",
     "--task",
-    cls=CeleryOption,
-    help_group="Result Options",
     help="Name of the task, if it has a result store of its own.",
 )
-@click.option(
+@_option(
     "--traceback",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Result Options",
     help="Print the stored traceback instead, without waiting.",
 )
 @click.pass_context
