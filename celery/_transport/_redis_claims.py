@@ -27,8 +27,7 @@ from typing import Any
 
 from redis import exceptions
 
-from celery._transport._held import Held
-from celery._transport._held import QoS as HeldQoS
+from celery._transport._held import Held, QoS as HeldQoS
 from celery._transport._redis_delayed import Delayed, tail_of
 from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args
@@ -152,11 +151,6 @@ class Claims:
         self._move_command = b"BLMOVE"
 
     # -- what channel and consumers ask for
-
-    @property
-    def is_active(self) -> bool:
-        """Whether any consumer wants messages."""
-        return bool(self.sinks)
 
     def consume(self, queue: str, callback: Callable[[Any], Any], no_ack: bool) -> None:
         """Deliver messages of *queue* to *callback*; the lease begins with the first."""

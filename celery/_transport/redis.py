@@ -184,6 +184,11 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
 
     _next_delivery_tag = staticmethod(next_tag)
 
+    def get_table(self, exchange: str) -> list[tuple[str, ...]]:
+        """Return routing key, pattern and queue of each binding of *exchange*."""
+        found = self.desk.ask("SMEMBERS", self.full_key(self.keyprefix_queue % exchange))
+        return [tuple(each.decode().split(self.sep)) for each in found]
+
     def new_outlet(self) -> RedisOutlet:
         """Return the shortest way of messages through this channel."""
         return RedisOutlet(self)

@@ -22,9 +22,12 @@ from typing import TYPE_CHECKING, Any
 from kombu.clocks import LamportClock
 
 from celery import _state, signals
-from celery.app import _upward, backends
-from celery.app import annotations as task_annotations
-from celery.app import builtins as _builtins  # noqa: F401 - its tasks are added to every app
+from celery.app import (
+    _upward,
+    annotations as task_annotations,
+    backends,
+    builtins as _builtins,  # noqa: F401 - its tasks are added to every app
+)
 from celery.app._configuration import Configured, PendingConfiguration
 from celery.app._connections import BrokerConnections
 from celery.app._decorators import factory_method

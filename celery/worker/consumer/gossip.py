@@ -17,6 +17,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.messaging import Consumer
 
 from celery import bootsteps
+from celery._protocol.body import loads
 from celery.utils.log import get_logger
 from celery.utils.objects import Bunch
 from celery.worker.consumer.mingle import Mingle
@@ -236,12 +237,15 @@ class Gossip(bootsteps.ConsumerStep):
         """Take one event of any worker, ours included."""
         routing_key = message.delivery_info.get("routing_key") or ""
         handler = self.event_handlers.get(routing_key.replace(".", "-"))
+        if handler is None and message.headers.get("hostname") == self.hostname:
+            self.clock.forward()
+            return
         try:
-            body = message.payload
+            body = loads(
+                message.body, message.content_type, message.content_encoding, message.accept
+            )
             if handler is not None:
                 handler(body)
-            elif message.headers.get("hostname") == self.hostname:
-                self.clock.forward()
             else:
                 _, event = prepare(body)
                 self.state.event(event)

@@ -64,5 +64,18 @@ def test_a_thousand_take_little_memory() -> None:
     packed = Packed()
     for number in range(1000):
         assert packed.add(1.0, str(number), message(number, argsrepr="(1, 2)" * 50))
-    assert sum(len(entry[3]) for entry in packed._heap) < 400_000
-    assert len({id(entry[5]) for entry in packed._heap}) == 1
+    assert sum(len(entry[3]) for entry in packed._heap) < 60_000
+    assert len({id(entry[4]) for entry in packed._heap}) == 1
+
+
+def test_messages_of_other_kinds_and_sizes_come_back_as_well() -> None:
+    packed = Packed()
+    texts = ["x" * 100_000, "", *(str(number) * 3000 for number in range(5))]
+    for number, text in enumerate(texts):
+        one = message(number, argsrepr=text)
+        # A new connection: what is not plain differs.
+        one.channel = SimpleNamespace(no_ack_consumers=None, number=number // 3)
+        assert packed.add(float(number), str(number), one)
+    found = list(packed.take_due(99.0, 99))
+    assert [each.headers["argsrepr"] for each in found] == texts
+    assert [each.channel.number for each in found] == [number // 3 for number in range(7)]

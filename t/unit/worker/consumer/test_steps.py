@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from types import SimpleNamespace
 
 import pytest
 from kombu import Queue
 from kombu.common import Broadcast
+from kombu.message import Message
 
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
@@ -486,11 +488,14 @@ def test_joining_and_leaving_is_told_of(gossip):
     assert told == [("join", "a@x"), ("leave", "a@x")]
 
 
-def message(routing_key, payload, hostname="a@x"):
-    return SimpleNamespace(
+def message(routing_key, fields, hostname="a@x"):
+    return Message(
+        body=json.dumps(fields),
+        content_type="application/json",
+        content_encoding="utf-8",
         delivery_info={"routing_key": routing_key},
         headers={"hostname": hostname},
-        payload=payload,
+        accept={"application/json"},
     )
 
 
@@ -504,6 +509,18 @@ def test_events_of_others_update_the_view_and_own_ones_only_the_clock(gossip):
 
     assert seen == [{"a": 1}]
     assert gossip.clock.value == before + 1
+
+
+def test_what_cannot_be_read_is_no_reason_to_stop(gossip, caplog):
+    seen = []
+    gossip.state = SimpleNamespace(event=seen.append)
+    broken, refused = (message("worker.heartbeat", {"a": 1}) for _ in range(2))
+    broken.body, refused.content_type = "{", "application/x-python-serialize"
+    for each in (broken, refused):
+        gossip.on_message(lambda body: ("t", body), each)
+
+    assert seen == []
+    assert caplog.text.count("gossip: cannot read an event") == 2
 
 
 def test_gossip_needs_a_broadcast(c, app):
