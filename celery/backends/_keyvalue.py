@@ -144,10 +144,13 @@ class BaseKeyValueStoreBackend(Backend):
         **kwargs: Any,
     ) -> Any:
         document = self._document(task_id, result, state, traceback, request)
-        payload = self._encode_document(document)
+        self._store_document(task_id, self._encode_document(document), state)
+        return result
+
+    def _store_document(self, task_id: str, payload: Any, state: str) -> None:
+        """Write the document of a task, unless what is stored has to stay."""
         if not stays(self._get_task_meta_for(task_id)["status"], state):
             self._set_document(self.get_key_for_task(task_id), payload, state)
-        return result
 
     def _get_task_meta_for(self, task_id: str) -> Document:
         payload = self.get(self.get_key_for_task(task_id))

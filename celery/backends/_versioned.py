@@ -65,19 +65,8 @@ class VersionedBackend(KeyValueStoreBackend):
         """Write a value, whatever is there."""
         self._write(key, value, lambda _: False)
 
-    def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        document = self._document(task_id, result, state, traceback, request)
-        payload = self._encode_document(document)
+    def _store_document(self, task_id: str, payload: Any, state: str) -> None:
         self._set_document(self.get_key_for_task(task_id), payload, state)
-        return result
 
     def _set_document(self, key: Any, payload: Any, state: str) -> None:
         def is_kept(stored: Any) -> bool:

@@ -19,9 +19,11 @@ from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
 from celery.backends import _memcached
 from celery.backends._finality import stays
-from celery.backends._memcached import DEFAULT_CLIENT_OPTIONS as DEFAULT_CLIENT_OPTIONS
-from celery.backends._memcached import PYLIBMC_ONLY_OPTIONS as PYLIBMC_ONLY_OPTIONS
-from celery.backends._memcached import REQUIRES_BACKEND as REQUIRES_BACKEND
+from celery.backends._memcached import (
+    DEFAULT_CLIENT_OPTIONS as DEFAULT_CLIENT_OPTIONS,
+    PYLIBMC_ONLY_OPTIONS as PYLIBMC_ONLY_OPTIONS,
+    REQUIRES_BACKEND as REQUIRES_BACKEND,
+)
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import ImproperlyConfigured
 
@@ -300,24 +302,13 @@ class CacheBackend(KeyValueStoreBackend):
         """Let a key live for *value* more seconds."""
         return self._call("touch", key, _exptime(value))
 
-    def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        document = self._document(task_id, result, state, traceback, request)
-        payload = ensure_bytes(self._encode_document(document))
+    def _store_document(self, task_id: str, payload: Any, state: str) -> None:
         key = self.get_key_for_task(task_id)
         # Most tasks store once, so trying to be the first saves reading what isn't there.
-        if not self._call("add", key, payload, _exptime(self.expires)):
+        if not self._call("add", key, ensure_bytes(payload), _exptime(self.expires)):
             before = self.get(key)
             if not before or not stays(self.decode(before)["status"], state):
                 self.set(key, payload)
-        return result
 
     def apply_chord(
         self, header_result_args: tuple[Any, ...], body: Signature, **kwargs: Any

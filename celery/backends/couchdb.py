@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.url import _parse_url
 
+from celery.backends._address import Address
 from celery.backends._codec import encode_json
 from celery.backends._versioned import (
     Stored,
@@ -46,7 +46,7 @@ STORED_AT = "stored_at"
 CLEANUP_SIZE = 500
 
 
-class CouchBackend(VersionedBackend):
+class CouchBackend(Address, VersionedBackend):
     """Keeps results in a database.
 
     Raises:
@@ -54,30 +54,20 @@ class CouchBackend(VersionedBackend):
     """
 
     container = "default"
-    scheme = "http"
-    host = "localhost"
     port = 5984
-    username: str | None = None
-    password: str | None = None
 
     def __init__(self, url: str | None = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if pycouchdb is None:
             raise ImproperlyConfigured(ERR_LIB_MISSING)
         self.url = url
-        if url:
-            scheme, host, port, user, password, path, _ = _parse_url(url)
-            self.scheme = "https" if scheme == "https" else self.scheme
-            self.host, self.port = host or self.host, port or self.port
-            self.username, self.password = user or self.username, password or self.password
-            self.container = (path or "").strip("/") or self.container
+        self.container = self._take_address(url) or self.container
 
     @once_per_process
     def connection(self) -> Any:
         """The database."""
-        login = ""
-        if self.username and self.password:
-            login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}@"
+        login = ":".join(quote(each, safe="") for each in self._login or ())
+        login = login and f"{login}@"
         server = pycouchdb.Server(f"{self.scheme}://{login}{self.host}:{self.port}", verify=True)
         _http.bound(server.resource.session)
         try:

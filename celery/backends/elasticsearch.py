@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.url import _parse_url
 
+from celery.backends._address import Address
 from celery.backends._versioned import (
     Stored,
     VersionedBackend,
@@ -40,7 +40,7 @@ E_LIB_MISSING = (
 PASSING = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
-class ElasticsearchBackend(VersionedBackend):
+class ElasticsearchBackend(Address, VersionedBackend):
     """Keeps results in an index.
 
     Args:
@@ -52,11 +52,7 @@ class ElasticsearchBackend(VersionedBackend):
 
     index = "celery"
     doc_type: str | None = None
-    scheme = "http"
-    host = "localhost"
     port = 9200
-    username: str | None = None
-    password: str | None = None
     es_retry_on_timeout = False
     es_timeout = 10
     es_max_retries = 3
@@ -67,14 +63,9 @@ class ElasticsearchBackend(VersionedBackend):
         if elasticsearch is None:
             raise ImproperlyConfigured(E_LIB_MISSING)
         self.url = url
-        if url:
-            scheme, host, port, user, password, path, _ = _parse_url(url)
-            self.scheme = "https" if scheme == "https" else self.scheme
-            self.host, self.port = host or self.host, port or self.port
-            self.username, self.password = user or self.username, password or self.password
-            index, _, doc_type = (path or "").strip("/").partition("/")
-            self.index = index or self.index
-            self.doc_type = doc_type or self.doc_type
+        index, _, doc_type = self._take_address(url).partition("/")
+        self.index = index or self.index
+        self.doc_type = doc_type or self.doc_type
         conf = self.app.conf
         for name in ("retry_on_timeout", "timeout", "max_retries"):
             value = conf.get(f"elasticsearch_{name}", None)
@@ -85,15 +76,12 @@ class ElasticsearchBackend(VersionedBackend):
     @once_per_process
     def server(self) -> Any:
         """The client of the service."""
-        login = None
-        if self.username and self.password:
-            login = (self.username, self.password)
         return elasticsearch.Elasticsearch(
             f"{self.scheme}://{self.host}:{self.port}",
             retry_on_timeout=self.es_retry_on_timeout,
             max_retries=self.es_max_retries,
             request_timeout=self.es_timeout,
-            basic_auth=login,
+            basic_auth=self._login,
         )
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:

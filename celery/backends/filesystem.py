@@ -136,23 +136,12 @@ class FilesystemBackend(KeyValueStoreBackend):
         """Say whether anything is stored for a task."""
         return os.path.exists(self._file_name(self.get_key_for_task(task_id)))
 
-    def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        document = self._document(task_id, result, state, traceback, request)
-        payload = ensure_bytes(self._encode_document(document))
-        key = self.get_key_for_task(task_id)
-        if not self._write_first(key, payload):
+    def _store_document(self, task_id: str, payload: Any, state: str) -> None:
+        key, content = self.get_key_for_task(task_id), ensure_bytes(payload)
+        if not self._write_first(key, content):
             before = self.get(key)
             if before is None or not stays(self.decode(before)["status"], state):
-                self._write(key, payload)
-        return result
+                self._write(key, content)
 
     def _write_first(self, key: Any, payload: bytes) -> bool:
         try:

@@ -25,15 +25,13 @@ from celery.backends._chord import Part, body_argument, dependency_error, first_
 from celery.backends._codec import encode_json
 from celery.backends._finality import lasting_states
 from celery.backends._redis import params, scripts
-from celery.backends._redis.params import E_LOST as E_LOST
 from celery.backends._redis.params import (
+    E_LOST as E_LOST,
     E_REDIS_SSL_CERT_REQS_MISSING_INVALID as E_REDIS_SSL_CERT_REQS_MISSING_INVALID,
-)
-from celery.backends._redis.params import (
     E_REDIS_SSL_PARAMS_AND_SCHEME_MISMATCH as E_REDIS_SSL_PARAMS_AND_SCHEME_MISMATCH,
+    W_REDIS_SSL_CERT_NONE as W_REDIS_SSL_CERT_NONE,
+    W_REDIS_SSL_CERT_OPTIONAL as W_REDIS_SSL_CERT_OPTIONAL,
 )
-from celery.backends._redis.params import W_REDIS_SSL_CERT_NONE as W_REDIS_SSL_CERT_NONE
-from celery.backends._redis.params import W_REDIS_SSL_CERT_OPTIONAL as W_REDIS_SSL_CERT_OPTIONAL
 from celery.backends.asynchronous import (
     AsyncBackendMixin,
 )
@@ -93,6 +91,8 @@ MGET_SIZE = 1000
 #: Connections for the results of all green threads, where ``redis_max_connections`` says nothing.
 GREEN_CONNECTIONS = 10
 
+#: What has to be the code here for documents to be stored many at once.
+STORING = ("mark_as_done", "store_result", "_store_result", "_store_document", "_store", "set")
 #: Documents up to this many bytes are stored many at once.
 LONG = 16 * 1024
 #: What the script says of a document that it can't judge.
@@ -336,20 +336,10 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
 
     # -- Documents
 
-    def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        payload = self._encode_document(self._document(task_id, result, state, traceback, request))
+    def _store_document(self, task_id: str, payload: Any, state: str) -> None:
         self._check_size(payload)
         life = self.failure_expires if state == states.FAILURE else self.expires
         self.ensure(self._store, (self.get_key_for_task(task_id), payload, life, state))
-        return result
 
     def _store(self, key: Any, payload: Any, life: int | None, state: str) -> None:
         """Store a document in one round trip, unless what is stored has to stay."""
@@ -379,10 +369,7 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         return (
             self.encoder is encode_json
             and not self.compression
-            and all(
-                getattr(type(self), name) is getattr(own, name)
-                for name in ("mark_as_done", "store_result", "_store_result", "_store", "set")
-            )
+            and all(getattr(type(self), name) is getattr(own, name) for name in STORING)
         )
 
     def mark_as_done_later(self, task_id: str, result: Any, request: Any) -> bytes | None:

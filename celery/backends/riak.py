@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.url import _parse_url
 
 from celery import states
+from celery.backends._address import Address
 from celery.backends._versioned import Stored, VersionedBackend, once_per_process
 from celery.exceptions import ImproperlyConfigured
 
@@ -41,15 +41,13 @@ class _Version(NamedTuple):
     clock: str
 
 
-class RiakBackend(VersionedBackend):
+class RiakBackend(Address, VersionedBackend):
     """Keeps results in a bucket.
 
     Raises:
         ImproperlyConfigured: The package requests is not installed.
     """
 
-    scheme = "http"
-    host = "localhost"
     port = 8098
     bucket_type = "default"
     bucket_name = "celery"
@@ -59,13 +57,9 @@ class RiakBackend(VersionedBackend):
         if requests is None:
             raise ImproperlyConfigured(E_MISSING)
         self.url = url
-        scheme, host, port, user, password, path, _ = _parse_url(url or "riak://")
-        self.scheme = "https" if scheme == "https" else self.scheme
-        self.host, self.port = host or self.host, port or self.port
-        kind, _, bucket = (path or "").strip("/").rpartition("/")
+        kind, _, bucket = self._take_address(url).rpartition("/")
         self.bucket_type = kind or self.bucket_type
         self.bucket_name = bucket or self.bucket_name
-        self._login = (user, password) if user and password else None
         self._base = (
             f"{self.scheme}://{self.host}:{self.port}/types/{quote(self.bucket_type, safe='')}"
             f"/buckets/{quote(self.bucket_name, safe='')}/keys"

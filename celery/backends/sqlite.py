@@ -141,22 +141,12 @@ class SqliteBackend(KeyValueStoreBackend):
         expires = time.time() + self.expires if self.expires else None
         return self.key_t(key), ensure_bytes(value), expires
 
-    def _store_result(
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: str | None = None,
-        request: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        document = self._document(task_id, result, state, traceback, request)
-        row = self._row(self.get_key_for_task(task_id), self._encode_document(document))
+    def _store_document(self, task_id: str, payload: Any, state: str) -> None:
+        row = self._row(self.get_key_for_task(task_id), payload)
         with self.store as db:
             if not self._stays(db, row[0], state):
                 db.execute(WRITE, row)
         self.bell.ring()
-        return result
 
     # -- Results that the main process of a worker stores, many at once
 
@@ -166,7 +156,7 @@ class SqliteBackend(KeyValueStoreBackend):
         own = SqliteBackend
         return self.encoder is encode_json and all(
             getattr(type(self), name) is getattr(own, name)
-            for name in ("mark_as_done", "store_result", "_store_result", "set")
+            for name in ("mark_as_done", "store_result", "_store_result", "_store_document", "set")
         )
 
     def mark_as_done_later(self, task_id: str, result: Any, request: Any) -> bytes | None:

@@ -29,7 +29,7 @@ from typing import Any, NoReturn, Self
 import pytest
 
 #: Seconds that a loaded machine may take to bring up a server.
-READY_S = 60.0
+READY_S = 120.0
 #: Seconds between two health checks.
 CHECK_S = 0.02
 STOP_S = 60.0
@@ -578,17 +578,57 @@ class RabbitMQServer(Server):
         super().close()
 
 
-class PostgreSQLServer(Server):
-    """A PostgreSQL server that trusts loopback; every test takes a database."""
+class SQLServer(Server):
+    """A server of databases that trusts loopback; every test takes a database."""
 
-    program = "postgres"
-    stop_signal = signal.SIGINT
     drops_root = True
     has_many_files = True
 
     def __init__(self, *options: str) -> None:
         super().__init__(*options)
         self._made = 0
+
+    def install_command(self) -> list[str]:
+        """Return the command that makes what the server starts from."""
+        raise NotImplementedError
+
+    def url_of(self, database: str) -> str:
+        """Return the SQLAlchemy URL of *database*."""
+        raise NotImplementedError
+
+    def create(self, database: str) -> None:
+        """Make an empty database."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Make what the server starts from."""
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "nobody", "nogroup")
+        command = self.install_command()
+        done = subprocess.run(
+            self.as_server_user(command),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=READY_S,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{command[0]}: {done.stdout}{done.stderr}")
+
+    def new_url(self) -> str:
+        """Return the URL of an empty database."""
+        self._made += 1
+        name = f"test{self._made}"
+        self.create(name)
+        return self.url_of(name)
+
+
+class PostgreSQLServer(SQLServer):
+    """A PostgreSQL server."""
+
+    program = "postgres"
+    stop_signal = signal.SIGINT
 
     @property
     def url(self) -> str:
@@ -599,21 +639,10 @@ class PostgreSQLServer(Server):
         """Return the SQLAlchemy URL of *database*."""
         return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{database}"
 
-    def prepare(self) -> None:
-        """Make the cluster."""
-        if os.geteuid() == 0:
-            shutil.chown(self.folder, "nobody", "nogroup")
+    def install_command(self) -> list[str]:
+        """Return the command that makes the cluster."""
         initdb = [require_program("initdb"), "-D", str(self.folder / "data")]
-        done = subprocess.run(
-            self.as_server_user([*initdb, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8"]),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=READY_S,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"initdb: {done.stdout}{done.stderr}")
+        return [*initdb, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8"]
 
     def command(self) -> list[str]:
         """Return the command line."""
@@ -621,62 +650,45 @@ class PostgreSQLServer(Server):
         quick = ["-k", str(self.folder), "-c", "fsync=off", "-c", "max_connections=50"]
         return [require_program(self.program), *where, *quick, *self.options]
 
+    def _connect(self) -> Any:
+        import psycopg2
+
+        return psycopg2.connect(
+            host="127.0.0.1", port=self.port, user="postgres", dbname="postgres"
+        )
+
     def is_ready(self) -> bool:
         """Log in."""
         import psycopg2
 
         try:
-            psycopg2.connect(
-                host="127.0.0.1", port=self.port, user="postgres", dbname="postgres"
-            ).close()
+            self._connect().close()
         except psycopg2.OperationalError:
             return False
         return True
 
-    def new_url(self) -> str:
-        """Return the URL of an empty database."""
-        import psycopg2
-
-        self._made += 1
-        name = f"test{self._made}"
-        connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, user="postgres", dbname="postgres"
-        )
-        try:
+    def create(self, database: str) -> None:
+        """Make an empty database."""
+        with contextlib.closing(self._connect()) as connection:
             connection.autocommit = True
-            connection.cursor().execute(f"CREATE DATABASE {name}")
-        finally:
-            connection.close()
-        return self.url_of(name)
+            connection.cursor().execute(f"CREATE DATABASE {database}")
 
 
-class MariaDBServer(Server):
-    """A MariaDB server that trusts loopback, in MySQL's place; every test takes a database."""
+class MariaDBServer(SQLServer):
+    """A MariaDB server, in MySQL's place."""
 
     program = "mariadbd"
-    drops_root = True
-    has_many_files = True
 
-    def __init__(self, *options: str) -> None:
-        super().__init__(*options)
-        self._made = 0
+    def url_of(self, database: str) -> str:
+        """Return the SQLAlchemy URL of *database*."""
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
 
-    def prepare(self) -> None:
-        """Make the system tables."""
-        if os.geteuid() == 0:
-            shutil.chown(self.folder, "nobody", "nogroup")
+    def install_command(self) -> list[str]:
+        """Return the command that makes the system tables."""
         install = [require_program("mariadb-install-db"), "--no-defaults", "--skip-test-db"]
-        where = [f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal"]
-        done = subprocess.run(
-            self.as_server_user([*install, *where]),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=READY_S,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"mariadb-install-db: {done.stdout}{done.stderr}")
+        return [
+            *install, f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal"
+        ]  # fmt: skip
 
     def command(self) -> list[str]:
         """Return the command line."""
@@ -702,13 +714,10 @@ class MariaDBServer(Server):
             return False
         return True
 
-    def new_url(self) -> str:
-        """Return the SQLAlchemy URL of an empty database."""
-        self._made += 1
-        name = f"test{self._made}"
+    def create(self, database: str) -> None:
+        """Make an empty database."""
         with self._connect() as connection:
-            connection.cursor().execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
-        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{name}"
+            connection.cursor().execute(f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
 
 
 class MemcachedServer(Server):
