@@ -364,13 +364,14 @@ class Claims:
         patience = self.link.timeout_s
         if not patience:
             return
-        if self._under_way and now - self._sent_at > patience:
+        if self._under_way and now - self._sent_at > patience and self.link.is_silent():
             self.link.disconnect()
             raise exceptions.TimeoutError(
                 f"{self.link.broker}: no answer to a claim within {patience} s"
             )
         for wait in self._waits.values():
-            if wait.sent_at and now - wait.sent_at > self.lease.wait_s + patience:
+            overdue = wait.sent_at and now - wait.sent_at > self.lease.wait_s + patience
+            if overdue and wait.link.is_silent():
                 wait.link.disconnect()
                 raise exceptions.TimeoutError(
                     f"{self.link.broker}: a wait did not end within {patience} s of its time"

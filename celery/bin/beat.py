@@ -10,9 +10,11 @@ import click
 from celery.bin.base import (
     LOG_LEVEL,
     CeleryDaemonCommand,
+    fold,
     handle_preload_options,
     options_under,
 )
+from celery.exceptions import ImproperlyConfigured
 
 _option = options_under("Beat Options")
 
@@ -98,4 +100,7 @@ def beat(
         return
     if uid or gid:
         platforms.maybe_drop_privileges(uid=uid, gid=gid)
-    start().run()
+    try:
+        start().run()
+    except ImproperlyConfigured as exc:
+        raise click.ClickException(fold(str(exc))) from exc
