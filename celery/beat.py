@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 from billiard.context import Process
 
 from celery import platforms, signals
-from celery._beat.entry import BeatLazyFunc as BeatLazyFunc
-from celery._beat.entry import ScheduleEntry
-from celery._beat.entry import event_t as event_t
+from celery._beat.entry import BeatLazyFunc as BeatLazyFunc, ScheduleEntry, event_t as event_t
 from celery._beat.persistent import PersistentScheduler
 from celery._beat.pidbox import BeatPidbox
 from celery._beat.scheduler import DEFAULT_MAX_INTERVAL, Scheduler, SchedulingError
+from celery.exceptions import ImproperlyConfigured
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.utils.log import get_logger, iter_open_logger_fds
 from celery.utils.nodenames import default_nodename, host_format
@@ -193,9 +192,21 @@ class Service:
     def get_scheduler(
         self, lazy: bool = False, extension_namespace: str = "celery.beat_schedulers"
     ) -> Any:
-        """Make the scheduler; its class may be a name that an installed package registered."""
+        """
+        Make the scheduler; its class may be a name that an installed package registered.
+
+        Raises:
+            ImproperlyConfigured: There is no such class.
+        """
         aliases = dict(load_extension_class_names(extension_namespace))
-        return symbol_by_name(self.scheduler_cls, aliases=aliases)(
+        try:
+            scheduler = symbol_by_name(self.scheduler_cls, aliases=aliases)
+        except (ImportError, AttributeError) as exc:
+            raise ImproperlyConfigured(
+                f"Cannot load the scheduler {self.scheduler_cls!r}: {exc}. "
+                "Name a class, as in module:Class."
+            ) from exc
+        return scheduler(
             app=self.app,
             schedule_filename=self.schedule_filename,
             max_interval=self.max_interval,

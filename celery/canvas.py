@@ -5,13 +5,10 @@ This is the public face; the parts are in `celery._canvas`.
 
 from __future__ import annotations
 
-from celery._canvas.chain import _chain as _chain
-from celery._canvas.chain import chain
-from celery._canvas.chord import _chord as _chord
-from celery._canvas.chord import chord as chord
+from celery._canvas.chain import _chain as _chain, chain
+from celery._canvas.chord import _chord as _chord, chord as chord
 from celery._canvas.group import group, maybe_unroll_group
-from celery._canvas.mapping import _basemap as _basemap
-from celery._canvas.mapping import chunks, xmap, xstarmap
+from celery._canvas.mapping import _basemap as _basemap, chunks, xmap, xstarmap
 from celery._canvas.signature import Signature, maybe_signature, signature, task_name_from
 from celery._canvas.stamping import StampingVisitor
 from celery.utils.abstract import CallableSignature

@@ -8,10 +8,12 @@ that ran in this process. This is the public face; the parts are in `celery._res
 from __future__ import annotations
 
 from celery._result.eager import EagerResult
-from celery._result.joining import E_WOULDBLOCK as E_WOULDBLOCK
-from celery._result.joining import allow_join_result as allow_join_result
-from celery._result.joining import assert_will_not_block as assert_will_not_block
-from celery._result.joining import denied_join_result as denied_join_result
+from celery._result.joining import (
+    E_WOULDBLOCK as E_WOULDBLOCK,
+    allow_join_result as allow_join_result,
+    assert_will_not_block as assert_will_not_block,
+    denied_join_result as denied_join_result,
+)
 from celery._result.node import ResultBase, result_from_tuple
 from celery._result.sets import GroupResult, ResultSet
 from celery._result.single import AsyncResult

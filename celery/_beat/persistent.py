@@ -21,8 +21,7 @@ from typing import Any
 from kombu.exceptions import OperationalError
 
 from celery import __version__
-from celery._beat import definition as definitions
-from celery._beat import shelf
+from celery._beat import definition as definitions, shelf
 from celery._beat.leader import Leader
 from celery._beat.scheduler import Scheduler, SchedulingError, Unpublished
 from celery._beat.store import Contents, Fenced, Run, StoreError, open_store

@@ -7,8 +7,7 @@ all tasks are then members of the outer group, numbered through by ``group_index
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain as concatenated
-from itertools import count
+from itertools import chain as concatenated, count
 from typing import TYPE_CHECKING, Any, cast
 
 from celery._canvas import stamping

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery._canvas.group import group
 from celery._canvas.signature import Signature, maybe_signature
-from celery.utils.functional import chunks as in_chunks
-from celery.utils.functional import regen
+from celery.utils.functional import chunks as in_chunks, regen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 It is a file beside the store that is written to after a commit, and watched: with inotify on
 Linux, with kqueue on macOS and the BSDs. Elsewhere, and where that fails, whoever waits has to
-look from time to time (`Bell.is_heard` is false then).
+look from time to time (`Bell.listen` says -1 then).
 """
 
 from __future__ import annotations
@@ -52,11 +52,6 @@ class Bell:
                     self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._ear = self._watch()
         return self._ear
-
-    @property
-    def is_heard(self) -> bool:
-        """Whether rings are noticed; if not, look from time to time."""
-        return self._ear >= 0
 
     def _watch(self) -> int:
         # Looked up by name: what there is of it depends on the platform.

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kombu.exceptions import DecodeError, EncodeError
-from kombu.serialization import dumps as kombu_dumps
-from kombu.serialization import loads as kombu_loads
-from kombu.serialization import registry
+from kombu.serialization import dumps as kombu_dumps, loads as kombu_loads, registry
 from kombu.utils import json as kombu_json
 
 from celery._protocol import rest

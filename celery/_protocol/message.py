@@ -164,8 +164,3 @@ def sent_event_fields(
         "eta": eta,
         "expires": expires,
     }
-
-
-def custom_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the caller's own headers of a version 2 message."""
-    return {name: value for name, value in headers.items() if name not in TASK_HEADERS}

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     KombuSentinelTransport: TypeAlias = Any
     KombuTransport: TypeAlias = Any
 else:
-    from kombu.transport.redis import Channel as KombuChannel
-    from kombu.transport.redis import MultiChannelPoller as KombuPoller
-    from kombu.transport.redis import SentinelChannel as KombuSentinelChannel
-    from kombu.transport.redis import SentinelTransport as KombuSentinelTransport
-    from kombu.transport.redis import Transport as KombuTransport
+    from kombu.transport.redis import (
+        Channel as KombuChannel,
+        MultiChannelPoller as KombuPoller,
+        SentinelChannel as KombuSentinelChannel,
+        SentinelTransport as KombuSentinelTransport,
+        Transport as KombuTransport,
+    )
     from kombu.transport.virtual import Message as KombuMessage

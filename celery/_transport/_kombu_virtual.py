@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     KombuVirtualChannel: TypeAlias = Any
     KombuVirtualTransport: TypeAlias = Any
 else:
-    from kombu.transport.virtual import Channel as KombuVirtualChannel
-    from kombu.transport.virtual import Message as KombuMessage
-    from kombu.transport.virtual import QoS as KombuQoS
-    from kombu.transport.virtual import Transport as KombuVirtualTransport
+    from kombu.transport.virtual import (
+        Channel as KombuVirtualChannel,
+        Message as KombuMessage,
+        QoS as KombuQoS,
+        Transport as KombuVirtualTransport,
+    )

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     TcpSocket: TypeAlias = Any
     TlsSocket: TypeAlias = Any
 else:
-    from amqp.transport import SSLTransport as TlsSocket
-    from amqp.transport import TCPTransport as TcpSocket
-    from kombu.transport.pyamqp import Channel as KombuChannel
-    from kombu.transport.pyamqp import Connection as KombuConnection
-    from kombu.transport.pyamqp import Message as KombuMessage
-    from kombu.transport.pyamqp import SSLTransport as KombuTlsTransport
-    from kombu.transport.pyamqp import Transport as KombuTransport
+    from amqp.transport import SSLTransport as TlsSocket, TCPTransport as TcpSocket
+    from kombu.transport.pyamqp import (
+        Channel as KombuChannel,
+        Connection as KombuConnection,
+        Message as KombuMessage,
+        SSLTransport as KombuTlsTransport,
+        Transport as KombuTransport,
+    )

@@ -27,8 +27,7 @@ from typing import Any
 
 from redis import exceptions
 
-from celery._transport._held import Held
-from celery._transport._held import QoS as HeldQoS
+from celery._transport._held import Held, QoS as HeldQoS
 from celery._transport._redis_delayed import Delayed, tail_of
 from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args
@@ -152,11 +151,6 @@ class Claims:
         self._move_command = b"BLMOVE"
 
     # -- what channel and consumers ask for
-
-    @property
-    def is_active(self) -> bool:
-        """Whether any consumer wants messages."""
-        return bool(self.sinks)
 
     def consume(self, queue: str, callback: Callable[[Any], Any], no_ack: bool) -> None:
         """Deliver messages of *queue* to *callback*; the lease begins with the first."""
@@ -370,13 +364,14 @@ class Claims:
         patience = self.link.timeout_s
         if not patience:
             return
-        if self._under_way and now - self._sent_at > patience:
+        if self._under_way and now - self._sent_at > patience and self.link.is_silent():
             self.link.disconnect()
             raise exceptions.TimeoutError(
                 f"{self.link.broker}: no answer to a claim within {patience} s"
             )
         for wait in self._waits.values():
-            if wait.sent_at and now - wait.sent_at > self.lease.wait_s + patience:
+            overdue = wait.sent_at and now - wait.sent_at > self.lease.wait_s + patience
+            if overdue and wait.link.is_silent():
                 wait.link.disconnect()
                 raise exceptions.TimeoutError(
                     f"{self.link.broker}: a wait did not end within {patience} s of its time"

@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     KombuChannel: TypeAlias = Any
     KombuTransport: TypeAlias = Any
 else:
-    from kombu.transport.consul import Channel as KombuChannel
-    from kombu.transport.consul import Transport as KombuTransport
+    from kombu.transport.consul import Channel as KombuChannel, Transport as KombuTransport
 
 __all__ = ("Channel", "Transport")
 

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     KombuChannel: TypeAlias = Any
     KombuTransport: TypeAlias = Any
 else:
-    from kombu.transport.filesystem import Channel as KombuChannel
-    from kombu.transport.filesystem import Transport as KombuTransport
+    from kombu.transport.filesystem import Channel as KombuChannel, Transport as KombuTransport
 
 __all__ = ("Channel", "Transport")
 

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     TopicPartition: TypeAlias = Any
 else:
     from confluent_kafka import TopicPartition
-    from kombu.transport.confluentkafka import Channel as KombuChannel
-    from kombu.transport.confluentkafka import Message as KombuMessage
-    from kombu.transport.confluentkafka import QoS as KombuQoS
-    from kombu.transport.confluentkafka import Transport as KombuTransport
+    from kombu.transport.confluentkafka import (
+        Channel as KombuChannel,
+        Message as KombuMessage,
+        QoS as KombuQoS,
+        Transport as KombuTransport,
+    )
 
 __all__ = ("Channel", "Progress", "QoS", "Transport")
 

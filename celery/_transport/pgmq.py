@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     KombuChannel: TypeAlias = Any
     KombuTransport: TypeAlias = Any
 else:
-    from kombu.transport.pgmq import Channel as KombuChannel
-    from kombu.transport.pgmq import Transport as KombuTransport
+    from kombu.transport.pgmq import Channel as KombuChannel, Transport as KombuTransport
     from kombu.transport.virtual.exchange import DirectExchange
 
 __all__ = ("Channel", "Transport")

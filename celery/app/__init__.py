@@ -6,9 +6,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from celery import _state
-from celery._state import app_or_default, disable_trace, enable_trace
-from celery._state import pop_current_task as _pop_current_task
-from celery._state import push_current_task as _push_current_task
+from celery._state import (
+    app_or_default,
+    disable_trace,
+    enable_trace,
+    pop_current_task as _pop_current_task,
+    push_current_task as _push_current_task,
+)
 from celery.app._decorators import factory
 from celery.local import Proxy
 

@@ -30,8 +30,8 @@ from celery.utils.functional import maybe_evaluate
 from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
-    from celery.app._publishing import Ready
-    from celery.app.amqp import AMQP, PublishPlan
+    from celery.app._publishing import PublishPlan, Ready
+    from celery.app.amqp import AMQP
 
 __all__ = ("Call", "Express", "Form", "Unusual")
 

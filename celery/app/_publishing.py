@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = (
     "CONFIRM_S",
     "Patience",
+    "PublishPlan",
     "Ready",
     "declared_by",
     "give_up_on_silence",
@@ -23,6 +24,24 @@ __all__ = (
 
 #: Seconds that a broker has to confirm a message for a replicated queue.
 CONFIRM_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPlan:
+    """What publishing needs of the settings, read once for all messages."""
+
+    version: int
+    serializer: str
+    compression: str | None
+    retry: bool
+    retry_policy: dict[str, Any]
+    delivery_mode: Any
+    send_sent_event: bool
+    repr_levels: int
+    utc: bool
+    inherit_priority: bool
+    #: Whether nothing here keeps a call from the straight way, see `celery.app._express`.
+    is_plain: bool
 
 
 @dataclass(frozen=True, slots=True)

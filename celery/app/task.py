@@ -20,8 +20,7 @@ from kombu.utils.uuid import uuid
 
 from celery import _state, canvas, states
 from celery._types import Generic
-from celery.app import annotations as task_annotations
-from celery.app import trace
+from celery.app import annotations as task_annotations, trace
 from celery.app._context import Context
 from celery.exceptions import (
     CDeprecationWarning,

@@ -13,7 +13,6 @@ Monitoring packages replace `build_tracer`, so callers look it up on this module
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 import warnings
@@ -26,67 +25,51 @@ from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from kombu.exceptions import EncodeError
 from kombu.serialization import prepare_accept_content
 
-from celery import _state, canvas, signals
+from celery import _state, signals
 from celery._protocol.body import loads as loads_message
-from celery._protocol.rest import Rest
-from celery.app import _coroutines, _outcome
-from celery.app._context import Context, LongChainContext
-from celery.app._handover import handover
+from celery.app import _coroutines, _outcome, _tracer
+from celery.app._context import Context
 from celery.app._outcome import (
     LOG_FAILURE as LOG_FAILURE,
-)
-from celery.app._outcome import (
     LOG_IGNORED as LOG_IGNORED,
-)
-from celery.app._outcome import (
     LOG_INTERNAL_ERROR as LOG_INTERNAL_ERROR,
-)
-from celery.app._outcome import (
     LOG_RECEIVED as LOG_RECEIVED,
-)
-from celery.app._outcome import (
     LOG_REJECTED as LOG_REJECTED,
-)
-from celery.app._outcome import (
     LOG_RETRY,
     LOG_SUCCESS,
     Outcome,
-    log_policy_t,
-)
-from celery.app._outcome import (
     log_policy_expected as log_policy_expected,
-)
-from celery.app._outcome import (
     log_policy_ignore as log_policy_ignore,
-)
-from celery.app._outcome import (
     log_policy_internal as log_policy_internal,
-)
-from celery.app._outcome import (
     log_policy_reject as log_policy_reject,
-)
-from celery.app._outcome import (
+    log_policy_t as log_policy_t,
     log_policy_unexpected as log_policy_unexpected,
 )
-from celery.app._sealing import Ended, Seal, sealed_as, sealing
+from celery.app._sealing import Ended, sealed_as
+from celery.app._tracer import (
+    IGNORE_STATES as IGNORE_STATES,
+    Executed,
+    Traced,
+    call_hook,
+    plain_exception as plain_exception,
+    successful_requests as successful_requests,
+    task_has_custom as task_has_custom,
+    task_name,
+)
 from celery.exceptions import Ignore, InvalidTaskError, Reject
 from celery.local import maybe_evaluate
 from celery.states import (
     EXCEPTION_STATES as EXCEPTION_STATES,
-)
-from celery.states import (
     FAILURE,
-    IGNORED,
-    REJECTED,
+    IGNORED as IGNORED,
+    REJECTED as REJECTED,
     RETRY,
-    STARTED,
+    STARTED as STARTED,
     SUCCESS,
 )
-from celery.utils.collections import LimitedSet
-from celery.utils.functional import is_coroutine_function, unless_idle
+from celery.utils.functional import is_coroutine_function
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
-from celery.utils.objects import mro_lookup
 from celery.utils.saferepr import saferepr
 from celery.utils.serialization import get_pickleable_exception
 
@@ -106,13 +89,6 @@ __all__ = (
 
 logger = get_logger(__name__)
 
-IGNORE_STATES = frozenset({IGNORED, REJECTED, RETRY})
-
-#: Ids that ended in SUCCESS in this process, for ``worker_deduplicate_successful_tasks``.
-#: Bounded by ``CELERY_WORKER_SUCCESSFUL_MAX`` entries and ``…_EXPIRES`` seconds.
-successful_requests: LimitedSet = LimitedSet(maxlen=1000, expires=10800)
-
-before_publish, after_publish = signals.before_task_publish, signals.after_task_publish
 send_prerun = signals.task_prerun.send
 send_postrun = signals.task_postrun.send
 send_success = signals.task_success.send
@@ -130,10 +106,6 @@ _TEMPLATES = {
 }
 
 Tracer = Callable[..., "trace_ok_t"]
-
-#: How a body ended: what it returned or an `ExceptionInfo`, None or a `TraceInfo`, the seconds it
-#: took, the value as text, the state.
-Executed = tuple[Any, Any, float, str, str]
 
 #: One execution cut in two: yields the coroutine to run, is sent its value or thrown its error,
 #: and returns what the pool is answered.
@@ -166,15 +138,6 @@ def get_log_policy(task: Task, einfo: Any, exc: BaseException) -> log_policy_t:
 def get_task_name(request: Any, default: str) -> str:
     """Return the name shown in logs: the ``shadow`` of the call, else *default*."""
     return getattr(request, "shadow", None) or default
-
-
-def task_has_custom(task: Task, attr: str) -> bool:
-    """Say whether the class of *task* or one of its bases overrides the hook *attr*."""
-    mro = task.__class__.__mro__
-    ours = {cls for cls in mro if cls.__module__ == "celery.app.task"}
-    return bool(
-        mro_lookup(task.__class__, attr, stop={*ours, object}, monkey_patched=["celery.app.task"])
-    )
 
 
 def traceback_clear(exc: BaseException | None = None) -> None:
@@ -260,7 +223,7 @@ class TraceInfo:
             signals.task_retry.send(sender=task, request=req, reason=reason, einfo=einfo)
             info(
                 LOG_RETRY,
-                {"id": req.id, "name": get_task_name(req, _name(task)), "exc": str(reason)},
+                {"id": req.id, "name": get_task_name(req, task_name(task)), "exc": str(reason)},
             )
         finally:
             einfo.tb = None
@@ -311,7 +274,7 @@ class TraceInfo:
         context = {
             "hostname": req.hostname,
             "id": req.id,
-            "name": get_task_name(req, _name(task)),
+            "name": get_task_name(req, task_name(task)),
             "exc": str(exc) if isinstance(exc, Reject) else saferepr(exc),
             "traceback": einfo.traceback,
             "args": req.get("argsrepr") or saferepr(req.args),
@@ -327,84 +290,6 @@ class TraceInfo:
             extra={"data": context},
         )
         return einfo
-
-
-def call_hook(task: Task, req: Context, eager: bool, hook: Callable[..., Any], *args: Any) -> None:
-    """Call a hook whose failure must not change the outcome, which is stored by now.
-
-    In eager mode the caller is there to see the error (B-TASK-042).
-    """
-    try:
-        hook(*args)
-    except Exception:
-        if eager:
-            raise
-        logger.exception("Task %s[%s]: hook %s raised", _name(task), req.id, hook.__name__)
-
-
-def plain_exception(exc: Any) -> Any:
-    """Return the exception behind billiard's wrapper, or *exc* itself."""
-    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-
-
-def _name(task: Task) -> str:
-    return task.name or task.__class__.__qualname__
-
-
-def _follow_up(ctx: Context, sig: Any, retval: Any, **options: Any) -> None:
-    """Start one signature that follows a task, here and now when the task ran eagerly."""
-    if ctx.is_eager:
-        sig.apply((retval,), **options)
-        return
-    sig.apply_async((retval,), **options)
-
-
-def _persistent(app: Celery, sig: Any) -> Any:
-    """Return *sig* with a retry policy that ends, and that covers refusals of the broker."""
-    if sig.subtask_type is not None:
-        # Composites publish several messages, each with the policy of its own task.
-        return sig
-    return sig.clone(retry_policy=app.amqp.follow_up_policy(sig.options.get("retry_policy")))
-
-
-def _publish_callbacks(app: Celery, ctx: Context, retval: Any, priority: int | None) -> None:
-    """Send the callbacks of a task that succeeded; several go out as one group."""
-    options = {"parent_id": ctx.id, "root_id": ctx.root_id or ctx.id, "priority": priority}
-    sigs = [
-        _persistent(app, canvas.maybe_signature(callback, app=app))
-        for callback in ctx.callbacks or ()
-    ]
-    if len(sigs) > 1:
-        # A group inside a group would be taken apart; it stays one of its own.
-        groups = [sig for sig in sigs if isinstance(sig, canvas.group)]
-        single = [sig for sig in sigs if not isinstance(sig, canvas.group)]
-        sigs = [*groups, canvas.group(single, app=app)] if len(single) > 1 else groups + single
-    for sig in sigs:
-        _follow_up(ctx, sig, retval, **options)
-
-
-def _publish_chain(app: Celery, ctx: Context, retval: Any, priority: int | None) -> None:
-    """Send the next task of the chain, which takes the rest of it along."""
-    chain: Any = vars(ctx)["chain"]
-    if type(chain) is Rest and not (before_publish.receivers or after_publish.receivers):
-        step, rest = chain.next()
-    else:
-        # Receivers of these signals are shown the body, as plain data.
-        *rest, step = list(ctx.chain or ())
-    _follow_up(
-        ctx,
-        _persistent(app, canvas.maybe_signature(step, app=app)),
-        retval,
-        chain=rest,
-        parent_id=ctx.id,
-        root_id=ctx.root_id or ctx.id,
-        priority=priority,
-    )
-
-
-def _inherited_priority(ctx: Context) -> int | None:
-    delivery = ctx.delivery_info
-    return delivery.get("priority") if delivery else None
 
 
 def build_tracer(
@@ -435,191 +320,20 @@ def build_tracer(
     """
     task = maybe_evaluate(task)
     app = app or task.app
-    loader = loader or app.loader
-    conf = app.conf
-    hostname = hostname or gethostname()
+    traced = Traced.of(
+        task,
+        name=name,
+        app=app,
+        loader=loader or app.loader,
+        hostname=hostname or gethostname(),
+        eager=eager,
+    )
     # A class with a __call__ of its own decides itself how its body is run.
     body = task if task_has_custom(task, "__call__") else task.run
-    before_start = task.before_start if task_has_custom(task, "before_start") else None
-    on_success = task.on_success if task_has_custom(task, "on_success") else None
-    after_return = task.after_return if task_has_custom(task, "after_return") else None
-    track_started = not eager and bool(task.track_started)
-    stores_results = not eager or bool(task.store_eager_result)
-    deduplicate = (
-        not eager
-        and bool(task.acks_late)
-        and bool(conf.worker_deduplicate_successful_tasks)
-        and task.backend.persistent
-    )
-    may_hand_over = not eager and on_success is None and after_return is None
-    inherit_priority = bool(conf.task_inherit_parent_priority)
-    task_init = unless_idle(loader.on_task_init)
-    clean_up_loader = unless_idle(loader.on_process_cleanup)
-    backend_cleans_up: bool | None = None
-    reprsize = task.resultrepr_maxsize
-    push_task, pop_task = _state._task_stack.push, _state._task_stack.pop
-    push_request, pop_request = task.request_stack.push, task.request_stack.pop
-    prerun, postrun, succeeded = signals.task_prerun, signals.task_postrun, signals.task_success
-    info_enabled = logger.isEnabledFor
-    # A task that runs within another one must not end that one.
-    sealed: Callable[[], Seal | None] = (lambda: None) if eager else sealing.get
-
-    def already_succeeded(uuid: str, ctx: Context) -> bool:
-        """Say whether a redelivered message belongs to a task that has already succeeded."""
-        if not (ctx.delivery_info or {}).get("redelivered"):
-            return False
-        if uuid in successful_requests:
-            return True
-        return bool(task.backend.get_state(uuid) == SUCCESS)
-
-    def announce(uuid: str, args: Any, kwargs: Any, ctx: Context) -> None:
-        """Tell everybody that the task is about to run."""
-        if prerun.receivers:
-            prerun.send(sender=task, task_id=uuid, task=task, args=args, kwargs=kwargs)
-        if task_init is not None:
-            task_init(uuid, task)
-        if track_started and not ignores_result(ctx):
-            # The pid of this child, not of the process that built the tracer.
-            meta = {"pid": os.getpid(), "hostname": hostname}
-            task.backend.store_result(uuid, meta, STARTED, request=ctx)
-        if before_start is not None:
-            before_start(uuid, args, kwargs)
-
-    def ignores_result(ctx: Context) -> bool:
-        ignore = ctx.ignore_result
-        return bool(task.ignore_result if ignore is None else ignore)
-
-    def follow_up(uuid: str, retval: Any, ctx: Context) -> None:
-        """Publish what comes next, then store the result, which names it as children."""
-        # The chain not as an attribute, which would decode it.
-        chain = vars(ctx).get("chain")
-        if ctx.callbacks or chain:
-            priority = _inherited_priority(ctx) if inherit_priority else None
-            if ctx.callbacks:
-                _publish_callbacks(app, ctx, retval, priority)
-            if chain:
-                _publish_chain(app, ctx, retval, priority)
-        stores = stores_results and not ignores_result(ctx)
-        if not (stores or ctx.chord):
-            return
-        # Looked up for each task: pools of threads have one back-end per thread.
-        backend = task.backend
-        if (seal := sealed()) is not None:
-            seal(Ended(retval, None, backend.current_task_children(ctx), stores))
-        if handover.is_open and stores and leaves_result(ctx) and backend is app.backend:
-            document = backend.mark_as_done_later(uuid, retval, ctx)
-            if document is not None:
-                handover.give(uuid, document)
-        else:
-            backend.mark_as_done(uuid, retval, ctx, stores)
-
-    def leaves_result(ctx: Context) -> bool:
-        """Say whether nobody looks at the result before the main process has stored it."""
-        return may_hand_over and not (ctx.chord or succeeded.receivers or postrun.receivers)
-
-    def report_success(
-        uuid: str, args: Any, kwargs: Any, retval: Any, ctx: Context, runtime: float, retstr: str
-    ) -> None:
-        """Run the hook, signal and log line of a success; the state is already stored."""
-        if on_success is not None:
-            call_hook(task, ctx, eager, on_success, retval, uuid, args, kwargs)
-        if succeeded.receivers:
-            succeeded.send(sender=task, result=retval, runtime=runtime)
-        if info_enabled(logging.INFO):
-            info(
-                LOG_SUCCESS,
-                {
-                    "id": uuid,
-                    "name": get_task_name(ctx, name),
-                    "return_value": retstr,
-                    "runtime": runtime,
-                    "args": ctx.get("argsrepr") or saferepr(args),
-                    "kwargs": ctx.get("kwargsrepr") or saferepr(kwargs),
-                },
-            )
-        if deduplicate:
-            successful_requests.add(uuid)
-
-    def conclude_error(exc: BaseException, ctx: Context) -> tuple[TraceInfo, Any]:
-        """Do what the end *exc* of the body asks for."""
-        outcome = _outcome.classify(exc)
-        end = Info(outcome.value, exc)
-        if outcome is Outcome.IGNORED:
-            return end, end.handle_ignore(task, ctx)
-        if outcome is Outcome.REJECTED:
-            return end, end.handle_reject(task, ctx)
-        return end, end.handle_error_state(task, ctx, eager=eager)
-
-    def cleanup() -> None:
-        nonlocal backend_cleans_up
-        try:
-            if backend_cleans_up is None:
-                # All back-ends of the task, one for each thread, are of one class.
-                backend_cleans_up = unless_idle(task.backend.process_cleanup) is not None
-            if backend_cleans_up:
-                task.backend.process_cleanup()
-            if clean_up_loader is not None:
-                clean_up_loader()
-        except (KeyboardInterrupt, SystemExit, MemoryError):
-            raise
-        except Exception:
-            logger.exception("Process cleanup failed after task %s", name)
-
-    def run(uuid: str, args: Any, kwargs: Any, ctx: Context) -> Executed:
-        """Run the body and conclude."""
-        started = monotonic()
-        try:
-            announce(uuid, args, kwargs, ctx)
-            retval = body(*args, **kwargs)
-            if type(retval) is CoroutineType:
-                retval = _coroutines.complete(retval)
-            if (seal := sealed()) is not None:
-                seal()
-            follow_up(uuid, retval, ctx)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            if propagate and not isinstance(exc, (Ignore, Reject)):
-                raise
-            if (seal := sealed()) is not None:
-                seal()
-            end, einfo = conclude_error(exc, ctx)
-            traceback_clear(exc)
-            return einfo, end, monotonic() - started, "", end.state
-        runtime = monotonic() - started
-        retstr = saferepr(retval, reprsize)
-        report_success(uuid, args, kwargs, retval, ctx, runtime, retstr)
-        return retval, None, runtime, retstr, SUCCESS
-
-    def run_steps(uuid: str, args: Any, kwargs: Any, ctx: Context) -> Generator[Any, Any, Executed]:
-        """Do what `run` does, with the coroutine run by the caller."""
-        started = monotonic()
-        try:
-            announce(uuid, args, kwargs, ctx)
-            retval = yield body(*args, **kwargs)
-            follow_up(uuid, retval, ctx)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:  # noqa: BLE001 - the border to task code
-            end, einfo = conclude_error(exc, ctx)
-            traceback_clear(exc)
-            return einfo, end, monotonic() - started, "", end.state
-        runtime = monotonic() - started
-        retstr = saferepr(retval, reprsize)
-        report_success(uuid, args, kwargs, retval, ctx, runtime, retstr)
-        return retval, None, runtime, retstr, SUCCESS
-
-    def enter(uuid: str, args: Any, kwargs: Any, request: Any) -> Context | None:
-        """Make the request current; None if the task has run already."""
-        make = LongChainContext if request and type(request.get("chain")) is Rest else Context
-        ctx = make(request or (), args=args, called_directly=False, kwargs=kwargs)
-        ctx.id = uuid
-        if deduplicate and already_succeeded(uuid, ctx):
-            logger.info("Task %s[%s] already succeeded: not run again", name, uuid)
-            return None
-        push_task(task)
-        push_request(ctx)
-        return ctx
+    enter, leave = _tracer.entrance(traced), _tracer.exit_from(traced)
+    returned = _tracer.hook_after(traced, IGNORE_STATES)
+    fail = _failer(traced, Info, monotonic)
+    run, run_steps = _runners(traced, body, fail, propagate, monotonic)
 
     def refuse(error: InvalidTaskError, ctx: Context) -> Executed:
         """Conclude a call that can't be made."""
@@ -627,37 +341,7 @@ def build_tracer(
             # Described with a traceback, which only a raised error has.
             raise error
         except InvalidTaskError as exc:
-            end, einfo = conclude_error(exc, ctx)
-        return einfo, end, 0.0, "", end.state
-
-    def returned(uuid: str, args: Any, kwargs: Any, ctx: Context, done: Executed) -> None:
-        result, end, _runtime, _retstr, state = done
-        if state not in IGNORE_STATES:
-            outcome = end.retval if end is not None else result
-            hook = task.after_return
-            call_hook(task, ctx, eager, hook, state, outcome, uuid, args, kwargs, None)
-
-    def leave(uuid: str, args: Any, kwargs: Any, done: Executed | None) -> None:
-        """Announce the end; the request is current no more."""
-        try:
-            if postrun.receivers:
-                result, state = (None, None) if done is None else (done[0], done[4])
-                postrun.send(
-                    sender=task,
-                    task_id=uuid,
-                    task=task,
-                    args=args,
-                    kwargs=kwargs,
-                    retval=plain_exception(result.exception)
-                    if isinstance(result, ExceptionInfo)
-                    else result,
-                    state=state,
-                )
-        finally:
-            pop_task()
-            pop_request()
-            if not eager:
-                cleanup()
+            return fail(exc, ctx, None)
 
     def trace_task(uuid: str, args: Any, kwargs: Any, request: Any = None) -> trace_ok_t:
         done: Executed | None = None
@@ -670,7 +354,7 @@ def build_tracer(
                 done = refuse(bad_call, ctx)
                 return trace_ok_t(*done[:4])
             done = run(uuid, args, kwargs, ctx)
-            if after_return is not None:
+            if returned is not None:
                 returned(uuid, args, kwargs, ctx, done)
             return trace_ok_t(*done[:4])
         finally:
@@ -690,7 +374,7 @@ def build_tracer(
                 done = refuse(bad_call, ctx)
                 return trace_ok_t(*done[:4])
             done = yield from run_steps(uuid, args, kwargs, ctx)
-            if after_return is not None:
+            if returned is not None:
                 returned(uuid, args, kwargs, ctx, done)
             return trace_ok_t(*done[:4])
         finally:
@@ -700,6 +384,111 @@ def build_tracer(
         setattr(trace_task, "steps", steps)  # noqa: B010 - a function has no such field by type
 
     return trace_task
+
+
+def _runners(
+    traced: Traced,
+    body: Callable[..., Any],
+    fail: Callable[..., Executed],
+    propagate: bool,
+    monotonic: Callable[[], float],
+) -> tuple[Callable[..., Executed], Callable[..., Generator[Any, Any, Executed]]]:
+    """Return what runs the body and concludes: here, or with its coroutine run by the caller."""
+    announce, follow_up = _tracer.announcer(traced), _tracer.follower(traced)
+    succeed = _succeeder(traced, monotonic)
+    sealed = _tracer.seal_of(traced)
+
+    def run(uuid: str, args: Any, kwargs: Any, ctx: Context) -> Executed:
+        started = monotonic()
+        try:
+            announce(uuid, args, kwargs, ctx)
+            retval = body(*args, **kwargs)
+            if type(retval) is CoroutineType:
+                retval = _coroutines.complete(retval)
+            if (seal := sealed()) is not None:
+                seal()
+            follow_up(uuid, retval, ctx)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if propagate and not isinstance(exc, (Ignore, Reject)):
+                raise
+            if (seal := sealed()) is not None:
+                seal()
+            return fail(exc, ctx, started)
+        return succeed(uuid, args, kwargs, retval, ctx, started)
+
+    def run_steps(uuid: str, args: Any, kwargs: Any, ctx: Context) -> Generator[Any, Any, Executed]:
+        started = monotonic()
+        try:
+            announce(uuid, args, kwargs, ctx)
+            retval = yield body(*args, **kwargs)
+            follow_up(uuid, retval, ctx)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the border to task code
+            return fail(exc, ctx, started)
+        return succeed(uuid, args, kwargs, retval, ctx, started)
+
+    return run, run_steps
+
+
+def _succeeder(traced: Traced, monotonic: Callable[[], float]) -> Callable[..., Executed]:
+    """Return what tells of a success by hook, signal and log; its state is already stored."""
+    task, name, eager, on_success = traced.task, traced.name, traced.eager, traced.on_success
+    deduplicates = traced.deduplicates
+    reprsize = task.resultrepr_maxsize
+    succeeded = signals.task_success
+    info_enabled = logger.isEnabledFor
+
+    def succeed(
+        uuid: str, args: Any, kwargs: Any, retval: Any, ctx: Context, started: float
+    ) -> Executed:
+        runtime = monotonic() - started
+        retstr = saferepr(retval, reprsize)
+        if on_success is not None:
+            call_hook(task, ctx, eager, on_success, retval, uuid, args, kwargs)
+        if succeeded.receivers:
+            succeeded.send(sender=task, result=retval, runtime=runtime)
+        if info_enabled(logging.INFO):
+            info(
+                LOG_SUCCESS,
+                {
+                    "id": uuid,
+                    "name": get_task_name(ctx, name),
+                    "return_value": retstr,
+                    "runtime": runtime,
+                    "args": ctx.get("argsrepr") or saferepr(args),
+                    "kwargs": ctx.get("kwargsrepr") or saferepr(kwargs),
+                },
+            )
+        if deduplicates:
+            successful_requests.add(uuid)
+        return retval, None, runtime, retstr, SUCCESS
+
+    return succeed
+
+
+def _failer(
+    traced: Traced, Info: type[TraceInfo], monotonic: Callable[[], float]
+) -> Callable[..., Executed]:
+    """Return what concludes an execution that an exception has ended."""
+    task, eager = traced.task, traced.eager
+
+    def fail(exc: BaseException, ctx: Context, started: float | None) -> Executed:
+        """Do what *exc* asks for; *started* is None where the body was not reached."""
+        outcome = _outcome.classify(exc)
+        end = Info(outcome.value, exc)
+        if outcome is Outcome.IGNORED:
+            einfo = end.handle_ignore(task, ctx)
+        elif outcome is Outcome.REJECTED:
+            einfo = end.handle_reject(task, ctx)
+        else:
+            einfo = end.handle_error_state(task, ctx, eager=eager)
+        traceback_clear(exc)
+        return einfo, end, 0.0 if started is None else monotonic() - started, "", end.state
+
+    return fail
 
 
 def trace_task(
@@ -712,7 +501,7 @@ def trace_task(
     try:
         tracer = task.__trace__
         if tracer is None:
-            tracer = task.__trace__ = build_tracer(_name(task), task, **opts)
+            tracer = task.__trace__ = build_tracer(task_name(task), task, **opts)
         return tracer(uuid, args, kwargs, request)
     except Exception as exc:  # noqa: BLE001 - the border between pool and task
         return _internal_error(task, uuid, args, kwargs, request, exc)
@@ -819,77 +608,49 @@ def fast_trace_task(
 
 
 def steps_of(
+    target: Callable[..., Any],
     name: str,
     uuid: str,
     request: dict[str, Any],
     body: Any,
     content_type: str | None,
     content_encoding: str | None,
-    loads: Callable[..., Any] = loads_message,
     app: Celery | None = None,
     **extra_request: Any,
 ) -> Steps | None:
     """Return the execution of a message in two steps, for a pool that runs coroutines itself.
 
+    Args:
+        target: `fast_trace_task` or `trace_task_ret`, which does it in one.
+
     Returns:
-        None for a task that isn't a coroutine function: it goes through `trace_task_ret`. What
-        runs before the coroutine and after it may block.
+        None for a task that isn't a coroutine function: *target* runs it. What runs before the
+        coroutine and after it may block.
     """
-    app = app or _state.get_current_app()
-    task = app.tasks[name]
+    if target is fast_trace_task:
+        tasks, accept, _node = _localized
+    else:
+        app = app or _state.get_current_app()
+        tasks, accept = app.tasks, app.amqp.accept_content
+    task = tasks[name]
     steps = getattr(task.__trace__, "steps", None)
     if steps is None:
         return None
-    return _execute_steps(
-        task, steps, uuid, request, body, content_type, content_encoding, loads,
-        app.amqp.accept_content, extra_request,
-    )  # fmt: skip
 
+    def execute() -> Steps:
+        try:
+            args, kwargs = _decoded(
+                request, body, content_type, content_encoding, loads_message, accept, extra_request
+            )
+        except Exception as exc:  # noqa: BLE001 - whatever a broken body makes a codec raise
+            return _undecodable(task, uuid, request, exc)
+        try:
+            done = yield from steps(uuid, args, kwargs, request)
+        except Exception as exc:  # noqa: BLE001 - the border between pool and task
+            done = _internal_error(task, uuid, args, kwargs, request, exc)
+        return _answer(done)
 
-def fast_steps_of(
-    task: str,
-    uuid: str,
-    request: dict[str, Any],
-    body: Any,
-    content_type: str | None,
-    content_encoding: str | None,
-    loads: Callable[..., Any] = loads_message,
-    _loc: list[Any] | None = None,
-    hostname: str | None = None,
-    **_: Any,
-) -> Steps | None:
-    """Do what `steps_of` does in a process that `setup_worker_optimizations` prepared."""
-    tasks, accept, _node = _loc or _localized
-    found = tasks[task]
-    steps = getattr(found.__trace__, "steps", None)
-    if steps is None:
-        return None
-    return _execute_steps(
-        found, steps, uuid, request, body, content_type, content_encoding, loads, accept, None
-    )
-
-
-def _execute_steps(
-    task: Task,
-    steps: Callable[..., Generator[Any, Any, trace_ok_t]],
-    uuid: str,
-    request: dict[str, Any],
-    body: Any,
-    content_type: str | None,
-    content_encoding: str | None,
-    loads: Callable[..., Any],
-    accept: Any,
-    extra: dict[str, Any] | None,
-) -> Steps:
-    try:
-        args, kwargs = _decoded(request, body, content_type, content_encoding, loads, accept, extra)
-    except Exception as exc:  # noqa: BLE001 - whatever a broken body makes a codec raise
-        return _undecodable(task, uuid, request, exc)
-    try:
-        done = yield from steps(uuid, args, kwargs, request)
-    except Exception as exc:  # noqa: BLE001 - the border between pool and task
-        done = _internal_error(task, uuid, args, kwargs, request, exc)
-    return _answer(done)
+    return execute()
 
 
 def _execute(

@@ -30,8 +30,7 @@ from celery.app.defaults import (
 )
 from celery.exceptions import CDeprecationWarning, ImproperlyConfigured
 from celery.utils.collections import ConfigurationView, force_mapping
-from celery.utils.imports import import_from_cwd, qualname
-from celery.utils.imports import symbol_by_name as _symbol_by_name
+from celery.utils.imports import import_from_cwd, qualname, symbol_by_name as _symbol_by_name
 
 if TYPE_CHECKING:
     from celery.app.base import Celery

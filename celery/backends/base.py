@@ -13,31 +13,21 @@ from celery._state import get_current_task as get_current_task
 from celery.backends._backend import (
     E_CHORD_NO_BACKEND,
     E_NO_BACKEND,
+    E_UNKNOWN_COMPRESSION as E_UNKNOWN_COMPRESSION,
+    EXCEPTION_ABLE_CODECS as EXCEPTION_ABLE_CODECS,
+    MESSAGE_BUFFER_MAX as MESSAGE_BUFFER_MAX,
+    W_COMPRESSION_UNSUPPORTED as W_COMPRESSION_UNSUPPORTED,
+    W_FAILURE_EXPIRES_UNSUPPORTED as W_FAILURE_EXPIRES_UNSUPPORTED,
+    Backend as Backend,
     compress_payload,
     decompress_payload,
     pending_results_t,
     unpickle_backend,
 )
-from celery.backends._backend import (
-    E_UNKNOWN_COMPRESSION as E_UNKNOWN_COMPRESSION,
+from celery.backends._keyvalue import (
+    BaseKeyValueStoreBackend as BaseKeyValueStoreBackend,
+    KeyValueStoreBackend,
 )
-from celery.backends._backend import (
-    EXCEPTION_ABLE_CODECS as EXCEPTION_ABLE_CODECS,
-)
-from celery.backends._backend import (
-    MESSAGE_BUFFER_MAX as MESSAGE_BUFFER_MAX,
-)
-from celery.backends._backend import (
-    W_COMPRESSION_UNSUPPORTED as W_COMPRESSION_UNSUPPORTED,
-)
-from celery.backends._backend import (
-    W_FAILURE_EXPIRES_UNSUPPORTED as W_FAILURE_EXPIRES_UNSUPPORTED,
-)
-from celery.backends._backend import (
-    Backend as Backend,
-)
-from celery.backends._keyvalue import BaseKeyValueStoreBackend as BaseKeyValueStoreBackend
-from celery.backends._keyvalue import KeyValueStoreBackend
 from celery.backends._wait import SyncBackendMixin
 
 __all__ = ("BaseBackend", "DisabledBackend", "KeyValueStoreBackend")

@@ -19,9 +19,11 @@ from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
 from celery.backends import _memcached
 from celery.backends._finality import stays
-from celery.backends._memcached import DEFAULT_CLIENT_OPTIONS as DEFAULT_CLIENT_OPTIONS
-from celery.backends._memcached import PYLIBMC_ONLY_OPTIONS as PYLIBMC_ONLY_OPTIONS
-from celery.backends._memcached import REQUIRES_BACKEND as REQUIRES_BACKEND
+from celery.backends._memcached import (
+    DEFAULT_CLIENT_OPTIONS as DEFAULT_CLIENT_OPTIONS,
+    PYLIBMC_ONLY_OPTIONS as PYLIBMC_ONLY_OPTIONS,
+    REQUIRES_BACKEND as REQUIRES_BACKEND,
+)
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import ImproperlyConfigured
 

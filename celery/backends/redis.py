@@ -25,15 +25,13 @@ from celery.backends._chord import Part, body_argument, dependency_error, first_
 from celery.backends._codec import encode_json
 from celery.backends._finality import lasting_states
 from celery.backends._redis import params, scripts
-from celery.backends._redis.params import E_LOST as E_LOST
 from celery.backends._redis.params import (
+    E_LOST as E_LOST,
     E_REDIS_SSL_CERT_REQS_MISSING_INVALID as E_REDIS_SSL_CERT_REQS_MISSING_INVALID,
-)
-from celery.backends._redis.params import (
     E_REDIS_SSL_PARAMS_AND_SCHEME_MISMATCH as E_REDIS_SSL_PARAMS_AND_SCHEME_MISMATCH,
+    W_REDIS_SSL_CERT_NONE as W_REDIS_SSL_CERT_NONE,
+    W_REDIS_SSL_CERT_OPTIONAL as W_REDIS_SSL_CERT_OPTIONAL,
 )
-from celery.backends._redis.params import W_REDIS_SSL_CERT_NONE as W_REDIS_SSL_CERT_NONE
-from celery.backends._redis.params import W_REDIS_SSL_CERT_OPTIONAL as W_REDIS_SSL_CERT_OPTIONAL
 from celery.backends.asynchronous import (
     AsyncBackendMixin,
 )

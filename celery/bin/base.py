@@ -16,6 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -298,6 +299,11 @@ class CeleryOption(click.Option):
         if self.default_value_from_context:
             return getattr(ctx.obj, self.default_value_from_context, None)
         return super().get_default(ctx, *args, **kwargs)
+
+
+def options_under(title: str) -> Callable[..., Callable[[Any], Any]]:
+    """Return a `click.option` for options that stand under *title* on the help page."""
+    return partial(click.option, cls=CeleryOption, help_group=title)
 
 
 class CeleryCommand(click.Command):

@@ -10,72 +10,60 @@ import click
 from celery.bin.base import (
     LOG_LEVEL,
     CeleryDaemonCommand,
-    CeleryOption,
+    fold,
     handle_preload_options,
+    options_under,
 )
+from celery.exceptions import ImproperlyConfigured
+
+_option = options_under("Beat Options")
 
 
 @click.command("beat", cls=CeleryDaemonCommand, context_settings={"allow_extra_args": True})
-@click.option(
+@_option(
     "--detach",
     is_flag=True,
     default=False,
-    cls=CeleryOption,
-    help_group="Beat Options",
     help="Run as a daemon.",
 )
-@click.option(
+@_option(
     "-s",
     "--schedule",
-    cls=CeleryOption,
-    help_group="Beat Options",
     callback=lambda ctx, _, value: value or (ctx.obj and ctx.obj.app.conf.beat_schedule_filename),
     help="File that keeps the times of the last runs; '.db' may be added.",
 )
-@click.option(
+@_option(
     "--store",
-    cls=CeleryOption,
-    help_group="Beat Options",
     help="URL of what several beats share in place of a file; one of them sends.",
 )
-@click.option(
+@_option(
     "-S",
     "--scheduler",
-    cls=CeleryOption,
-    help_group="Beat Options",
     callback=lambda ctx, _, value: value or (ctx.obj and ctx.obj.app.conf.beat_scheduler),
     help="Class of the scheduler.",
 )
-@click.option(
+@_option(
     "--max-interval",
     type=int,
-    cls=CeleryOption,
-    help_group="Beat Options",
     help="Most seconds to sleep before looking at the schedule again.",
 )
-@click.option(
+@_option(
     "--enable-remote-control/--no-enable-remote-control",
     "remote_control",
     default=None,
-    cls=CeleryOption,
-    help_group="Beat Options",
     help="Answer to 'celery inspect ping'.",
 )
-@click.option(
+@_option(
     "-n",
     "--hostname",
-    cls=CeleryOption,
-    help_group="Beat Options",
     help="Node name for remote control.",
 )
-@click.option(
+@_option(
     "-l",
     "--loglevel",
     default="WARNING",
     show_default=True,
-    cls=CeleryOption,
     type=LOG_LEVEL,
-    help_group="Beat Options",
     help="Least level of messages that is logged.",
 )
 @click.pass_context
@@ -112,4 +100,7 @@ def beat(
         return
     if uid or gid:
         platforms.maybe_drop_privileges(uid=uid, gid=gid)
-    start().run()
+    try:
+        start().run()
+    except ImproperlyConfigured as exc:
+        raise click.ClickException(fold(str(exc))) from exc

@@ -13,77 +13,62 @@ from celery.bin.base import (
     JSON_ARRAY,
     JSON_OBJECT,
     CeleryCommand,
-    CeleryOption,
     consume_preload_options,
     handle_preload_options,
+    options_under,
 )
+
+_calling_option = options_under("Calling Options")
+_routing_option = options_under("Routing Options")
 
 
 @click.command("call", cls=CeleryCommand)
 @click.argument("name")
-@click.option(
+@_calling_option(
     "-a",
     "--args",
-    cls=CeleryOption,
     type=JSON_ARRAY,
     default="[]",
-    help_group="Calling Options",
     help="Positional arguments, as a JSON array.",
 )
-@click.option(
+@_calling_option(
     "-k",
     "--kwargs",
-    cls=CeleryOption,
     type=JSON_OBJECT,
     default="{}",
-    help_group="Calling Options",
     help="Keyword arguments, as a JSON object.",
 )
-@click.option(
+@_calling_option(
     "--eta",
-    cls=CeleryOption,
     type=ISO8601,
-    help_group="Calling Options",
     help="Time before which the task must not run, in ISO 8601.",
 )
-@click.option(
+@_calling_option(
     "--countdown",
-    cls=CeleryOption,
     type=float,
-    help_group="Calling Options",
     help="Seconds before which the task must not run.",
 )
-@click.option(
+@_calling_option(
     "--expires",
-    cls=CeleryOption,
     type=ISO8601_OR_FLOAT,
-    help_group="Calling Options",
     help="Time in ISO 8601, or seconds, after which the task must not run.",
 )
-@click.option(
+@_calling_option(
     "--serializer",
-    cls=CeleryOption,
     default="json",
     show_default=True,
-    help_group="Calling Options",
     help="Name of the serializer of the message.",
 )
-@click.option(
+@_routing_option(
     "--queue",
-    cls=CeleryOption,
-    help_group="Routing Options",
     help="Queue to send to.",
 )
-@click.option(
+@_routing_option(
     "--exchange",
-    cls=CeleryOption,
-    help_group="Routing Options",
     help="Exchange to send to.",
 )
-@click.option(
+@_routing_option(
     "--routing-key",
-    cls=CeleryOption,
-    help_group="Routing Options",
     help="Routing key to send with.",
 )
 @click.pass_context

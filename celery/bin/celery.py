@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
 
+_option = base.options_under("Global Options")
+
 #: Group of entry points through which packages add commands.
 PLUGIN_GROUP = "celery.commands"
 
@@ -288,83 +290,63 @@ def _is_machinery(filename: str) -> bool:
     invoke_without_command=True,
     context_settings={"auto_envvar_prefix": "CELERY"},
 )
-@click.option(
+@_option(
     "-A",
     "--app",
     envvar="APP",
-    cls=base.CeleryOption,
     help="Module, module:attribute or module.attribute of the app.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "-b",
     "--broker",
     envvar="BROKER_URL",
-    cls=base.CeleryOption,
     help="URL of the broker, for an app that names none.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "--result-backend",
     envvar="RESULT_BACKEND",
-    cls=base.CeleryOption,
     help="URL of the result back-end, for an app that names none.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "--loader",
     envvar="LOADER",
-    cls=base.CeleryOption,
     help="Class of the loader.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "--config",
     envvar="CONFIG_MODULE",
-    cls=base.CeleryOption,
     help="Module with the settings.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "--workdir",
-    cls=base.CeleryOption,
     type=click.Path(),
     is_eager=True,
     callback=_enter_workdir,
     help="Directory to work in; the app is searched for there.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "-C",
     "--no-color",
     envvar="NO_COLOR",
     is_flag=True,
-    cls=base.CeleryOption,
     help="Print without colour.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "-q",
     "--quiet",
     is_flag=True,
-    cls=base.CeleryOption,
     help="Print less.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "--version",
     is_flag=True,
-    cls=base.CeleryOption,
     help="Print the version and exit.",
-    help_group="Global Options",
 )
-@click.option(
+@_option(
     "--skip-checks",
     envvar="SKIP_CHECKS",
     is_flag=True,
-    cls=base.CeleryOption,
     help="Leave out the start-up checks of Django.",
-    help_group="Global Options",
 )
 @click.pass_context
 def celery(

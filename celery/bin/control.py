@@ -13,11 +13,13 @@ from celery.bin.base import (
     COMMA_SEPARATED_LIST,
     EX_UNAVAILABLE,
     CeleryCommand,
-    CeleryOption,
     consume_preload_options,
     fold,
     handle_preload_options,
+    options_under,
 )
+
+_option = options_under("Remote Control Options")
 
 #: Commands that workers obey without a reply, and what is told of each that was there to hear.
 _UNANSWERED = {"shutdown": "told to shut down"}
@@ -165,30 +167,24 @@ def _count_line(n: int) -> str:
 
 
 _remote_options: tuple[Any, ...] = (
-    click.option(
+    _option(
         "-t",
         "--timeout",
         type=float,
         default=1.0,
         show_default=True,
-        cls=CeleryOption,
-        help_group="Remote Control Options",
         help="Seconds to wait for replies.",
     ),
-    click.option(
+    _option(
         "-d",
         "--destination",
         type=COMMA_SEPARATED_LIST,
-        cls=CeleryOption,
-        help_group="Remote Control Options",
         help="Names of the nodes to ask, separated by commas.",
     ),
-    click.option(
+    _option(
         "-j",
         "--json",
         is_flag=True,
-        cls=CeleryOption,
-        help_group="Remote Control Options",
         help="Print the replies as JSON.",
     ),
 )

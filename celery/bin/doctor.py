@@ -10,58 +10,50 @@ from kombu.utils.json import dumps
 
 from celery.bin.base import (
     CeleryCommand,
-    CeleryOption,
     consume_preload_options,
     handle_preload_options,
+    options_under,
 )
 
 if TYPE_CHECKING:
     from celery.apps.doctor import Facts, Finding
 
+_option = options_under("Doctor Options")
+
 _WIDTH = 80
 
 
 @click.command("doctor", cls=CeleryCommand)
-@click.option(
+@_option(
     "-t",
     "--timeout",
     type=float,
     default=1.0,
     show_default=True,
-    cls=CeleryOption,
-    help_group="Doctor Options",
     help="Seconds to wait for replies of workers.",
 )
-@click.option(
+@_option(
     "--probe-timeout",
     type=float,
     default=5.0,
     show_default=True,
-    cls=CeleryOption,
-    help_group="Doctor Options",
     help="Seconds to wait for the result of a task that does nothing.",
 )
-@click.option(
+@_option(
     "-j",
     "--json",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Doctor Options",
     help="Print the findings as JSON.",
 )
-@click.option(
+@_option(
     "-f",
     "--logfile",
     type=click.Path(),
-    cls=CeleryOption,
-    help_group="Doctor Options",
     help="Log file that a worker is to write; by default that of the settings.",
 )
-@click.option(
+@_option(
     "--pidfile",
     type=click.Path(),
-    cls=CeleryOption,
-    help_group="Doctor Options",
     help="Pid file that a worker is to write; by default that of the settings.",
 )
 @click.pass_context

@@ -10,11 +10,14 @@ import click
 from celery.bin.base import (
     LOG_LEVEL,
     CeleryDaemonCommand,
-    CeleryOption,
     consume_preload_options,
     fold,
     handle_preload_options,
+    options_under,
 )
+
+_dumper_option = options_under("Dumper")
+_snapshot_option = options_under("Snapshot")
 
 
 def _set_title(ctx: click.Context, what: str) -> None:
@@ -34,56 +37,44 @@ class _EventsCommand(CeleryDaemonCommand):
 
 
 @click.command("events", cls=_EventsCommand)
-@click.option(
+@_snapshot_option(
     "-c",
     "--camera",
-    cls=CeleryOption,
-    help_group="Snapshot",
     help="Class of a camera to take snapshots with.",
 )
-@click.option(
+@_snapshot_option(
     "-d",
     "--detach",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Snapshot",
     help="Run the camera as a daemon.",
 )
 # The letter belongs to the later of the two; the body looks at the camera.
-@click.option(
+@_dumper_option(
     "-d",
     "--dump",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Dumper",
     help="Print events as lines.",
 )
-@click.option(
+@_snapshot_option(
     "-F",
     "--frequency",
     "--freq",
     type=float,
     default=1.0,
     show_default=True,
-    cls=CeleryOption,
-    help_group="Snapshot",
     help="Seconds between snapshots.",
 )
-@click.option(
+@_snapshot_option(
     "-r",
     "--maxrate",
-    cls=CeleryOption,
-    help_group="Snapshot",
     help="Most snapshots in a time, as in 10/m.",
 )
-@click.option(
+@_snapshot_option(
     "-l",
     "--loglevel",
     default="WARNING",
     show_default=True,
-    cls=CeleryOption,
     type=LOG_LEVEL,
-    help_group="Snapshot",
     help="Least level of messages that is logged.",
 )
 @click.pass_context

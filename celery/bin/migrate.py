@@ -9,11 +9,13 @@ import click
 from celery.bin.base import (
     BrokerUnreachable,
     CeleryCommand,
-    CeleryOption,
     consume_preload_options,
     fold,
     handle_preload_options,
+    options_under,
 )
+
+_option = options_under("Migration Options")
 
 
 def _connected(url: str, what: str) -> Any:
@@ -42,51 +44,39 @@ def _connected(url: str, what: str) -> Any:
 @click.command("migrate", cls=CeleryCommand)
 @click.argument("source")
 @click.argument("destination")
-@click.option(
+@_option(
     "-n",
     "--limit",
     type=int,
-    cls=CeleryOption,
-    help_group="Migration Options",
     help="Number of tasks to move at most.",
 )
-@click.option(
+@_option(
     "-t",
     "--timeout",
     type=float,
-    cls=CeleryOption,
-    help_group="Migration Options",
     help="Seconds to wait for another task; 1 by default.",
 )
-@click.option(
+@_option(
     "-a",
     "--ack-messages",
     is_flag=True,
     default=None,
-    cls=CeleryOption,
-    help_group="Migration Options",
     help="Remove moved tasks from the source; the default.",
 )
-@click.option(
+@_option(
     "-T",
     "--tasks",
-    cls=CeleryOption,
-    help_group="Migration Options",
     help="Names of the tasks to move, separated by commas.",
 )
-@click.option(
+@_option(
     "-Q",
     "--queues",
-    cls=CeleryOption,
-    help_group="Migration Options",
     help="Queues to empty, separated by commas; NAME:NEWNAME renames one.",
 )
-@click.option(
+@_option(
     "-F",
     "--forever",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Migration Options",
     help="Go on until interrupted.",
 )
 @click.pass_context

@@ -9,10 +9,12 @@ import click
 from celery.bin.base import (
     COMMA_SEPARATED_LIST,
     CeleryCommand,
-    CeleryOption,
     consume_preload_options,
     handle_preload_options,
+    options_under,
 )
+
+_option = options_under("Purging Options")
 
 
 def _plural(n: int, word: str) -> str:
@@ -20,28 +22,22 @@ def _plural(n: int, word: str) -> str:
 
 
 @click.command("purge", cls=CeleryCommand, context_settings={"allow_extra_args": True})
-@click.option(
+@_option(
     "-f",
     "--force",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Purging Options",
     help="Don't ask.",
 )
-@click.option(
+@_option(
     "-Q",
     "--queues",
     type=COMMA_SEPARATED_LIST,
-    cls=CeleryOption,
-    help_group="Purging Options",
     help="Queues to empty, separated by commas; all of the app by default.",
 )
-@click.option(
+@_option(
     "-X",
     "--exclude-queues",
     type=COMMA_SEPARATED_LIST,
-    cls=CeleryOption,
-    help_group="Purging Options",
     help="Queues to leave alone, separated by commas.",
 )
 @click.pass_context

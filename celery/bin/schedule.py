@@ -13,8 +13,8 @@ from celery.bin.base import (
     JSON_ARRAY,
     JSON_OBJECT,
     CeleryCommand,
-    CeleryOption,
     handle_preload_options,
+    options_under,
 )
 
 
@@ -49,8 +49,7 @@ def _command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
     return decorate
 
 
-def _option(*names: str, **options: Any) -> Callable[[Any], Any]:
-    return click.option(*names, cls=CeleryOption, help_group="Entry Options", **options)
+_option = options_under("Entry Options")
 
 
 def _entry_options(function: Any) -> Any:

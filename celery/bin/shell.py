@@ -12,10 +12,12 @@ import click
 
 from celery.bin.base import (
     CeleryCommand,
-    CeleryOption,
     consume_preload_options,
     handle_preload_options,
+    options_under,
 )
+
+_option = options_under("Shell Options")
 
 
 def _ipython(names: dict[str, Any]) -> None:
@@ -78,49 +80,37 @@ def namespace(app: Any, with_tasks: bool = True) -> dict[str, Any]:
 
 
 @click.command("shell", cls=CeleryCommand, context_settings={"allow_extra_args": True})
-@click.option(
+@_option(
     "-I",
     "--ipython",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Shell Options",
     help="Use IPython.",
 )
-@click.option(
+@_option(
     "-B",
     "--bpython",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Shell Options",
     help="Use bpython.",
 )
-@click.option(
+@_option(
     "--python",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Shell Options",
     help="Use the plain interpreter.",
 )
-@click.option(
+@_option(
     "-T",
     "--without-tasks",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Shell Options",
     help="Leave tasks out of the names at hand.",
 )
-@click.option(
+@_option(
     "--eventlet",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Shell Options",
     help="Patch the standard library for eventlet.",
 )
-@click.option(
+@_option(
     "--gevent",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Shell Options",
     help="Patch the standard library for gevent.",
 )
 @click.pass_context

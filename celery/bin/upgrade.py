@@ -11,10 +11,12 @@ import click
 
 from celery.bin.base import (
     CeleryCommand,
-    CeleryOption,
     consume_preload_options,
     handle_preload_options,
+    options_under,
 )
+
+_option = options_under("Upgrading Options")
 
 
 @click.group("upgrade", invoke_without_command=False, context_settings={"allow_extra_args": True})
@@ -24,25 +26,19 @@ def upgrade() -> None:
 
 @upgrade.command("settings", cls=CeleryCommand)
 @click.argument("filename")
-@click.option(
+@_option(
     "--django",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Upgrading Options",
     help="Write names in upper case with the prefix CELERY_, for Django's settings.",
 )
-@click.option(
+@_option(
     "--compat",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Upgrading Options",
     help="Write names as versions before 4.0 knew them.",
 )
-@click.option(
+@_option(
     "--no-backup",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Upgrading Options",
     help="Keep no copy of the file as it was.",
 )
 @click.pass_context

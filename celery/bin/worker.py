@@ -19,11 +19,17 @@ from celery.bin.base import (
     COMMA_SEPARATED_LIST,
     LOG_LEVEL,
     CeleryDaemonCommand,
-    CeleryOption,
     ParamType,
     StringChoice,
     handle_preload_options,
+    options_under,
 )
+
+_worker_option = options_under("Worker Options")
+_pool_option = options_under("Pool Options")
+_queue_option = options_under("Queue Options")
+_features_option = options_under("Features")
+_embedded_beat_option = options_under("Embedded Beat Options")
 
 #: Set in the environment to stay in the foreground in spite of ``--detach``, for debugging.
 C_FAKEFORK = os.environ.get("C_FAKEFORK")
@@ -244,238 +250,182 @@ def _become_daemon(ctx: click.Context, hostname: str, options: dict[str, Any]) -
     cls=CeleryDaemonCommand,
     context_settings={"allow_extra_args": True},
 )
-@click.option(
+@_worker_option(
     "-n",
     "--hostname",
     default="celery@%h",
     show_default=True,
-    cls=CeleryOption,
     type=HOSTNAME,
-    help_group="Worker Options",
     help="Node name; %h is the host with its domain, %n the host alone, %d the domain.",
 )
-@click.option(
+@_worker_option(
     "-D",
     "--detach",
     is_flag=True,
     default=False,
-    cls=CeleryOption,
-    help_group="Worker Options",
     help="Run as a daemon.",
 )
-@click.option(
+@_worker_option(
     "-S",
     "--statedb",
-    cls=CeleryOption,
     type=click.Path(),
-    help_group="Worker Options",
     callback=lambda ctx, _, value: value or (ctx.obj and ctx.obj.app.conf.worker_state_db),
     help="File that keeps revoked tasks over restarts; '.db' may be added.",
 )
-@click.option(
+@_worker_option(
     "-l",
     "--loglevel",
     default="WARNING",
     show_default=True,
-    cls=CeleryOption,
     type=LOG_LEVEL,
-    help_group="Worker Options",
     help="Least level of messages that is logged.",
 )
-@click.option(
+@_worker_option(
     "-O",
     "--optimization",
     default="default",
     show_default=True,
-    cls=CeleryOption,
     type=click.Choice(("default", "fair")),
-    help_group="Worker Options",
     help="Way of giving tasks to the processes of the pool.",
 )
-@click.option(
+@_worker_option(
     "--prefetch-multiplier",
     type=int,
-    cls=CeleryOption,
-    help_group="Worker Options",
     callback=lambda ctx, _, value: (
         value if value is not None else ctx.obj and ctx.obj.app.conf.worker_prefetch_multiplier
     ),
     help="Messages to fetch ahead for each process.",
 )
-@click.option(
+@_worker_option(
     "--disable-prefetch",
     is_flag=True,
     default=None,
-    cls=CeleryOption,
-    help_group="Worker Options",
     callback=lambda ctx, _, value: (
         value if value is not None else ctx.obj and ctx.obj.app.conf.worker_disable_prefetch
     ),
     help="Fetch a message only when a process is free to run it.",
 )
-@click.option(
+@_pool_option(
     "-c",
     "--concurrency",
     type=_Concurrency(),
-    cls=CeleryOption,
-    help_group="Pool Options",
     callback=lambda ctx, _, value: (
         value if value is not None else ctx.obj and ctx.obj.app.conf.worker_concurrency
     ),
     help="Number of processes, threads or green threads; 'auto' follows the limits of the "
     "container. The default is the number of processors.",
 )
-@click.option(
+@_pool_option(
     "-P",
     "--pool",
     default="prefork",
     show_default=True,
-    cls=CeleryOption,
     type=WORKERS_POOL,
-    help_group="Pool Options",
     help="Kind of pool.",
 )
-@click.option(
+@_pool_option(
     "-E",
     "--task-events",
     "--events",
     is_flag=True,
     default=None,
-    cls=CeleryOption,
-    help_group="Pool Options",
     help="Send events about tasks, for monitors.",
 )
-@click.option(
+@_pool_option(
     "--time-limit",
     type=float,
-    cls=CeleryOption,
-    help_group="Pool Options",
     help="Seconds after which a running task is killed.",
 )
-@click.option(
+@_pool_option(
     "--soft-time-limit",
     type=float,
-    cls=CeleryOption,
-    help_group="Pool Options",
     help="Seconds after which SoftTimeLimitExceeded is raised in a running task.",
 )
-@click.option(
+@_pool_option(
     "--max-tasks-per-child",
     type=int,
-    cls=CeleryOption,
-    help_group="Pool Options",
     help="Tasks after which a pool process is replaced.",
 )
-@click.option(
+@_pool_option(
     "--pool-start-method",
     type=click.Choice(("fork", "spawn")),
-    cls=CeleryOption,
-    help_group="Pool Options",
     help="How pool processes are started.",
 )
-@click.option(
+@_pool_option(
     "--max-memory-per-child",
     type=int,
-    cls=CeleryOption,
-    help_group="Pool Options",
     help="KiB of resident memory beyond which a pool process is replaced.",
 )
-@click.option(
+@_queue_option(
     "--purge",
     "--discard",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Queue Options",
     help="Delete all waiting messages before the start.",
 )
-@click.option(
+@_queue_option(
     "--queues",
     "-Q",
     type=COMMA_SEPARATED_LIST,
-    cls=CeleryOption,
-    help_group="Queue Options",
     help="Queues to consume from, separated by commas.",
 )
-@click.option(
+@_queue_option(
     "--exclude-queues",
     "-X",
     type=COMMA_SEPARATED_LIST,
-    cls=CeleryOption,
-    help_group="Queue Options",
     help="Queues not to consume from, separated by commas.",
 )
-@click.option(
+@_queue_option(
     "--include",
     "-I",
     type=COMMA_SEPARATED_LIST,
-    cls=CeleryOption,
-    help_group="Queue Options",
     help="Modules to import, separated by commas.",
 )
-@click.option(
+@_features_option(
     "--without-gossip",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Features",
     help="Don't listen to other workers.",
 )
-@click.option(
+@_features_option(
     "--without-mingle",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Features",
     help="Don't ask other workers for their state at the start.",
 )
-@click.option(
+@_features_option(
     "--without-heartbeat",
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Features",
     help="Don't send heartbeat events.",
 )
-@click.option(
+@_features_option(
     "--heartbeat-interval",
     type=int,
-    cls=CeleryOption,
-    help_group="Features",
     help="Seconds between heartbeat events.",
 )
-@click.option(
+@_features_option(
     "--health",
     metavar="HOST:PORT",
-    cls=CeleryOption,
-    help_group="Features",
     help="Answer /live, /ready and /metrics there, for orchestrators and Prometheus.",
 )
-@click.option(
+@_features_option(
     "--autoscale",
     type=AUTOSCALE,
-    cls=CeleryOption,
-    help_group="Features",
     help="Most and least processes, as in 10,3; the pool grows and shrinks with the load.",
 )
-@click.option(
+@_embedded_beat_option(
     "-B",
     "--beat",
     type=CELERY_BEAT,
     is_flag=True,
-    cls=CeleryOption,
-    help_group="Embedded Beat Options",
     help="Run the scheduler of periodic tasks inside; for one worker at most.",
 )
-@click.option(
+@_embedded_beat_option(
     "-s",
     "--schedule-filename",
     "--schedule",
-    cls=CeleryOption,
-    help_group="Embedded Beat Options",
     callback=lambda ctx, _, value: value or (ctx.obj and ctx.obj.app.conf.beat_schedule_filename),
     help="File that keeps the times of the last runs; '.db' may be added.",
 )
-@click.option(
+@_embedded_beat_option(
     "--scheduler",
-    cls=CeleryOption,
-    help_group="Embedded Beat Options",
     help="Class of the scheduler.",
 )
 @click.pass_context

@@ -31,9 +31,6 @@ _HEAD = Struct("Q")
 
 _PROTOCOL = 5
 
-#: Types of values that are hardly ever long.
-_SHORT = frozenset({type(None), bool, float, int})
-
 #: Stands for a value that has no room.
 _NOT_WHOLE = Ended(is_whole=False)
 
@@ -50,6 +47,7 @@ class Seals:
         self.fd = _new() if fd is None else fd
         self._memory = memoryview(mmap.mmap(self.fd, _FRONT + _ROOM * PAGE_SIZE))
         self._jobs = self._memory[:_FRONT].cast("Q")
+        self._writer: tuple[int, _Writer] | None = None
 
     def set(self, place: int, job: int) -> None:
         """Note that nobody else ends *job*, which the child in *place* runs."""
@@ -64,14 +62,9 @@ class Seals:
         """Note how *job* has ended, which the child in *place* runs."""
         if place >= _ROOM:
             return
-        page = self._page(place)
-        try:
-            _write(page, how)
-        except Exception:  # noqa: BLE001 - no room, or whatever a value raises when pickled
-            if how.error is not None:
-                return
-            _write(page, _NOT_WHOLE)
-        _HEAD.pack_into(page, 0, job)
+        if self._writer is None or self._writer[0] != place:
+            self._writer = place, _Writer(self._page(place))
+        self._writer[1].put(job, how)
 
     def end_of(self, place: int, job: int) -> Ended | None:
         """Return how *job* has ended, if the child that was in *place* has noted that."""
@@ -96,26 +89,36 @@ class Seals:
             os.close(fd)
 
 
-def _write(page: memoryview, how: Ended) -> None:
-    """Write *how* to *page*, or raise when it has no room there."""
-    if type(how.value) in _SHORT and how.error is None:
-        data = pickle.dumps(tuple(how), _PROTOCOL)
-        page[_HEAD.size : _HEAD.size + len(data)] = data
-    else:
-        # Dearer, but stops where a plain dump would first make all of a value of megabytes.
-        pickle.Pickler(_Writer(page), _PROTOCOL).dump(tuple(how))
-
-
 class _Writer:
-    """A file on a page; refuses what goes beyond its end."""
-
-    __slots__ = ("_at", "_page")
+    """Writes to one page, and refuses what goes beyond its end."""
 
     def __init__(self, page: memoryview) -> None:
         self._page = page
         self._at = _HEAD.size
+        # Kept, as making one takes longer than most values do.
+        self._pickler = pickle.Pickler(self, _PROTOCOL)
+
+    def put(self, job: int, how: Ended) -> None:
+        # A job may be noted twice: its result could not be stored, so it fails.
+        _HEAD.pack_into(self._page, 0, 0)
+        try:
+            self._dump(how)
+        except Exception:  # noqa: BLE001 - no room, or whatever a value raises when pickled
+            if how.error is not None:
+                return
+            self._dump(_NOT_WHOLE)
+        _HEAD.pack_into(self._page, 0, job)
+
+    def _dump(self, how: Ended) -> None:
+        self._at = _HEAD.size
+        try:
+            # Stops where a value of megabytes has no more room.
+            self._pickler.dump(tuple(how))
+        finally:
+            self._pickler.clear_memo()
 
     def write(self, data: Any) -> None:
+        """Do what a file does, for the pickler."""
         start, self._at = self._at, self._at + len(data)
         self._page[start : self._at] = data
 

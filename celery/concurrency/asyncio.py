@@ -75,10 +75,8 @@ def _steps(
     target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Generator[Any, Any, Any] | None:
     """Return a call in two steps, with its coroutine in between; None if it makes none."""
-    if target is trace.fast_trace_task:
-        return trace.fast_steps_of(*args, **kwargs)
-    if target is trace.trace_task_ret:
-        return trace.steps_of(*args, **kwargs)
+    if target is trace.fast_trace_task or target is trace.trace_task_ret:
+        return trace.steps_of(target, *args, **kwargs)
     return _untraced(target, args, kwargs) if iscoroutinefunction(target) else None
 
 

@@ -26,8 +26,7 @@ from kombu.utils import json as kombu_json
 
 from celery import _state
 from celery._protocol import events as wire
-from celery.events.event import Event as make_event
-from celery.events.event import get_exchange
+from celery.events.event import Event as make_event, get_exchange
 from celery.utils import log
 from celery.utils.nodenames import anon_nodename
 from celery.utils.time import utcoffset as local_utcoffset

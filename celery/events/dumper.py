@@ -90,7 +90,10 @@ def evdump(app: Celery | None = None, out: IO[str] | None = None) -> None:
 
         def tell(exc: BaseException, interval: float) -> None:
             again = f"in {interval} seconds..." if interval else "..."
-            dumper.say(CONNECTION_ERROR % (connection.as_uri(), exc, again))
+            url = connection.as_uri()
+            # Some transports name the broker themselves.
+            why = str(exc).removeprefix(f"{url}: ").rstrip(".")
+            dumper.say(CONNECTION_ERROR % (url, why, again))
 
         while True:
             try:

@@ -7,13 +7,16 @@ from celery.local import names_on_demand
 if TYPE_CHECKING:
     from kombu.utils.functional import memoize
     from kombu.utils.objects import cached_property
-    from kombu.utils.uuid import uuid
-    from kombu.utils.uuid import uuid as gen_unique_id
+    from kombu.utils.uuid import uuid, uuid as gen_unique_id
 
     from celery.utils.functional import chunks, noop
-    from celery.utils.imports import gen_task_name, import_from_cwd, instantiate
-    from celery.utils.imports import qualname as get_full_cls_name
-    from celery.utils.imports import symbol_by_name as get_cls_by_name
+    from celery.utils.imports import (
+        gen_task_name,
+        import_from_cwd,
+        instantiate,
+        qualname as get_full_cls_name,
+        symbol_by_name as get_cls_by_name,
+    )
     from celery.utils.log import LOG_LEVELS
     from celery.utils.nodenames import nodename, nodesplit, worker_direct
 

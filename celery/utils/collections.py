@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import OrderedDict as _OrderedDict
-from collections import deque
+from collections import OrderedDict as _OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from itertools import chain
 from queue import Empty

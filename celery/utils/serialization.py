@@ -11,17 +11,14 @@ from __future__ import annotations
 import datetime
 import decimal
 import sys
-from base64 import b64decode as _b64decode
-from base64 import b64encode as _b64encode
+from base64 import b64decode as _b64decode, b64encode as _b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pickle import dumps as pickle_dumps
-from pickle import loads as pickle_loads
+from pickle import dumps as pickle_dumps, loads as pickle_loads
 from typing import Any, NoReturn, cast
 from uuid import UUID
 
 from celery.utils.saferepr import saferepr
-from celery.utils.text import STRTOBOOL_DEFAULT_TABLE as STRTOBOOL_DEFAULT_TABLE
-from celery.utils.text import strtobool
+from celery.utils.text import STRTOBOOL_DEFAULT_TABLE as STRTOBOOL_DEFAULT_TABLE, strtobool
 
 __all__ = (
     "UnpickleableExceptionWrapper",

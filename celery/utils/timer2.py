@@ -15,8 +15,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from kombu.asynchronous.timer import Entry, to_timestamp
-from kombu.asynchronous.timer import Timer as Schedule
+from kombu.asynchronous.timer import Entry, Timer as Schedule, to_timestamp
 
 from celery.utils.log import get_logger
 

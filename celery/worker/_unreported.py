@@ -40,7 +40,7 @@ def conclude(request: Request, lost: UnreportedEnd) -> bool:
         return False
     except Exception as error:
         logger.exception("Cannot store how task %s ended", request.id)
-        request.on_failure(describe(error), return_ok=True)
+        request.on_failure(describe(error))
         return True
     runtime_s = time() - (request.time_start or time())
     request.on_success((0, saferepr(value, request.task.resultrepr_maxsize), runtime_s))

@@ -14,8 +14,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils import log
 from celery.utils.collections import AttributeDict
 from celery.utils.functional import pass1
-from celery.worker import control
-from celery.worker import state as worker_state
+from celery.worker import control, state as worker_state
 
 __all__ = ("Pidbox", "gPidbox")
 

@@ -52,8 +52,7 @@ from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.saferepr import saferepr
 from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
-from celery.worker import _unreported as unreported
-from celery.worker import state
+from celery.worker import _unreported as unreported, state
 from celery.worker._fields import MessageFields
 from celery.worker._settle import End, Settlement, resolve, settle, stores_failure
 
@@ -121,7 +120,6 @@ class Request(MessageFields):
         "_on_ack",
         "_on_reject",
         "_request_dict",
-        "_revoked",
         "_slot",
         "_task",
         "_terminate_on_accept",
@@ -184,8 +182,7 @@ class Request(MessageFields):
         self._slot: Any = None
         self._terminate_on_accept: Any = None
         self._terminated_by: int | None = None
-        self._ended = self._revoked = self._is_storing = self._is_cancelled = False
-        self.acknowledged = False
+        self._ended = self._is_storing = self._is_cancelled = self.acknowledged = False
         self.time_start: float | None = None
         self.worker_pid: int | None = None
 
@@ -574,7 +571,6 @@ class Request(MessageFields):
     ) -> None:
         if not self._end():
             return
-        self._revoked = True
         self._settle(End.TERMINATED if terminated else End.DISCARDED)
         self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
         try:
@@ -849,32 +845,7 @@ def create_request_cls(
             return job
 
     if is_plain:
-
-        def on_pool_success(self: Request, answer: tuple[Any, ...]) -> None:
-            """Do what `on_success` does, in one step for what nearly always happens."""
-            frees_slot = True
-            try:
-                if results is not None and len(answer) == 4:
-                    self._is_storing = True
-                    frees_slot = results.has_room()
-                    results.put(self, answer[:3], answer[3])
-                    return
-                if answer[0] or self._ended:
-                    self.on_success(answer)
-                    return
-                self._ended = True
-                task_ready(self, remembers)
-                if task.acks_late:
-                    self.acknowledge()
-                self._note_event(events.SUCCEEDED, self.id, answer[1], answer[2])
-            finally:
-                self._job = None
-                if frees_slot:
-                    release, self._slot = self._slot, None
-                    if release is not None:
-                        release(answer[2])
-
-        TaskRequest._on_pool_success = on_pool_success
+        TaskRequest._on_pool_success = _success_taker(task, task_ready, remembers, results)
     if base.send_event is not Request.send_event:
 
         def note_event(self: Request, sketch: events.Sketch, *values: Any) -> None:
@@ -884,6 +855,40 @@ def create_request_cls(
         TaskRequest._note_event = note_event
     TaskRequest.__name__ = base.__name__
     return TaskRequest
+
+
+def _success_taker(
+    task: Task, task_ready: Callable[..., Any], remembers: bool, results: Results | None
+) -> Callable[[Any, tuple[Any, ...]], None]:
+    """Return what takes the answers of the pool, in one step for what nearly always happens.
+
+    It does what `Request.on_success` does.
+    """
+
+    def on_pool_success(self: Request, answer: tuple[Any, ...]) -> None:
+        frees_slot = True
+        try:
+            if results is not None and len(answer) == 4:
+                self._is_storing = True
+                frees_slot = results.has_room()
+                results.put(self, answer[:3], answer[3])
+                return
+            if answer[0] or self._ended:
+                self.on_success(answer)
+                return
+            self._ended = True
+            task_ready(self, remembers)
+            if task.acks_late:
+                self.acknowledge()
+            self._note_event(events.SUCCEEDED, self.id, answer[1], answer[2])
+        finally:
+            self._job = None
+            if frees_slot:
+                release, self._slot = self._slot, None
+                if release is not None:
+                    release(answer[2])
+
+    return on_pool_success
 
 
 def _time_limits(limits: Any) -> tuple[Any, Any]:

@@ -1,9 +1,8 @@
 """From a task message to a decision: run it, hold it until its time, or drop it.
 
 A strategy is built once for each task when the consumer starts, with everything bound
-that it needs, and called with each message of that task. `admit` is the decision as a
-function of plain values; the strategy carries it out. Custom strategies (``Task.Strategy``)
-have the signature of `default`.
+that it needs, and called with each message of that task. Custom strategies
+(``Task.Strategy``) have the signature of `default`.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from enum import Enum, auto
 from time import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content, registry
@@ -43,47 +41,6 @@ ETA_PRIORITY = 6
 #: End of a JSON body that can be the three parts of a task message, and a name in the third.
 _JSON_END = b"}]"
 _EMBEDDED = b'"callbacks"'
-
-
-class Verdict(Enum):
-    """What is to be done with a message."""
-
-    RUN = auto()
-    #: Wait until the ETA.
-    HOLD = auto()
-    #: Wait for a token of the rate limit.
-    LIMIT = auto()
-    #: Don't run; it is revoked or expired.
-    DROP = auto()
-
-
-class Admission(NamedTuple):
-    """A verdict, and for `Verdict.HOLD` the POSIX time until which."""
-
-    verdict: Verdict
-    until: float | None = None
-
-
-def admit(
-    now: float,
-    *,
-    revoked: bool = False,
-    expires: float | None = None,
-    eta: float | None = None,
-    rate_limited: bool = False,
-) -> Admission:
-    """Decide about a message that has just arrived.
-
-    Args:
-        now, expires, eta: POSIX times; None where the message names none.
-        revoked: Its id or one of its stamps is revoked.
-        rate_limited: Its task has a rate limit, which counts after the ETA.
-    """
-    if revoked or (expires is not None and now > expires):
-        return Admission(Verdict.DROP)
-    if eta is not None and eta > now:
-        return Admission(Verdict.HOLD, eta)
-    return Admission(Verdict.LIMIT if rate_limited else Verdict.RUN)
 
 
 Decoded = tuple[Any, dict[str, Any], bool, bool]
@@ -210,19 +167,15 @@ def default(
             req.announce()
         if received.receivers:
             received.send(sender=consumer, request=req)
-        bucket = buckets.get(name)
-        if req._eta is not None:
-            verdict, until = admit(
-                time(), eta=req._eta.timestamp(), rate_limited=bucket is not None
-            )
-            if verdict is Verdict.HOLD:
-                hold(req, until)
-                return
-        if bucket is not None:
-            task_reserved(req)
-            throttle(req, bucket)
+        if req._eta is not None and (due := req._eta.timestamp()) > time():
+            # The rate limit counts from then on.
+            hold(req, due)
             return
         task_reserved(req)
+        bucket = buckets.get(name)
+        if bucket is not None:
+            throttle(req, bucket)
+            return
         if tally is not None:
             since = health_metrics.waiting_since(message, time())
             req.waits_since = since  # type: ignore[attr-defined]  # of counted requests

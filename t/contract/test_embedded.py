@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sqlite3
 import stat
@@ -673,6 +674,48 @@ def test_a_child_process_does_not_use_the_connection_of_its_parent(
     send(connection, "parent again")
 
     assert Inbox(connect()).wait_for(3) == ["parent", "child", "parent again"]
+
+
+def test_a_child_inherits_nothing_that_another_thread_holds(path: Path) -> None:
+    """SQLite's mutexes and its books of locks are copied by a fork as they are just then."""
+
+    def write(store: Store) -> None:
+        with store as db:
+            db.execute("INSERT INTO results VALUES (1, '', 0) ON CONFLICT DO UPDATE SET expires=1")
+
+    def keep_writing() -> None:
+        store = Store(path)
+        while not over.is_set():
+            write(store)
+        store.close()
+
+    over = threading.Event()
+    thread = threading.Thread(target=keep_writing)
+    thread.start()
+    try:
+        for _ in range(50):
+            child = os.fork()
+            if not child:
+                try:
+                    write(Store(path))
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert status_of(child) == 0
+    finally:
+        over.set()
+        thread.join()
+
+
+def status_of(child: int) -> int | None:
+    """Wait for a process and return its status; None for one that does not end."""
+    watched = os.pidfd_open(child)
+    in_time = select.select([watched], [], [], PATIENCE_S)[0]
+    os.close(watched)
+    if not in_time:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    return status if in_time else None
 
 
 # -- the file

@@ -10,7 +10,7 @@ from uuid import uuid4
 from kombu.serialization import prepare_accept_content
 
 from celery import Celery
-from celery._protocol.message import custom_headers
+from celery._protocol.message import TASK_HEADERS
 from celery.app import trace
 from celery.exceptions import Ignore, Reject
 
@@ -147,7 +147,7 @@ class InlineWorker:
             headers, properties = message.headers, message.properties
             request = {
                 **headers,
-                "headers": custom_headers(headers) or None,
+                "headers": {name: headers[name] for name in headers.keys() - TASK_HEADERS} or None,
                 "reply_to": properties.get("reply_to"),
                 "correlation_id": properties.get("correlation_id"),
                 "hostname": "inline@test",

@@ -15,9 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
-from google.cloud.firestore_v1.types import document as documents
-from google.cloud.firestore_v1.types import firestore as messages
-from google.cloud.firestore_v1.types import write as writes
+from google.cloud.firestore_v1.types import (
+    document as documents,
+    firestore as messages,
+    write as writes,
+)
 
 SERVICE = "google.firestore.v1.Firestore"
 

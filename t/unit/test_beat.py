@@ -21,6 +21,7 @@ from celery.beat import (
     Service,
     beat_nodename,
 )
+from celery.exceptions import ImproperlyConfigured
 from celery.schedules import BaseSchedule, crontab, schedstate, schedule
 
 UTC = UTC
@@ -550,6 +551,12 @@ def alarm():
     yield
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+@pytest.mark.parametrize("name", ["nowhere.at:All", "celery.beat:Missing"])
+def test_a_scheduler_that_is_not_there_is_named(app, name):
+    with pytest.raises(ImproperlyConfigured, match=rf"^Cannot load the scheduler '{name}': "):
+        _ = Service(app, scheduler_cls=name).scheduler
 
 
 def test_a_tick_that_has_begun_is_ended_before_the_service(app, alarm):

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kombu.utils.encoding import ensure_bytes
-from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as LostConnection, ResponseError
 
 from celery.backends._redis.link import take_connection
 from celery.local import try_import

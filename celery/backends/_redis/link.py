@@ -13,8 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    ConnectionError as LostConnection,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 
 class Script:

@@ -19,12 +19,12 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
     AskError,
     ClusterDownError,
+    ConnectionError as LostConnection,
     NoScriptError,
     RedisClusterException,
+    TimeoutError as NoAnswer,
     TryAgainError,
 )
-from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import TimeoutError as NoAnswer
 
 from celery.backends._redis.channels import READ_AT_ONCE, Channels, Question
 from celery.backends._redis.consumer import ResultConsumer

@@ -30,8 +30,8 @@ try:
         InterfaceError,
         InvalidRequestError,
         OperationalError,
+        TimeoutError as PoolTimeoutError,
     )
-    from sqlalchemy.exc import TimeoutError as PoolTimeoutError
     from sqlalchemy.orm.exc import StaleDataError
 except ImportError as exc:
     raise ImproperlyConfigured(

@@ -18,8 +18,7 @@ from celery import _state, result
 from celery.contrib.testing.app import UnitLogging
 from celery.utils.dispatch import Signal
 from celery.utils.nodenames import anon_nodename
-from celery.worker import WorkController
-from celery.worker import state as worker_state
+from celery.worker import WorkController, state as worker_state
 
 if TYPE_CHECKING:
     from celery.app.base import Celery

@@ -36,20 +36,10 @@ from celery.utils.time import humanize_seconds
 from celery.worker import loops, state
 from celery.worker.consumer._messages import (
     INVALID_TASK_ERROR as INVALID_TASK_ERROR,
-)
-from celery.worker.consumer._messages import (
     MESSAGE_DECODE_ERROR as MESSAGE_DECODE_ERROR,
-)
-from celery.worker.consumer._messages import (
     MESSAGE_REPORT as MESSAGE_REPORT,
-)
-from celery.worker.consumer._messages import (
     UNKNOWN_FORMAT as UNKNOWN_FORMAT,
-)
-from celery.worker.consumer._messages import (
     UNKNOWN_TASK_ERROR as UNKNOWN_TASK_ERROR,
-)
-from celery.worker.consumer._messages import (
     TaskMessages,
     dump_body,
 )

@@ -52,7 +52,11 @@ def test_a_task_is_called_and_its_result_printed(program: Program, worker: Worke
     failed = program.output("call", "proj.fail").strip()
     worker.wait_for(rf"proj\.fail\[{failed}\] raised")
     assert "ValueError: boom" in program.output("result", failed, "--traceback")
-    assert program.run("result", failed).returncode == 1
+    result = program.run("result", failed)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Traceback (most recent call last):\n")
+    assert result.stderr.endswith("\nError: The task ended as FAILURE: ValueError('boom')\n")
 
 
 def test_a_revoked_task_is_discarded(program: Program, worker: WorkerProcess) -> None:
@@ -176,3 +180,14 @@ def test_a_broker_shell_survives_a_mistake(program: Program, amqp_url: str) -> N
     assert "ERROR" in result.stderr
     assert "queue:zz messages:0 consumers:0" in result.stdout
     assert result.returncode == 0
+
+
+def test_a_result_that_cannot_be_read_is_one_sentence(program: Program) -> None:
+    for store, why in (
+        ("disabled://", "Error: No result backend is configured"),
+        (f"db+sqlite:///{program.folder}/nowhere/r.db", "Error: Cannot read the result: "),
+    ):
+        program.env["T_BACKEND"] = store
+        result = program.run("result", "x")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith(why)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from t.integration.events.test_control import Cluster
-from t.integration.events.test_control import cluster as cluster
+from t.integration.events.test_control import Cluster, cluster as cluster
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent", "eventlet"])

@@ -7,8 +7,7 @@ import json
 import pytest
 from amqp.basic_message import Message
 from amqp.serialization import dumps
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from celery._protocol.template import MARKS, Blanks, JSONTemplate, TableTemplate, Unfit
 

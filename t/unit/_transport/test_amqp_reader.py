@@ -13,8 +13,7 @@ from amqp import spec
 from amqp.exceptions import FrameSyntaxError, UnexpectedFrame
 from amqp.method_framing import frame_handler
 from amqp.serialization import dumps, loads
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from celery._transport._amqp_reader import Reader
 from celery._transport._amqp_tables import read_table

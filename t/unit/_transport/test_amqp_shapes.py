@@ -8,8 +8,7 @@ from typing import Any
 import amqp
 import pytest
 from amqp.serialization import decode_properties_basic, dumps
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from celery._transport import _amqp_shapes
 from celery._transport._amqp_shapes import LEARNED_AT_MOST, SIZES_AT_MOST, Shapes

@@ -9,8 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kombu.utils import json as kombu_json
 
 from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope

@@ -13,8 +13,7 @@ import click
 import pytest
 
 from celery import signals
-from celery.bin import base
-from celery.bin import celery as umbrella
+from celery.bin import base, celery as umbrella
 from t.unit.bin.conftest import Run
 
 

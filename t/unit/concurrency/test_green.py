@@ -11,8 +11,10 @@ gevent = pytest.importorskip("gevent")
 eventlet = pytest.importorskip("eventlet")
 
 from celery import signals  # noqa: E402 - after the drivers
-from celery.concurrency import eventlet as eventlet_pool  # noqa: E402
-from celery.concurrency import gevent as gevent_pool  # noqa: E402
+from celery.concurrency import (  # noqa: E402
+    eventlet as eventlet_pool,
+    gevent as gevent_pool,
+)
 
 
 @pytest.fixture(params=["gevent", "eventlet"])

@@ -48,6 +48,7 @@ def test_of_a_value_that_is_too_long_it_is_known_that_there_is_one():
 
 def test_an_error_that_is_too_long_is_not_noted():
     seals = Seals()
+    seals.put_end(0, 1, Ended("a value that could not be stored"))
     try:
         raise KeyError("x" * PAGE_SIZE)
     except KeyError:

@@ -13,8 +13,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.cache import caches
 from django.core.management.base import SystemCheckError
-from django.db import DatabaseError, InterfaceError, connections
-from django.db import transaction as db_transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction as db_transaction
 
 from celery import Celery, signals
 from celery.app.utils import detect_settings

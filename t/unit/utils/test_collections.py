@@ -6,8 +6,7 @@ import time
 from queue import Empty
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from celery.utils.collections import (
     AttributeDict,

@@ -7,8 +7,7 @@ import operator
 import pickle
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kombu.utils import json as kombu_json
 
 from celery.utils.functional import (

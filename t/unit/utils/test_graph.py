@@ -3,8 +3,7 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from celery.utils.graph import CycleError, DependencyGraph, GraphFormatter
 

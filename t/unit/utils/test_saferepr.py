@@ -5,8 +5,7 @@ from collections import OrderedDict, namedtuple
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from celery.utils.saferepr import reprstream, saferepr
 

@@ -13,8 +13,7 @@ from celery import states
 from celery.contrib.testing.app import TestApp, setup_default_app
 from celery.contrib.testing.mocks import TaskMessage
 from celery.exceptions import WorkerShutdown
-from celery.worker import control
-from celery.worker import state as worker_state
+from celery.worker import control, state as worker_state
 from celery.worker.control import Panel, control_command, inspect_command
 from celery.worker.pidbox import Pidbox
 from celery.worker.request import Request

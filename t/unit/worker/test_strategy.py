@@ -11,31 +11,39 @@ from kombu.exceptions import ContentDisallowed
 from celery import signals
 from celery.exceptions import InvalidTaskError
 from celery.worker import state, strategy
-from celery.worker.strategy import Verdict, admit
 from t.harness.calls import python_calls
 
+LONG_AGO, FAR_AWAY = "2001-01-01T00:00:00+00:00", "2101-01-01T00:00:00+00:00"
 
+
+@pytest.mark.parametrize("limited", [False, True])
 @pytest.mark.parametrize(
-    ("given", "verdict", "until"),
+    ("headers", "fate"),
     [
-        ({}, Verdict.RUN, None),
-        ({"revoked": True}, Verdict.DROP, None),
-        ({"expires": 99.0}, Verdict.DROP, None),
-        ({"expires": 100.0}, Verdict.RUN, None),
-        ({"expires": 101.0}, Verdict.RUN, None),
-        ({"eta": 99.0}, Verdict.RUN, None),
-        ({"eta": 101.5}, Verdict.HOLD, 101.5),
-        ({"rate_limited": True}, Verdict.LIMIT, None),
-        ({"eta": 101.5, "rate_limited": True}, Verdict.HOLD, 101.5),
-        ({"eta": 99.0, "rate_limited": True}, Verdict.LIMIT, None),
-        ({"eta": 101.5, "expires": 100.5}, Verdict.HOLD, 101.5),
-        ({"eta": 101.5, "revoked": True}, Verdict.DROP, None),
-        ({"expires": 99.0, "rate_limited": True}, Verdict.DROP, None),
+        ({}, "taken"),
+        ({"eta": LONG_AGO}, "taken"),
+        ({"eta": FAR_AWAY}, "held"),
+        ({"expires": FAR_AWAY}, "taken"),
+        ({"expires": LONG_AGO}, "dropped"),
+        ({"eta": FAR_AWAY, "expires": FAR_AWAY}, "held"),
+        ({"eta": FAR_AWAY, "expires": LONG_AGO}, "dropped"),
+        ({"id": "revoked", "eta": FAR_AWAY}, "dropped"),
     ],
 )
-def test_a_message_is_admitted_as_its_times_and_limits_say(given, verdict, until):
-    """B-WORK-038, B-WORK-039, B-WORK-053: at 100 o'clock."""
-    assert admit(100.0, **given) == (verdict, until)
+def test_a_message_is_admitted_as_its_times_and_limits_say(
+    task, app, consumer, make_message, headers, fate, limited
+):
+    """B-WORK-038, B-WORK-039, B-WORK-053: a rate limit counts once the ETA has passed."""
+    if limited:
+        consumer.task_buckets["add"] = "a bucket"
+    state.revoked.add("revoked")
+    message = make_message(**headers)
+    handler = strategy.default(task, app, consumer)
+    handler(message, None, message.ack_log_error, message.reject_log_error)
+
+    taken = len(consumer.throttled) if limited else len(consumer.ran)
+    assert (taken, len(consumer.held)) == {"taken": (1, 0), "held": (0, 1), "dropped": (0, 0)}[fate]
+    assert len(consumer.ran) + len(consumer.throttled) == taken
 
 
 @pytest.fixture

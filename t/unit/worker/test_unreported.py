@@ -108,13 +108,14 @@ def test_a_rejected_task_is_rejected(make_request, channel, task):
     assert channel.told == [("reject", "tag")]
 
 
-def test_a_store_that_is_down_fails_the_task(make_request, task, backend, eventer, caplog):
+def test_a_value_that_the_store_refuses_fails_the_task(make_request, backend, eventer, caplog):
     def refuse(*args, **kwargs):
-        raise OSError("down")
+        raise TypeError("no form for it")
 
     backend.mark_as_done = refuse
     lose(make_request(), Ended(4))
 
+    assert [status for status, _ in backend.marked] == ["FAILURE"]
     assert eventer.types[-1] == "task-failed"
     assert "Cannot store how task" in caplog.text
 

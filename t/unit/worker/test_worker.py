@@ -11,8 +11,7 @@ from kombu import Queue
 from celery import bootsteps, signals
 from celery.exceptions import ImproperlyConfigured, WorkerShutdown, WorkerTerminate
 from celery.utils.sysinfo import CpuBudget
-from celery.worker import WorkController, state
-from celery.worker import worker as module
+from celery.worker import WorkController, state, worker as module
 
 
 @pytest.fixture

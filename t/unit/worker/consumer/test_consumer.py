@@ -15,8 +15,7 @@ from celery import signals
 from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown
 from celery.worker import state
 from celery.worker._slots import Slots
-from celery.worker.consumer import _waiting as waiting
-from celery.worker.consumer import consumer as module
+from celery.worker.consumer import _waiting as waiting, consumer as module
 from celery.worker.consumer._prefetch import AHEAD_EACH, AHEAD_OF_HELD, messages_ahead
 from celery.worker.consumer.consumer import Consumer, RateBucket, dump_body
 from t.unit.worker.conftest import Eventer
