@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -166,9 +167,17 @@ def test_all_keys_of_a_chord_are_on_one_node(app: Celery) -> None:
     assert len(keys) == 1
 
 
-def test_a_replica_takes_over_and_nothing_is_lost(make: Callable[..., Celery]) -> None:
-    with RedisCluster() as cluster, RedisClusterNode() as replica:
-        app = make(";".join(f"redis+cluster://127.0.0.1:{node.port}" for node in cluster.nodes))
+LONG = pytest.mark.skipif(not os.environ.get("T_LONG"), reason="only with T_LONG=1")
+
+
+@pytest.mark.parametrize("end", ["killed", pytest.param("silent", marks=LONG)])
+def test_a_replica_takes_over_and_nothing_is_lost(
+    end: str, make: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celery.backends._redis.nodes.LOOK_S", 1.0)
+    with RedisCluster() as cluster, RedisClusterNode() as replica, contextlib.ExitStack() as stack:
+        url = ";".join(f"redis+cluster://127.0.0.1:{node.port}" for node in cluster.nodes)
+        app = make(url, redis_socket_timeout=1.0)
         app.backend.mark_as_done("a", 1)
         master = node_of(app, cluster, "a")
         replica.meet(master)
@@ -194,7 +203,10 @@ def test_a_replica_takes_over_and_nothing_is_lost(make: Callable[..., Celery]) -
         thread = threading.Thread(target=wait)
         thread.start()
         assert waiting.wait(30)
-        master.kill()
+        if end == "killed":
+            master.kill()
+        else:
+            stack.enter_context(master.frozen())
         app.backend.mark_as_done(name, 2)
         thread.join(90)
 
