@@ -48,6 +48,18 @@ def store(redis_url: str) -> Iterator[Any]:
         yield client
 
 
+def drain_until(connection: Any, condition: Callable[[], Any]) -> None:
+    """Deliver messages until *condition* holds."""
+
+    def turn() -> Any:
+        if not condition():
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.1)
+        return condition()
+
+    wait_until(turn, "a message")
+
+
 class Inbox:
     """A consumer of one channel that keeps what it gets."""
 
@@ -68,17 +80,8 @@ class Inbox:
 
     def wait_for(self, count: int) -> list[Any]:
         """Return the bodies of *count* messages, once they are there."""
-        self.drain_until(lambda: len(self.messages) >= count)
+        drain_until(self.connection, lambda: len(self.messages) >= count)
         return self.bodies
-
-    def drain_until(self, condition: Callable[[], bool]) -> None:
-        def turn() -> bool:
-            if not condition():
-                with suppress(TimeoutError):
-                    self.connection.drain_events(timeout=0.1)
-            return condition()
-
-        wait_until(turn, "a message", PATIENCE_S)
 
     def quiet(self, seconds: float = 0.3) -> bool:
         """Say whether nothing comes for some time."""
@@ -147,7 +150,7 @@ def test_headers_properties_and_content_survive(connect: Any) -> None:
     )
 
     inbox = Inbox(connect())
-    inbox.drain_until(lambda: bool(inbox.messages))
+    drain_until(inbox.connection, lambda: inbox.messages)
 
     (message,) = inbox.messages
     assert message.body == b"\x00\xff"
@@ -470,11 +473,6 @@ def listen(channel: Any, *names: str, **options: Any) -> list[Any]:
     return got
 
 
-def drain_until(connection: Any, condition: Callable[[], Any]) -> None:
-    while not condition():
-        connection.drain_events(timeout=PATIENCE_S)
-
-
 def test_broadcasts_go_on_after_the_server_has_cut_the_connection(
     connect: Any, store: Any, news: Any
 ) -> None:
@@ -486,7 +484,7 @@ def test_broadcasts_go_on_after_the_server_has_cut_the_connection(
     drain_until(connection, lambda: got)
 
     store.client_kill_filter(_type="pubsub")
-    subscribe(connection)
+    drain_until(connection, store.pubsub_numpat)
     news(2)
 
     drain_until(connection, lambda: len(got) == 2)
@@ -506,7 +504,7 @@ def test_a_broadcast_waits_until_the_prefetch_limit_has_room(connect: Any, news:
         connection.drain_events(timeout=0.3)
 
     got[0].ack()
-    subscribe(connection)
+    drain_until(connection, lambda: len(got) == 2)
 
     assert [message.payload for message in got] == [1, 2]
 
