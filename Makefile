@@ -16,7 +16,7 @@ NPM_STORES := couchdb or azureblockblob or cosmosdbsql
 quickstart: $(STAMPS)/package
 	$(BIN)/python examples/quickstart/run.py
 
-test: $(STAMPS)/test servers
+test: $(STAMPS)/test $(STAMPS)/emulators servers
 	$(BIN)/python -m pytest t/unit -n 2
 	$(BIN)/python -m pytest t/contract t/integration t/faults -n 3 --dist loadfile
 
@@ -44,7 +44,7 @@ brokers: $(STAMPS)/test
 	@sh t/harness/install-servers.sh zookeeper
 	T_LONG=1 T_STORES=1 $(BIN)/python -m pytest t/integration/brokers
 
-interop: $(STAMPS)/test
+interop: $(STAMPS)/test $(STAMPS)/emulators
 	@sh t/harness/install-servers.sh chromium
 	$(BIN)/python -m pytest t/interop
 
@@ -81,6 +81,11 @@ $(STAMPS)/package: $(BIN)/python setup.py requirements/default.txt
 
 $(STAMPS)/test: $(STAMPS)/package requirements/test.txt
 	$(BIN)/python -m pip install -q -r requirements/test.txt
+	touch $@
+
+# Some take minutes to install, for which no test should wait.
+$(STAMPS)/emulators: $(STAMPS)/test t/harness/emulators.py
+	$(BIN)/python -m t.harness.emulators
 	touch $@
 
 $(STAMPS)/lint: $(BIN)/python requirements/lint.txt

@@ -20,13 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.clocks import LamportClock
 
+import celery.app.builtins as _builtins  # noqa: F401 - its tasks are added to every app
 from celery import _state
-from celery.app import (
-    _upward,
-    annotations as task_annotations,
-    backends,
-    builtins as _builtins,  # noqa: F401 - its tasks are added to every app
-)
+from celery.app import _upward, annotations as task_annotations, backends
 from celery.app._configuration import Configured, PendingConfiguration
 from celery.app._connections import BrokerConnections
 from celery.app._registration import (

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from celery import Celery
+from celery import Celery, chord
 from celery.app.task import Context
 from celery.exceptions import ImproperlyConfigured
 from t.contract.backends import close
 from t.harness.certificates import make_certificate
 from t.harness.servers import RedisCluster, RedisClusterNode, free_port, wait_until
+from t.harness.worker import WorkerProcess
 
 pytestmark = pytest.mark.redis
 
@@ -165,6 +166,21 @@ def test_all_keys_of_a_chord_are_on_one_node(app: Celery) -> None:
     keys = {app.backend.client.keyslot(key) for key in app.backend._chord_keys("group-id")}
 
     assert len(keys) == 1
+
+
+def test_a_worker_stores_and_counts_in_a_cluster(
+    redis_url: str, redis_cluster_url: str, make: Callable[..., Celery]
+) -> None:
+    """Its processes have connections of their own; a client waits for what they announce."""
+    conf = {"broker_url": redis_url, "result_backend": redis_cluster_url}
+    app = make(redis_cluster_url, broker_url=redis_url)
+    add, total = (app.signature(f"t.integration.backends.proj.{name}") for name in ("add", "total"))
+    with WorkerProcess("-c", "2", conf=conf, app="t.integration.backends.proj"):
+        results = [add.clone((number, 1)).apply_async() for number in range(40)]
+        body = chord([add.clone((number, 1)) for number in range(10)], app=app)(total)
+
+        assert [result.get(timeout=60) for result in results] == list(range(1, 41))
+        assert body.get(timeout=60) == 55
 
 
 LONG = pytest.mark.skipif(not os.environ.get("T_LONG"), reason="only with T_LONG=1")
