@@ -1,6 +1,7 @@
 # The two commands of the README, and what CI runs beside them.
 #   make quickstart   a worker, some tasks and their results, without any server
 #   make test         every test; starts private servers, needs no running ones
+#   make sqlalchemy   results in SQLite with the oldest SQLAlchemy that is supported
 #   make brokers      a worker on every broker that can be had here
 #   make stores       result back-ends on emulators from npm, which take minutes to install
 
@@ -10,12 +11,12 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 NPM_STORES := couchdb or azureblockblob or cosmosdbsql
 
-.PHONY: quickstart test unit servers stores brokers interop faults lint types contracts docs clean
+.PHONY: quickstart test unit servers stores sqlalchemy brokers interop faults lint types contracts docs clean
 
 quickstart: $(STAMPS)/package
 	$(BIN)/python examples/quickstart/run.py
 
-test: $(STAMPS)/test servers
+test: $(STAMPS)/test $(STAMPS)/emulators servers
 	$(BIN)/python -m pytest t/unit -n 2
 	$(BIN)/python -m pytest t/contract t/integration t/faults -n 3 --dist loadfile
 
@@ -31,13 +32,19 @@ servers:
 stores: $(STAMPS)/test
 	CI=true T_STORES=1 $(BIN)/python -m pytest t/contract/test_backend.py t/contract/test_stores.py -k "$(NPM_STORES)"
 
+# In a folder of its own, put in front of the one that is installed.
+sqlalchemy: $(STAMPS)/test
+	$(BIN)/python -m pip install -q --upgrade --target $(VENV)/sqlalchemy-1.4 'SQLAlchemy>=1.4.48,<2'
+	PYTHONPATH=$(CURDIR)/$(VENV)/sqlalchemy-1.4 $(BIN)/python -c "import sqlalchemy as s; assert s.__version__[:3] == '1.4'"
+	PYTHONPATH=$(CURDIR)/$(VENV)/sqlalchemy-1.4 $(BIN)/python -m pytest t/contract/test_backend.py t/integration/backends/test_database_backend.py -k sqlite
+
 # All brokers that can be had, also those that CI machines do not have.
 brokers: $(STAMPS)/test
 	$(BIN)/python -m pip install -q -r requirements/test-brokers.txt
 	@sh t/harness/install-servers.sh zookeeper
 	T_LONG=1 T_STORES=1 $(BIN)/python -m pytest t/integration/brokers
 
-interop: $(STAMPS)/test
+interop: $(STAMPS)/test $(STAMPS)/emulators
 	@sh t/harness/install-servers.sh chromium
 	$(BIN)/python -m pytest t/interop
 
@@ -74,6 +81,11 @@ $(STAMPS)/package: $(BIN)/python setup.py requirements/default.txt
 
 $(STAMPS)/test: $(STAMPS)/package requirements/test.txt
 	$(BIN)/python -m pip install -q -r requirements/test.txt
+	touch $@
+
+# Some take minutes to install, for which no test should wait.
+$(STAMPS)/emulators: $(STAMPS)/test t/harness/emulators.py
+	$(BIN)/python -m t.harness.emulators
 	touch $@
 
 $(STAMPS)/lint: $(BIN)/python requirements/lint.txt

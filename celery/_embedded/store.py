@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from celery.exceptions import ImproperlyConfigured
 
@@ -77,6 +78,47 @@ CREATE INDEX results_expires ON results (expires) WHERE expires IS NOT NULL;
 #: which never had it, lets go of its locks; so they are kept until the process ends.
 _inherited: list[Any] = []
 
+#: All stores of this process, and who may add to them; see `_before_fork`.
+_stores: WeakSet[Store] = WeakSet()
+_registry = threading.RLock()
+#: What the thread that forks holds meanwhile.
+_held: list[Store] = []
+#: Seconds that a fork waits for a transaction of another thread.
+FORK_PATIENCE_S = 1.0
+
+
+def _before_fork() -> None:
+    """Let no other thread be inside SQLite while the process forks.
+
+    A child would inherit its mutexes and what it knows of locks on the file as they are at that
+    instant, and nobody would ever release them there.
+    """
+    _registry.acquire()
+    for store in _stores:
+        # A thread that takes longer waits for another process, hardly ever inside SQLite.
+        if store._lock.acquire(timeout=FORK_PATIENCE_S):
+            _held.append(store)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop()._lock.release()
+    _registry.release()
+
+
+def _after_fork_in_child() -> None:
+    for store in _stores:
+        if store not in _held:
+            store._lock = threading.RLock()
+    _after_fork_in_parent()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
+
 
 class StoreError(OSError):
     """The file of an embedded store cannot be used now; the message names it and the cause."""
@@ -112,6 +154,8 @@ class Store:
         self._db: sqlite3.Connection | None = None
         self._pid = 0
         self._file: tuple[int, int] | None = None
+        with _registry:
+            _stores.add(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.path}>"

@@ -135,6 +135,9 @@ def _json_number(value: Any) -> str:
 
 
 _SIZE = Struct(">I")
+#: An integer in a table that fits into 32 bits.
+_INT = Struct(">ci")
+_LONG_INT = 1 << 31
 
 
 def _bytes_format(data: bytes, prefix: bytes) -> tuple[bytes, Pick]:
@@ -154,6 +157,9 @@ def _table_text(value: str) -> bytes:
 
 
 def _other(value: Any) -> bytes:
+    if type(value) is int and -_LONG_INT < value < _LONG_INT:
+        # The place in a group: another one in each message.
+        return _INT.pack(b"I", value)
     # Behind the size of the table and the empty name.
     return bytes(amqp_dumps("F", [{"": value}])[5:])
 

@@ -9,9 +9,13 @@ from typing import Any, TypeVar
 
 from celery._transport._kombu_virtual import KombuQoS
 
-__all__ = ("Held", "QoS")
+__all__ = ("MOST_AT_ONCE", "Held", "QoS")
 
 Tag = TypeVar("Tag")
+
+
+#: Messages to fetch where the prefetch count sets no limit, and at most.
+MOST_AT_ONCE = 256
 
 
 class Held(dict[Tag, Any]):
@@ -39,6 +43,16 @@ class QoS(KombuQoS):  # type: ignore[misc]  # kombu's, untyped
         """Return for how many messages there is room; None when there is no limit."""
         limit = self.prefetch_count
         return max(limit - len(self._delivered), 0) if limit else None
+
+    def room(self, waiting: int) -> int:
+        """Return how many messages to fetch, beside those *waiting* here to be delivered."""
+        if not self.can_consume():
+            return 0
+        if "can_consume" in vars(self):
+            # Someone limits us by a rule of their own, which each message may change.
+            return 0 if waiting else 1
+        limit: int = self.prefetch_count
+        return limit - len(self._delivered) if limit else max(MOST_AT_ONCE - waiting, 0)
 
     def append(self, message: Any, delivery_tag: Any) -> None:
         """Hold a message."""

@@ -156,7 +156,8 @@ class Subscriptions:
         if not interval or self._is_full or not self.link.is_connected:
             return
         if self._pinged_at:
-            if now - self._pinged_at > (self.link.timeout_s or interval):
+            patience = self.link.timeout_s or interval
+            if now - self._pinged_at > patience and self.link.is_silent():
                 logger.warning("No answer of %s to a ping; subscribing anew", self.link.broker)
                 self.link.disconnect()
                 self.watches_changed = True

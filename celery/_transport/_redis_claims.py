@@ -27,7 +27,7 @@ from typing import Any
 
 from redis import exceptions
 
-from celery._transport._held import Held, QoS as HeldQoS
+from celery._transport._held import MOST_AT_ONCE, Held, QoS as HeldQoS
 from celery._transport._redis_delayed import Delayed, tail_of
 from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args
@@ -41,8 +41,6 @@ __all__ = ("Claims", "QoS")
 
 logger = get_logger(__name__)
 
-#: Messages taken with one claim where the prefetch count sets no limit, and at most.
-MOST_AT_ONCE = 256
 #: Room for this many messages is worth a claim at any time.
 MUCH_ROOM = 32
 #: Tags acknowledged with one command.
@@ -266,7 +264,7 @@ class Claims:
         if self._is_claiming or not (self.sinks or self._acks):
             return
         self.lease.check()
-        room = self._room()
+        room = self.channel.qos.room(len(self.ready))
         now = monotonic()
         is_time = self._is_woken or now - self._sent_at >= PACE_S
         self._is_woken = False
@@ -347,7 +345,7 @@ class Claims:
         """
         if self.call_later is None or self._is_claiming or len(self._fired) > 1 or not self.sinks:
             return
-        room = self._room()
+        room = self.channel.qos.room(len(self.ready))
         if room:
             self._claim(min(room, MOST_AT_ONCE), monotonic(), raw)
 
@@ -364,13 +362,14 @@ class Claims:
         patience = self.link.timeout_s
         if not patience:
             return
-        if self._under_way and now - self._sent_at > patience:
+        if self._under_way and now - self._sent_at > patience and self.link.is_silent():
             self.link.disconnect()
             raise exceptions.TimeoutError(
                 f"{self.link.broker}: no answer to a claim within {patience} s"
             )
         for wait in self._waits.values():
-            if wait.sent_at and now - wait.sent_at > self.lease.wait_s + patience:
+            overdue = wait.sent_at and now - wait.sent_at > self.lease.wait_s + patience
+            if overdue and wait.link.is_silent():
                 wait.link.disconnect()
                 raise exceptions.TimeoutError(
                     f"{self.link.broker}: a wait did not end within {patience} s of its time"
@@ -388,16 +387,6 @@ class Claims:
         return found
 
     # -- claiming
-
-    def _room(self) -> int:
-        qos = self.channel.qos
-        if not qos.can_consume():
-            return 0
-        if "can_consume" in vars(qos):
-            # Someone limits us by a rule of their own, which each message may change.
-            return 0 if self.ready else 1
-        limit: int = qos.prefetch_count
-        return limit - len(self.held) if limit else max(MOST_AT_ONCE - len(self.ready), 0)
 
     def _may_claim(self, now: float) -> bool:
         if not self._is_dry or self._fired:
@@ -623,7 +612,7 @@ class Claims:
         if self._is_claiming:
             return None
         # Without consumers nothing is claimed, so it never turns out that there is nothing.
-        claims_soon = self.sinks and not self._is_dry and self._room()
+        claims_soon = self.sinks and not self._is_dry and self.channel.qos.room(len(self.ready))
         return PACE_S if self._acks or claims_soon else None
 
     # -- settling and closing

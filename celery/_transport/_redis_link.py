@@ -20,6 +20,7 @@ from redis import exceptions
 from redis.connection import DefaultParser
 
 from celery.local import try_import
+from celery.utils.sockets import has_data
 
 #: A parser in C; without it the one below is slower, and enough.
 hiredis: Any = try_import("hiredis")
@@ -206,6 +207,10 @@ class Link:
         # Closes the descriptor of this process, and leaves the connection to its owner.
         sock, self.connection, self.sock = self.sock, None, None
         sock.close()
+
+    def is_silent(self) -> bool:
+        """Say whether nothing waits to be read: what is late may have come while we were busy."""
+        return self.sock is not None and not has_data(self.sock)
 
     def send(self, data: bytes) -> None:
         """Write *data*, one or more packed commands.

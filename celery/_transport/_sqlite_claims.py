@@ -16,7 +16,7 @@ from kombu.utils.json import loads
 
 from celery._embedded.store import StoreError
 from celery._transport import _sqlite_queues as queues
-from celery._transport._held import Held
+from celery._transport._held import MOST_AT_ONCE, Held
 from celery._transport._kombu_virtual import KombuMessage
 from celery.utils.log import get_logger
 
@@ -24,8 +24,6 @@ __all__ = ("Claims",)
 
 logger = get_logger(__name__)
 
-#: Messages taken in one turn where the prefetch count sets no limit, and at most.
-MOST_AT_ONCE = 256
 #: Room for this many messages is worth a turn at any time.
 MUCH_ROOM = 32
 #: Acknowledgements that are worth a turn at any time.
@@ -143,18 +141,6 @@ class Claims:
 
     # -- turns of the loop
 
-    @property
-    def room(self) -> int:
-        """For how many more messages there is room."""
-        qos = self.channel.qos
-        if not qos.can_consume():
-            return 0
-        if "can_consume" in vars(qos):
-            # Someone limits us by a rule of their own, which each message may change.
-            return 0 if self.ready else 1
-        limit: int = qos.prefetch_count
-        return limit - len(self.held) if limit else max(MOST_AT_ONCE - len(self.ready), 0)
-
     def pump(self) -> float | None:
         """Do what is due; return seconds after which there is more to do, None if not known.
 
@@ -166,7 +152,9 @@ class Claims:
         now = time.monotonic()
         if self.due is not None and time.time() >= self.due:
             self.due, self.is_hungry = None, True
-        room = min(self.room, MOST_AT_ONCE) if self.is_hungry and self.sinks else 0
+        room = 0
+        if self.is_hungry and self.sinks:
+            room = min(self.channel.qos.room(len(self.ready)), MOST_AT_ONCE)
         acks = len(self._acks)
         if room or acks:
             limit = self.channel.qos.prefetch_count
@@ -179,7 +167,7 @@ class Claims:
                 self._turn(room, now)
             else:
                 return wait_s
-        if self.is_hungry and self.room and self.sinks:
+        if self.is_hungry and self.channel.qos.room(len(self.ready)) and self.sinks:
             return PACE_S
         return None if self.due is None else max(self.due - time.time(), 0.0)
 

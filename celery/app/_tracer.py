@@ -35,9 +35,14 @@ logger = get_logger("celery.app.trace")
 
 IGNORE_STATES = frozenset({IGNORED, REJECTED, RETRY})
 
+#: Most successful ids remembered for deduplication (``CELERY_WORKER_SUCCESSFUL_MAX``).
+SUCCESSFUL_MAX = int(os.environ.get("CELERY_WORKER_SUCCESSFUL_MAX") or 1000)
+
+#: Seconds for which a successful id counts (``CELERY_WORKER_SUCCESSFUL_EXPIRES``).
+SUCCESSFUL_EXPIRES = float(os.environ.get("CELERY_WORKER_SUCCESSFUL_EXPIRES") or 10800)
+
 #: Ids that ended in SUCCESS in this process, for ``worker_deduplicate_successful_tasks``.
-#: Bounded by ``CELERY_WORKER_SUCCESSFUL_MAX`` entries and ``…_EXPIRES`` seconds.
-successful_requests: LimitedSet = LimitedSet(maxlen=1000, expires=10800)
+successful_requests: LimitedSet = LimitedSet(maxlen=SUCCESSFUL_MAX, expires=SUCCESSFUL_EXPIRES)
 
 #: How a body ended: what it returned or an `ExceptionInfo`, None or a `TraceInfo`, the seconds it
 #: took, the value as text, the state.

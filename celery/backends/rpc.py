@@ -11,7 +11,6 @@ import builtins
 import logging
 import math
 import os
-import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from celery.backends.asynchronous import (
     BaseResultConsumer,
 )
 from celery.backends.base import Backend
+from celery.utils.sockets import has_data
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -191,11 +191,7 @@ def _is_quiet(connection: Any) -> bool:
     if sock is None:
         return True
     try:
-        if hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(sock, select.POLLIN)
-            return not poll.poll(0)
-        return not select.select([sock], [], [], 0)[0]
+        return not has_data(sock)
     except (OSError, ValueError):
         return False
 

@@ -5,7 +5,7 @@ A report would cost a system call for each job, and is not needed: the main proc
 when it wants to end a job, at a child that it has stopped, or when a child has gone.  See
 `celery.app._sealing`.
 
-Each place has a number in front, and a page further back for how its last job has ended.
+Each place has a number in front, and most have a page further back: how the last job has ended.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ _FRONT = _ROOM * _SIZE
 
 #: Bytes for the end of a job; the system has memory only for those that were used.
 PAGE_SIZE = 1 << 16
+#: How many children have a page; the ends of the others are not noted. Limits of a process for
+#: addresses and sizes of files count pages that were never used, too.
+_PAGES = 1024
+_LENGTH = _FRONT + _PAGES * PAGE_SIZE
 #: The job whose end it is; written last, so that a page which is half written counts for nothing.
 _HEAD = Struct("Q")
 
@@ -45,7 +49,7 @@ class Seals:
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _new() if fd is None else fd
-        self._memory = memoryview(mmap.mmap(self.fd, _FRONT + _ROOM * PAGE_SIZE))
+        self._memory = memoryview(mmap.mmap(self.fd, _LENGTH))
         self._jobs = self._memory[:_FRONT].cast("Q")
         self._writer: tuple[int, _Writer] | None = None
 
@@ -60,7 +64,7 @@ class Seals:
 
     def put_end(self, place: int, job: int, how: Ended) -> None:
         """Note how *job* has ended, which the child in *place* runs."""
-        if place >= _ROOM:
+        if place >= _PAGES:
             return
         if self._writer is None or self._writer[0] != place:
             self._writer = place, _Writer(self._page(place))
@@ -68,7 +72,7 @@ class Seals:
 
     def end_of(self, place: int, job: int) -> Ended | None:
         """Return how *job* has ended, if the child that was in *place* has noted that."""
-        if place >= _ROOM:
+        if place >= _PAGES:
             return None
         page = self._page(place)
         if _HEAD.unpack_from(page)[0] != job:
@@ -124,11 +128,10 @@ class _Writer:
 
 
 def _new() -> int:
-    size = _FRONT + _ROOM * PAGE_SIZE
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("celery-pool")
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, size)
+    os.ftruncate(fd, _LENGTH)
     return fd

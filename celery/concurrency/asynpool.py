@@ -42,7 +42,8 @@ from celery.concurrency import _child, _children, _loop, _reports
 from celery.concurrency._child import EX_RECYCLE, Worker
 from celery.concurrency._children import NEVER, Child, patience_after
 from celery.concurrency._inbox import Inbox
-from celery.concurrency._job import ENDED, RUNNING, SENT, WITHDRAWN, Job
+from celery.concurrency._inquest import Inquest
+from celery.concurrency._job import ENDED, RUNNING, WITHDRAWN, Job
 from celery.concurrency._packets import (
     HANDS_OVER,
     INLINE,
@@ -178,9 +179,6 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._seals = Seals()
         self._early_deaths = 0
         self._respawn_at = NEVER
-        self._witnesses: set[int] = set()
-        self._suspects: list[Job] = []
-        self._inquest_by = NEVER
         self._timer: Any = None
         self._timer_due = NEVER
         self._loop: Any = None
@@ -189,6 +187,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._changed = threading.Condition()
         self._closed = False
         self.create_process_queues()
+        self._inquest = Inquest(self._children, self._inbox.put_first, self.lost_worker_timeout)
         self._result_handler = self.create_result_handler()
         self._repopulate()
         if self.threads:
@@ -331,7 +330,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def _arm(self) -> None:
         """Have `_on_timer` called when the next thing is due."""
-        due = min(self._respawn_at, self._inquest_by)
+        due = min(self._respawn_at, self._inquest.due)
         for child in self._children.values():
             due = min(due, child.alive_by, child.soft_at, child.hard_at, child.wish_at)
         if self._loop is None or due >= self._timer_due:
@@ -357,8 +356,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if self._respawn_at <= now:
             self._respawn_at = NEVER
             self._repopulate()
-        if self._suspects:
-            self._close_inquest()
+        if self._inquest.suspects:
+            self._inquest.close()
         self._arm()
 
     @property
@@ -497,9 +496,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 self._signal_job(child, following, following._terminated)
         if flags & UP:
             self._on_up(child)
-        if self._suspects:
-            self._witnesses.discard(number)
-            self._close_inquest()
+        if self._inquest.suspects:
+            self._inquest.hear(number)
 
     def _outcome(self, flags: int, payload: bytes) -> tuple[bool, Any]:
         try:
@@ -677,7 +675,10 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 self._withdrawn(job)
         if self._state == RUN:
             if exitcode not in _ORDERLY or child.is_retired:
-                self._open_inquest()
+                suspects = self._inbox.missing()
+                self.read_reports()
+                self._inquest.open(suspects)
+                self._arm()
             if child.is_up:
                 self._repopulate()
             else:
@@ -703,36 +704,6 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._respawn_at = time.monotonic() + min(first * 2**self._early_deaths, last)
         self._early_deaths += 1
         self._arm()
-
-    # -- Jobs that vanish with a child
-
-    def _open_inquest(self) -> None:
-        """
-        Find jobs that left the inbox without being accepted; the dead child may have had one.
-
-        Another child may have just taken it and be about to say so.  A child has at most one
-        unaccepted job, so a report that it sends from now on speaks for it; reports that were
-        on their way are read first.
-        """
-        suspects = self._inbox.missing()
-        self.read_reports()
-        self._suspects = [job for job in suspects if job.state == SENT]
-        if self._suspects:
-            self._witnesses = {child.number for child in self._children.values() if child.is_up}
-            self._inquest_by = time.monotonic() + self.lost_worker_timeout
-            self._close_inquest()
-
-    def _close_inquest(self) -> None:
-        """Send suspects again as soon as no living child can have them."""
-        self._suspects = [job for job in self._suspects if job.state == SENT]
-        self._witnesses.intersection_update(self._children)
-        if self._suspects and self._witnesses and time.monotonic() < self._inquest_by:
-            self._arm()
-            return
-        suspects, self._suspects, self._inquest_by = self._suspects, [], NEVER
-        for job in suspects:
-            logger.warning("%r was taken by a process that has gone: sent again", job)
-        self._inbox.put_first(suspects)
 
     # -- Signals to children
 

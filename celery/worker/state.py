@@ -18,6 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from celery.app._tracer import (
+    SUCCESSFUL_EXPIRES as SUCCESSFUL_EXPIRES,
+    SUCCESSFUL_MAX as SUCCESSFUL_MAX,
+)
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.collections import LimitedSet
 
@@ -50,14 +54,8 @@ SOFTWARE_INFO: dict[str, str] = {
 #: Most revoked ids remembered (environment ``CELERY_WORKER_REVOKES_MAX``).
 REVOKES_MAX = int(os.environ.get("CELERY_WORKER_REVOKES_MAX") or 50000)
 
-#: Most successful ids remembered for deduplication (``CELERY_WORKER_SUCCESSFUL_MAX``).
-SUCCESSFUL_MAX = int(os.environ.get("CELERY_WORKER_SUCCESSFUL_MAX") or 1000)
-
 #: Seconds for which a revoked id counts (``CELERY_WORKER_REVOKE_EXPIRES``).
 REVOKE_EXPIRES = float(os.environ.get("CELERY_WORKER_REVOKE_EXPIRES") or 10800)
-
-#: Seconds for which a successful id counts (``CELERY_WORKER_SUCCESSFUL_EXPIRES``).
-SUCCESSFUL_EXPIRES = float(os.environ.get("CELERY_WORKER_SUCCESSFUL_EXPIRES") or 10800)
 
 #: Log the rate of finished tasks when set (``CELERY_BENCH``); kept for compatibility.
 C_BENCH = os.environ.get("C_BENCH") or os.environ.get("CELERY_BENCH")

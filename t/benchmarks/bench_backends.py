@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -63,46 +64,118 @@ def child(conf: dict[str, Any], count: int) -> dict[str, float]:
     return {"store": store, "get": get, "store requests": stores, "get requests": gets}
 
 
-def configurations(stack: ExitStack, folder: Path) -> dict[str, dict[str, Any]]:
-    """Start the servers; return settings by store."""
-    from t.harness import emulators, servers
-    from t.harness.cassandra import CassandraStandIn
+Settings = dict[str, Any]
+Start = Callable[[Any], Any]
+
+
+def _server(name: str, path: str = "") -> Callable[[Start, Path], Settings]:
+    """Return what starts the server of a class; its URL and *path* are all there is to say."""
+
+    def make(start: Start, folder: Path) -> Settings:
+        from t.harness import emulators, npm, servers, standins
+
+        module = next(each for each in (servers, emulators, npm, standins) if hasattr(each, name))
+        return {"result_backend": start(getattr(module, name)()).url + path}
+
+    return make
+
+
+def _memcached(driver: str) -> Callable[[Start, Path], Settings]:
+    def make(start: Start, folder: Path) -> Settings:
+        return {
+            **_server("MemcachedServer")(start, folder),
+            "cache_backend_options": {"driver": driver},
+        }
+
+    return make
+
+
+def _file(start: Start, folder: Path) -> Settings:
+    (folder / "files").mkdir()
+    return {"result_backend": f"file://{folder}/files"}
+
+
+def _sqlite(start: Start, folder: Path) -> Settings:
+    return {"result_backend": f"db+sqlite:///{folder}/results.sqlite"}
+
+
+def _postgresql(start: Start, folder: Path) -> Settings:
+    from t.harness.servers import PostgreSQLServer
+
+    return {"result_backend": f"db+{start(PostgreSQLServer()).new_url()}"}
+
+
+def _dynamodb(start: Start, folder: Path) -> Settings:
+    from t.harness.emulators import MotoServer
+
+    return {"result_backend": f"dynamodb://k:s@localhost:{start(MotoServer()).port}/bench"}
+
+
+def _s3(start: Start, folder: Path) -> Settings:
+    from t.harness.emulators import MotoServer
+
+    moto = start(MotoServer())
+    moto.make_bucket("bench")
+    return {
+        "result_backend": "s3://", "s3_bucket": "bench", "s3_base_path": "r/",
+        "s3_endpoint_url": moto.url, "s3_access_key_id": "k", "s3_secret_access_key": "s",
+        "s3_region": "us-east-1",
+    }  # fmt: skip
+
+
+def _gcs(start: Start, folder: Path) -> Settings:
     from t.harness.google import GcsServer
 
-    moto = stack.enter_context(emulators.MotoServer())
-    moto.make_bucket("bench")
-    gcs = stack.enter_context(GcsServer())
+    gcs = start(GcsServer())
     gcs.make_bucket("bench")
-    cassandra = stack.enter_context(CassandraStandIn())
-    (folder / "files").mkdir()
-    aws = {"s3_access_key_id": "k", "s3_secret_access_key": "s", "s3_region": "us-east-1"}
     return {
-        "redis": {"result_backend": stack.enter_context(servers.RedisServer()).url},
-        "memcached": {"result_backend": stack.enter_context(servers.MemcachedServer()).url},
-        "file": {"result_backend": f"file://{folder}/files"},
-        "sqlite": {"result_backend": f"db+sqlite:///{folder}/results.sqlite"},
-        "postgresql": {
-            "result_backend": f"db+{stack.enter_context(servers.PostgreSQLServer()).new_url()}"
-        },
-        "mongodb": {"result_backend": stack.enter_context(emulators.MongoServer()).url},
-        "elasticsearch": {
-            "result_backend": f"{stack.enter_context(emulators.ElasticsearchServer()).url}/bench"
-        },
-        "dynamodb": {"result_backend": f"dynamodb://k:s@localhost:{moto.port}/bench"},
-        "s3": {
-            "result_backend": "s3://", "s3_bucket": "bench", "s3_base_path": "r/",
-            "s3_endpoint_url": moto.url, **aws,
-        },
-        "gcs": {
-            "result_backend": "celery.backends.gcs:GCSBackendBase", "gcs_bucket": "bench",
-            "gcs_project": "lab", "env": {"STORAGE_EMULATOR_HOST": gcs.url},
-        },
-        "cassandra stand-in": {
-            "result_backend": "cassandra://", "cassandra_servers": ["127.0.0.1"],
-            "cassandra_port": cassandra.port, "cassandra_keyspace": "lab",
-            "cassandra_table": "bench", "cassandra_options": {"protocol_version": 4},
-        },
+        "result_backend": "celery.backends.gcs:GCSBackendBase", "gcs_bucket": "bench",
+        "gcs_project": "lab", "env": {"STORAGE_EMULATOR_HOST": gcs.url},
     }  # fmt: skip
+
+
+def _cassandra(start: Start, folder: Path) -> Settings:
+    from t.harness.cassandra import CassandraStandIn
+
+    return {
+        "result_backend": "cassandra://", "cassandra_servers": ["127.0.0.1"],
+        "cassandra_port": start(CassandraStandIn()).port, "cassandra_keyspace": "lab",
+        "cassandra_table": "bench", "cassandra_options": {"protocol_version": 4},
+    }  # fmt: skip
+
+
+def _cosmos(start: Start, folder: Path) -> Settings:
+    from t.harness.npm import CosmosServer
+
+    return {
+        "result_backend": start(CosmosServer()).url, "cosmosdbsql_collection_name": "bench",
+    }  # fmt: skip
+
+
+#: By store: starts its server and returns the settings.
+STORES: dict[str, Callable[[Start, Path], Settings]] = {
+    "redis": _server("RedisServer"),
+    "redis cluster": _server("RedisCluster"),
+    "memcached": _server("MemcachedServer"),
+    "memcached by pylibmc": _memcached("pylibmc"),
+    "memcached by python-memcached": _memcached("memcache"),
+    "file": _file,
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "mongodb": _server("MongoServer"),
+    "elasticsearch": _server("ElasticsearchServer", "/bench"),
+    "dynamodb": _dynamodb,
+    "s3": _s3,
+    "gcs": _gcs,
+    "cassandra stand-in": _cassandra,
+    "couchdb": _server("CouchServer", "/bench"),
+    "azureblockblob": _server("AzuriteServer"),
+    "cosmosdbsql": _cosmos,
+    "arangodb stand-in": _server("ArangoStandIn", "/bench/results"),
+    "consul stand-in": _server("ConsulStandIn", "/bench"),
+    "couchbase stand-in": _server("CouchbaseStandIn", "/bench"),
+    "riak stand-in": _server("RiakStandIn", "/bench"),
+}
 
 
 def run(python: str, ours: bool, conf: dict[str, Any], count: int) -> dict[str, float]:
@@ -135,16 +208,16 @@ def main() -> None:
         os._exit(0)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stores = configurations(stack, folder)
-        wanted = options.only.split(",") if options.only else list(stores)
+        wanted = options.only.split(",") if options.only else list(STORES)
         peers = [("ours", sys.executable)]
         if options.peer:
             peers.append(("theirs", f"{options.peer}/bin/python"))
         for name in wanted:
+            settings = STORES[name](stack.enter_context, folder)
             rounds: dict[str, list[dict[str, float]]] = {label: [] for label, _ in peers}
             for _ in range(options.rounds):
                 for label, python in peers:
-                    conf = dict(stores[name])
+                    conf = dict(settings)
                     rounds[label].append(run(python, label == "ours", conf, options.count))
             cells = [
                 f"{figure} " + " / ".join(

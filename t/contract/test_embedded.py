@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sqlite3
 import stat
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kombu import Connection, Consumer, Exchange, Queue
+from kombu import Connection, Exchange, Queue
 from kombu.asynchronous.timer import Timer
 from kombu.exceptions import MessageStateError
 
@@ -28,10 +29,9 @@ from celery._transport._sqlite_owners import CHUNK
 from celery._transport.connection import BrokerConnection
 from celery.exceptions import ImproperlyConfigured
 from celery.worker._hub import Hub
+from t.contract.inbox import PATIENCE_S, QUEUE, Inbox, send
 from t.harness.servers import wait_until
 
-QUEUE = "work"
-PATIENCE_S = 60.0
 TABLES = ("messages", "ready", "delayed", "claimed")
 
 
@@ -53,59 +53,6 @@ def connect(path: Path) -> Iterator[Callable[..., Connection]]:
     yield open_connection
     for connection in opened:
         connection.release()
-
-
-class Inbox:
-    """A consumer of one channel that keeps what it gets."""
-
-    def __init__(
-        self, connection: Connection, *queues: Any, prefetch: int = 0, no_ack: bool = False
-    ) -> None:
-        self.connection = connection
-        self.channel = connection.channel()
-        self.channel.basic_qos(0, prefetch, False)
-        self.messages: list[Any] = []
-        self.consumer = Consumer(
-            self.channel,
-            [Queue(name) if isinstance(name, str) else name for name in queues or (QUEUE,)],
-            on_message=self.messages.append,
-            no_ack=no_ack,
-        )
-        self.consumer.consume()
-
-    def wait_for(self, count: int) -> list[Any]:
-        """Return the bodies of *count* messages, once they are there."""
-
-        def turn() -> bool:
-            with suppress(TimeoutError):
-                while len(self.messages) < count:
-                    self.connection.drain_events(timeout=0.1)
-            return len(self.messages) >= count
-
-        wait_until(turn, "a message", PATIENCE_S)
-        return self.bodies
-
-    def is_quiet(self) -> bool:
-        """Say whether there is nothing to be had now."""
-        before = len(self.messages)
-        with pytest.raises(TimeoutError):
-            self.connection.drain_events(timeout=0)
-        return len(self.messages) == before
-
-    @property
-    def bodies(self) -> list[Any]:
-        return [message.payload for message in self.messages]
-
-    def ack_all(self) -> None:
-        for message in self.messages:
-            if not message.acknowledged:
-                message.ack()
-
-
-def send(connection: Connection, *bodies: Any, queue: str = QUEUE, **options: Any) -> None:
-    producer = connection.Producer()
-    for body in bodies:
-        producer.publish(body, routing_key=queue, declare=[Queue(queue)], **options)
 
 
 def counts(path: Path) -> dict[str, int]:
@@ -673,6 +620,48 @@ def test_a_child_process_does_not_use_the_connection_of_its_parent(
     send(connection, "parent again")
 
     assert Inbox(connect()).wait_for(3) == ["parent", "child", "parent again"]
+
+
+def test_a_child_inherits_nothing_that_another_thread_holds(path: Path) -> None:
+    """SQLite's mutexes and its books of locks are copied by a fork as they are just then."""
+
+    def write(store: Store) -> None:
+        with store as db:
+            db.execute("INSERT INTO results VALUES (1, '', 0) ON CONFLICT DO UPDATE SET expires=1")
+
+    def keep_writing() -> None:
+        store = Store(path)
+        while not over.is_set():
+            write(store)
+        store.close()
+
+    over = threading.Event()
+    thread = threading.Thread(target=keep_writing)
+    thread.start()
+    try:
+        for _ in range(50):
+            child = os.fork()
+            if not child:
+                try:
+                    write(Store(path))
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert status_of(child) == 0
+    finally:
+        over.set()
+        thread.join()
+
+
+def status_of(child: int) -> int | None:
+    """Wait for a process and return its status; None for one that does not end."""
+    watched = os.pidfd_open(child)
+    in_time = select.select([watched], [], [], PATIENCE_S)[0]
+    os.close(watched)
+    if not in_time:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    return status if in_time else None
 
 
 # -- the file

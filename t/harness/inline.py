@@ -42,6 +42,14 @@ def memory_app(**conf: Any) -> Celery:
     return app
 
 
+def take_messages(app: Celery) -> list[Any]:
+    """Take all messages from the app's default queue."""
+    with app.connection_for_read() as connection:
+        queue = app.amqp.default_queue(connection)
+        queue.declare()
+        return list(iter(lambda: queue.get(no_ack=True), None))
+
+
 def declare_tasks(app: Celery) -> SimpleNamespace:
     """Return the tasks of the tests by name; ``calls`` notes what errbacks and notes got."""
     calls: list[Any] = []

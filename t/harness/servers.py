@@ -29,7 +29,7 @@ from typing import Any, NoReturn, Self
 import pytest
 
 #: Seconds that a loaded machine may take to bring up a server.
-READY_S = 60.0
+READY_S = 120.0
 #: Seconds between two health checks.
 CHECK_S = 0.02
 STOP_S = 60.0

@@ -21,7 +21,7 @@ from typing import Any, Self
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds for anything that a test waits for, on a loaded machine.
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 #: The app that `t.integration.worker` tests run.
 PROJECT = "t.integration.worker.proj"

@@ -5,11 +5,12 @@ import pickle
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
-from celery import Celery, beat, group, signals
+from celery import beat, group, signals
 from celery._beat import scheduler as scheduling
 from celery.beat import (
     BeatLazyFunc,
@@ -23,37 +24,24 @@ from celery.beat import (
 )
 from celery.exceptions import ImproperlyConfigured
 from celery.schedules import BaseSchedule, crontab, schedstate, schedule
-
-UTC = UTC
+from t.harness.inline import memory_app, take_messages
 
 
 @pytest.fixture
 def app():
-    app = Celery("p", broker="memory://", backend="cache+memory://", set_as_current=False)
+    app = memory_app()
 
     @app.task(name="p.t", shared=False)
     def t(*args, **kwargs):
         return args, kwargs
 
-    with app.connection_for_write() as connection:
-        connection.default_channel.queue_declare(queue="celery")
-        connection.default_channel.queue_purge("celery")
     return app
 
 
 @pytest.fixture
 def sent(app):
     """Return a function that takes all messages from the queue."""
-
-    def take():
-        messages = []
-        with app.connection_for_read() as connection:
-            queue = app.amqp.queues["celery"](connection)
-            while (message := queue.get(no_ack=True)) is not None:
-                messages.append(message)
-        return messages
-
-    return take
+    return partial(take_messages, app)
 
 
 class Always(BaseSchedule):

@@ -73,10 +73,18 @@ class Channels:
             self._pool().release(connection)
 
     def fileno(self) -> int:
-        """Return the number of the socket, to wait for it among others; connect if need be."""
+        """Return the number of the socket, to wait for it among others; connect if need be.
+
+        Raises:
+            redis.exceptions.ConnectionError: The driver has disconnected, as it does with nodes
+                that have left a cluster.
+        """
         if self._connection is None:
             self.connect()
-        number: int = self._connection._sock.fileno()
+        sock = self._connection._sock
+        if sock is None:
+            raise LostConnection("the driver has disconnected")
+        number: int = sock.fileno()
         return number
 
     def forget(self) -> None:

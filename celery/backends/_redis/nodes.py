@@ -12,6 +12,7 @@ import select
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from kombu.utils.encoding import ensure_bytes
@@ -30,6 +31,8 @@ from celery.backends._redis.channels import READ_AT_ONCE, Channels, Question
 from celery.backends._redis.consumer import ResultConsumer
 from celery.backends._redis.link import Link, Script
 
+#: Seconds between two looks at what is waited for.
+LOOK_S = 30.0
 #: Refused by this node; the driver finds out which one takes it, and when.
 MOVING: tuple[type[Exception], ...] = (AskError, ClusterDownError, TryAgainError)
 #: No node can be reached, or nobody has the slot of a key just now.
@@ -269,7 +272,23 @@ class ClusterChannels(Channels):
 
 
 class ClusterResultConsumer(ResultConsumer):
-    """Receives documents from the nodes that have them."""
+    """Receives documents from the nodes that have them.
+
+    A node that hangs announces nothing and is not missed, though another one may have taken over.
+    So what is waited for is also read now and then.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._next_look = monotonic() + LOOK_S
+
+    def drain_events(self, timeout: float | None = None) -> Any:
+        """Receive for at most *timeout* seconds; see `ResultConsumer.drain_events`."""
+        if monotonic() >= self._next_look:
+            self._next_look = monotonic() + LOOK_S
+            with self.reconnect_on_error():
+                self._read_documents(self.watched_ids())
+        return super().drain_events(timeout)
 
     def _open_channels(self) -> Channels:
         if self._channels is None:

@@ -27,7 +27,7 @@ logger = get_logger("celery.worker.consumer.consumer")
 AHEAD_EACH = 16
 
 #: Further messages while all that comes is put away.
-AHEAD_OF_HELD = 256
+AHEAD_OF_HELD = 1024
 
 #: Seconds without a task that begins after which those that run take long.
 LONG_S = 0.1

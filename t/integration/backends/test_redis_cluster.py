@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from celery import Celery
+from celery import Celery, chord
 from celery.app.task import Context
 from celery.exceptions import ImproperlyConfigured
 from t.contract.backends import close
 from t.harness.certificates import make_certificate
 from t.harness.servers import RedisCluster, RedisClusterNode, free_port, wait_until
+from t.harness.worker import WorkerProcess
 
 pytestmark = pytest.mark.redis
 
@@ -166,9 +168,32 @@ def test_all_keys_of_a_chord_are_on_one_node(app: Celery) -> None:
     assert len(keys) == 1
 
 
-def test_a_replica_takes_over_and_nothing_is_lost(make: Callable[..., Celery]) -> None:
-    with RedisCluster() as cluster, RedisClusterNode() as replica:
-        app = make(";".join(f"redis+cluster://127.0.0.1:{node.port}" for node in cluster.nodes))
+def test_a_worker_stores_and_counts_in_a_cluster(
+    redis_url: str, redis_cluster_url: str, make: Callable[..., Celery]
+) -> None:
+    """Its processes have connections of their own; a client waits for what they announce."""
+    conf = {"broker_url": redis_url, "result_backend": redis_cluster_url}
+    app = make(redis_cluster_url, broker_url=redis_url)
+    add, total = (app.signature(f"t.integration.backends.proj.{name}") for name in ("add", "total"))
+    with WorkerProcess("-c", "2", conf=conf, app="t.integration.backends.proj"):
+        results = [add.clone((number, 1)).apply_async() for number in range(40)]
+        body = chord([add.clone((number, 1)) for number in range(10)], app=app)(total)
+
+        assert [result.get(timeout=60) for result in results] == list(range(1, 41))
+        assert body.get(timeout=60) == 55
+
+
+LONG = pytest.mark.skipif(not os.environ.get("T_LONG"), reason="only with T_LONG=1")
+
+
+@pytest.mark.parametrize("end", ["killed", pytest.param("silent", marks=LONG)])
+def test_a_replica_takes_over_and_nothing_is_lost(
+    end: str, make: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celery.backends._redis.nodes.LOOK_S", 1.0)
+    with RedisCluster() as cluster, RedisClusterNode() as replica, contextlib.ExitStack() as stack:
+        url = ";".join(f"redis+cluster://127.0.0.1:{node.port}" for node in cluster.nodes)
+        app = make(url, redis_socket_timeout=1.0)
         app.backend.mark_as_done("a", 1)
         master = node_of(app, cluster, "a")
         replica.meet(master)
@@ -194,7 +219,10 @@ def test_a_replica_takes_over_and_nothing_is_lost(make: Callable[..., Celery]) -
         thread = threading.Thread(target=wait)
         thread.start()
         assert waiting.wait(30)
-        master.kill()
+        if end == "killed":
+            master.kill()
+        else:
+            stack.enter_context(master.frozen())
         app.backend.mark_as_done(name, 2)
         thread.join(90)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 
@@ -23,6 +24,11 @@ pytestmark = pytest.mark.redis
 
 STORES = [
     pytest.param("redis"),
+    # One of its tests is `test_a_worker_stores_and_counts_in_a_cluster`; here are all.
+    pytest.param(
+        "redis cluster",
+        marks=pytest.mark.skipif(not os.environ.get("T_LONG"), reason="only with T_LONG=1"),
+    ),
     pytest.param("sqlite"),
     pytest.param("memcached", marks=pytest.mark.memcached),
 ]
@@ -35,6 +41,7 @@ def store(request, tmp_path_factory, redis_server):
     """A worker with three processes, and the app of the client."""
     redis_server.flush()
     url = {"redis": lambda: redis_server.url, "sqlite": lambda: sqlite(tmp_path_factory)}
+    url["redis cluster"] = lambda: request.getfixturevalue("redis_cluster").url
     url["memcached"] = lambda: request.getfixturevalue("memcached_server").url
     conf = {
         "broker_url": redis_server.url,
@@ -202,7 +209,7 @@ def test_an_attempt_that_is_overtaken_by_its_retry_does_not_hide_the_end(store):
 def test_states_are_seen_on_the_way(store):
     """B-RES-004, B-RES-024: STARTED with pid and hostname, PROGRESS, SUCCESS."""
     if store != "redis":
-        pytest.skip(f"{store} does not push")
+        pytest.skip(f"{store} does not push, or tells nobody who listens")
     seen = []
     backend = proj.app.backend
     result = proj.app.AsyncResult(str(uuid.uuid4()))

@@ -8,46 +8,35 @@ import shelve
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from celery import Celery
 from celery._beat.file import FileStore
 from celery._beat.store import Fenced, Run, StoreError
 from celery.beat import PersistentScheduler, ScheduleEntry
 from celery.schedules import schedule
+from t.harness.inline import memory_app, take_messages
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
 def app():
-    app = Celery("p", broker="memory://", backend="cache+memory://", set_as_current=False)
+    app = memory_app()
 
     @app.task(name="p.t", shared=False)
     def t(*args, **kwargs):
         return args, kwargs
 
     app.conf.beat_schedule = {"a": {"task": "p.t", "schedule": 3600}}
-    with app.connection_for_write() as connection:
-        connection.default_channel.queue_declare(queue="celery")
-        connection.default_channel.queue_purge("celery")
     return app
 
 
 @pytest.fixture
 def sent(app):
     """Return a function that takes all messages from the queue."""
-
-    def take():
-        messages = []
-        with app.connection_for_read() as connection:
-            queue = app.amqp.queues["celery"](connection)
-            while (message := queue.get(no_ack=True)) is not None:
-                messages.append(message)
-        return messages
-
-    return take
+    return partial(take_messages, app)
 
 
 @pytest.fixture

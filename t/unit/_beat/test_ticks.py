@@ -12,6 +12,7 @@ from celery import Celery
 from celery._beat import persistent as persistence
 from celery._beat.store import Fenced
 from celery.beat import BeatLazyFunc, PersistentScheduler
+from t.harness.inline import take_messages
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -47,13 +48,7 @@ def sent(app):
     """Return a function that takes all messages: (entry, task id)."""
 
     def take():
-        found = []
-        with app.connection_for_read() as connection:
-            queue = app.amqp.queues[app.conf.task_default_queue](connection)
-            queue.declare()
-            while (message := queue.get(no_ack=True)) is not None:
-                found.append((message.payload[0][0], message.headers["id"]))
-        return found
+        return [(sent.payload[0][0], sent.headers["id"]) for sent in take_messages(app)]
 
     return take
 

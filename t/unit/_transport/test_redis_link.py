@@ -206,3 +206,13 @@ def _redis_link_script() -> Any:
     from celery._transport._redis_scripts import Script
 
     return Script("return 3")
+
+
+def test_what_came_while_nobody_looked_is_no_silence() -> None:
+    made = Made()
+    link = Link(lambda: made, 5.0, "redis://there/0")
+    link.connect()
+    assert link.is_silent()
+
+    made.far.sendall(b":1\r\n")
+    assert not link.is_silent()

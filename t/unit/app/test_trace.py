@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -821,6 +823,21 @@ def test_a_redelivered_message_of_a_success_is_not_run_again():
     run(t, request=request)
 
     assert len(runs) == 1
+
+
+def test_the_environment_bounds_what_is_remembered_of_successes():
+    """B-WORK-048: where tasks run, and for what the main process keeps."""
+    code = """
+from celery.app.trace import successful_requests as here
+from celery.worker.state import successful_requests as main
+print(here.maxlen, here.expires, main.maxlen, main.expires)
+"""
+    bounds = {"CELERY_WORKER_SUCCESSFUL_MAX": "7", "CELERY_WORKER_SUCCESSFUL_EXPIRES": "60"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **bounds}, capture_output=True, check=True
+    )
+
+    assert told.stdout.split() == [b"7", b"60.0", b"7", b"60.0"]
 
 
 def test_the_stack_is_empty_after_every_kind_of_end(app):

@@ -73,7 +73,10 @@ def test_a_value_that_can_not_be_built_again_is_not_whole():
 
 def test_children_beyond_the_room_note_nothing():
     seals = Seals()
-    seals.put_end(10_000, 1, Ended(4))
+    for place in (1023, 1024, 4096):
+        seals.put_end(place, 1, Ended(4))
 
-    assert seals.end_of(10_000, 1) is None
+    assert seals.end_of(1023, 1) == Ended(4)
+    assert seals.end_of(1024, 1) is None
+    assert seals.end_of(4096, 1) is None
     seals.close()
