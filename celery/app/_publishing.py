@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from celery._state import get_current_worker_task
+
 if TYPE_CHECKING:
     from kombu.entity import Queue
 
@@ -105,9 +107,14 @@ def worth_a_retry(producer: Any, policy: Mapping[str, Any]) -> tuple[type[BaseEx
     )
 
 
-def _is_silence(exc: BaseException) -> bool:
+def _is_last_straw(exc: BaseException) -> bool:
+    """Say whether *exc* is the silence of a server, and somebody waits for the call to return.
+
+    A task that sends others would fail, and they be lost to it: it goes on as long as its policy.
+    """
     # Drivers have exceptions of their own for it, alike in name only.
-    return any(cls.__name__ == "TimeoutError" for cls in type(exc).__mro__)
+    is_silence = any(cls.__name__ == "TimeoutError" for cls in type(exc).__mro__)
+    return is_silence and get_current_worker_task() is None
 
 
 def give_up_on_silence(producer: Any, exc: BaseException) -> None:
@@ -115,7 +122,7 @@ def give_up_on_silence(producer: Any, exc: BaseException) -> None:
 
     That takes less long to fail than a message, and may be to the next server.
     """
-    if _is_silence(exc):
+    if _is_last_straw(exc):
         connection = producer.__connection__ or producer.connection
         connection.maybe_switch_next()
         connection.collect()
@@ -144,7 +151,7 @@ class Patience:
         if self._errback is not None:
             self._errback(exc, interval)
         is_first, self._is_first = self._is_first, False
-        if is_first or not _is_silence(exc):
+        if is_first or not _is_last_straw(exc):
             return
         self._left -= 1
         if not self._left:

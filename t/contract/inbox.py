@@ -15,6 +15,18 @@ QUEUE = "work"
 PATIENCE_S = 60.0
 
 
+def drain_until(connection: Any, condition: Callable[[], Any]) -> None:
+    """Deliver messages until *condition* holds."""
+
+    def turn() -> Any:
+        with suppress(TimeoutError):
+            while not condition():
+                connection.drain_events(timeout=0.1)
+        return condition()
+
+    wait_until(turn, "a message", PATIENCE_S)
+
+
 class Inbox:
     """A consumer of one channel that keeps what it gets."""
 
@@ -43,13 +55,7 @@ class Inbox:
         return self.bodies
 
     def drain_until(self, condition: Callable[[], bool]) -> None:
-        def turn() -> bool:
-            with suppress(TimeoutError):
-                while not condition():
-                    self.connection.drain_events(timeout=0.1)
-            return condition()
-
-        wait_until(turn, "a message", PATIENCE_S)
+        drain_until(self.connection, condition)
 
     def is_quiet(self, seconds: float = 0) -> bool:
         """Say whether nothing comes for some time."""

@@ -17,7 +17,7 @@ from kombu import Connection, Consumer, Exchange, Queue
 from kombu.exceptions import MessageStateError, OperationalError
 
 from celery._transport.connection import BrokerConnection
-from t.contract.inbox import PATIENCE_S, QUEUE, Inbox, send
+from t.contract.inbox import PATIENCE_S, QUEUE, Inbox, drain_until, send
 from t.harness.servers import RedisServer, free_port, wait_until
 
 pytestmark = pytest.mark.redis
@@ -413,11 +413,6 @@ def listen(channel: Any, *names: str, **options: Any) -> list[Any]:
     return got
 
 
-def drain_until(connection: Any, condition: Callable[[], Any]) -> None:
-    while not condition():
-        connection.drain_events(timeout=PATIENCE_S)
-
-
 def test_broadcasts_go_on_after_the_server_has_cut_the_connection(
     connect: Any, store: Any, news: Any
 ) -> None:
@@ -429,7 +424,7 @@ def test_broadcasts_go_on_after_the_server_has_cut_the_connection(
     drain_until(connection, lambda: got)
 
     store.client_kill_filter(_type="pubsub")
-    subscribe(connection)
+    drain_until(connection, store.pubsub_numpat)
     news(2)
 
     drain_until(connection, lambda: len(got) == 2)
@@ -449,7 +444,7 @@ def test_a_broadcast_waits_until_the_prefetch_limit_has_room(connect: Any, news:
         connection.drain_events(timeout=0.3)
 
     got[0].ack()
-    subscribe(connection)
+    drain_until(connection, lambda: len(got) == 2)
 
     assert [message.payload for message in got] == [1, 2]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from celery import Celery, _state
 from celery.app._publishing import Patience
+from celery.app.task import Context
 
 
 class DriverTimeoutError(Exception):
@@ -42,6 +44,22 @@ def test_the_first_error_is_that_of_the_message():
 
 def test_servers_that_refuse_are_asked_as_often_as_the_policy_says():
     assert given_up_after([Silence, *[Refusal] * 99], servers=1) is None
+
+
+def test_a_task_that_sends_others_goes_on_as_long_as_its_policy():
+    app = Celery("p", set_as_current=False)
+
+    @app.task(shared=False)
+    def outer() -> None:
+        pass
+
+    outer.request_stack.push(Context(id="outer", called_directly=False))
+    _state.push_current_task(outer)
+    try:
+        assert given_up_after([Silence] * 9, servers=1) is None
+    finally:
+        _state.pop_current_task()
+        outer.request_stack.pop()
 
 
 def test_the_errback_of_the_policy_is_told_of_each_error():
