@@ -484,7 +484,7 @@ def test_a_timeout_of_zero_looks_once(case, task_id):
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         case.app.AsyncResult(task_id).get(timeout=0)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
     case.needs("stores")
     succeed(case, task_id, 4)

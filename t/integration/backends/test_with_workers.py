@@ -33,7 +33,7 @@ STORES = [
     pytest.param("memcached", marks=pytest.mark.memcached),
 ]
 #: Seconds for anything to end, on a loaded machine.
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module", params=STORES)

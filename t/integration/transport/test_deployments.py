@@ -20,7 +20,7 @@ from t.harness.servers import RedisServer, SentinelServer, TLSRedisServer, ask, 
 pytestmark = pytest.mark.redis
 
 QUEUE = "work"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import urllib.request
 
 from tornado.websocket import websocket_connect
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Page:

@@ -15,7 +15,7 @@ from celery import Celery
 from celery._result import awaiting
 from celery._result.awaiting import Waiter, until_ended
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Result:

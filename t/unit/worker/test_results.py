@@ -13,7 +13,7 @@ from celery.worker import _results
 from celery.worker._results import Results
 from celery.worker._slots import Slots
 
-PATIENCE_S = 10
+PATIENCE_S = 60
 
 
 class Loop:
