@@ -36,6 +36,7 @@ TRANSPORTS: dict[str, str] = {
     "mongodb": "celery._transport.mongodb:Transport",
     "pgmq": "celery._transport.pgmq:Transport",
     "pyamqp": "celery._transport.amqp:Transport",
+    "pyro": "celery._transport.pyro:Transport",
     "redis": "celery._transport.redis:Transport",
     "rediss": "celery._transport.redis:Transport",
     "sentinel": "celery._transport.redis:SentinelTransport",

@@ -52,6 +52,7 @@ class PylibmcClient:
 
     #: Milliseconds, and microseconds, as libmemcached counts.
     BEHAVIORS: Final = {
+        "cas": True,
         "tcp_nodelay": True,
         "connect_timeout": 5_000,
         "send_timeout": 5_000_000,
@@ -85,6 +86,15 @@ class PylibmcClient:
         value = self._call("get", key)
         # The first answer that a lost connection owes is a miss, too; the second is an error.
         return self._call("get", key) if value is None else value
+
+    def gets(self, key: str) -> tuple[Any, Any]:
+        """Read a value, and what `cas` wants to know; two None when there is none."""
+        value, token = self._call("gets", key)
+        return self._call("gets", key) if value is None else (value, token)
+
+    def cas(self, key: str, value: bytes, token: Any, expire: int) -> Any:
+        """Write a value unless another has been written since `gets`; say whether it was."""
+        return self._call("cas", key, value, token, expire)
 
     def get_multi(self, keys: list[str]) -> Any:
         """Read those of *keys* that have a value."""
@@ -124,7 +134,7 @@ class PythonMemcachedClient:
         driver = import_module("memcache")
         # Something in it for each thread.
         self._client = driver.Client(
-            list(servers), **{"dead_retry": 0, "socket_timeout": 5, **options}
+            list(servers), **{"dead_retry": 0, "socket_timeout": 5, "cache_cas": True, **options}
         )
 
     def _call(self, method: str, *args: Any) -> Any:
@@ -138,6 +148,22 @@ class PythonMemcachedClient:
     def get(self, key: str) -> Any:
         """Read a value, None when there is none."""
         return self._call("get", key)
+
+    def gets(self, key: str) -> tuple[Any, Any]:
+        """Read a value, and what `cas` wants to know; two None when there is none."""
+        value = self._call("gets", key)
+        # The driver would keep it for ever.
+        token = dict(self._client.cas_ids)
+        self._client.reset_cas()
+        return value, token
+
+    def cas(self, key: str, value: bytes, token: Any, expire: int) -> Any:
+        """Write a value unless another has been written since `gets`; say whether it was."""
+        self._client.cas_ids.update(token)
+        try:
+            return bool(self._call("cas", key, value, expire))
+        finally:
+            self._client.reset_cas()
 
     def get_multi(self, keys: list[str]) -> Any:
         """Read those of *keys* that have a value."""

@@ -25,7 +25,7 @@ from celery.backends._memcached import (
     REQUIRES_BACKEND as REQUIRES_BACKEND,
 )
 from celery.backends.base import KeyValueStoreBackend
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import BackendStoreError, ImproperlyConfigured
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -46,6 +46,9 @@ W_CHORD_EXPIRES_TOO_LONG = (
 
 #: memcached takes a longer time to live for seconds since 1970.
 MAX_RELATIVE_EXPIRES = 2_592_000
+
+#: How often a document is written anew because another process has written meanwhile.
+MOST_ATTEMPTS = 100
 
 #: Results that ``cache+memory://`` keeps; beyond that the least used one goes.
 MEMORY_LIMIT = 100_000
@@ -120,6 +123,19 @@ class DummyClient:
             if self.cache.read(key) is not None:
                 return False
             self.cache.write(key, value, *args[:1])
+        return True
+
+    def gets(self, key: Any) -> tuple[Any, Any]:
+        """Read a value, and what `cas` wants to know; two None when there is none."""
+        value = self.get(key)
+        return value, value
+
+    def cas(self, key: Any, value: Any, token: Any, expire: float) -> bool:
+        """Write a value unless another has been written since `gets`; say whether it was."""
+        with self.cache.lock:
+            if self.cache.read(key) is not token:
+                return False
+            self.cache.write(key, value, expire)
         return True
 
     def delete(self, key: Any, *args: Any, **kwargs: Any) -> bool:
@@ -305,10 +321,25 @@ class CacheBackend(KeyValueStoreBackend):
     def _store_document(self, task_id: str, payload: Any, state: str) -> None:
         key = self.get_key_for_task(task_id)
         # Most tasks store once, so trying to be the first saves reading what isn't there.
-        if not self._call("add", key, ensure_bytes(payload), _exptime(self.expires)):
-            before = self.get(key)
-            if not before or not stays(self.decode(before)["status"], state):
-                self.set(key, payload)
+        value, life_s = ensure_bytes(payload), _exptime(self.expires)
+        if self._call("add", key, value, life_s):
+            return
+        for _ in range(MOST_ATTEMPTS):
+            before, token = self._call("gets", key)
+            if before is None:
+                # It has expired, or was forgotten.
+                is_written = self._call("add", key, value, life_s)
+            elif stays(self.decode(before)["status"], state):
+                return
+            else:
+                is_written = self._call("cas", key, value, token, life_s)
+            if is_written:
+                return
+        raise BackendStoreError(
+            f"memcached did not take the state {state} in {MOST_ATTEMPTS} attempts",
+            state=state,
+            task_id=task_id,
+        )
 
     def apply_chord(
         self, header_result_args: tuple[Any, ...], body: Signature, **kwargs: Any

@@ -16,6 +16,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 
 from celery import states
 from celery.backends._versioned import VersionedBackend
+from celery.backends.cache import CacheBackend
 from celery.exceptions import (
     ChordError,
     ImproperlyConfigured,
@@ -353,6 +354,26 @@ def test_a_write_on_condition_is_refused_when_its_version_is_gone(case):
     backend.delete(key)
     assert not backend.replace(key, three, second.version)
     assert backend.load(key) is None
+
+
+def test_a_state_that_was_read_before_the_end_does_not_hide_it(case, task_id):
+    """B-RES-009: as between two attempts of a task, the second being the quicker."""
+    backend = case.backend
+    if not isinstance(backend, CacheBackend):
+        pytest.skip(f"{case.name} has other means against writers that undo each other")
+    backend.store_result(task_id, None, "STARTED")
+    client, read = backend.client, backend.client.gets
+
+    def read_and_be_overtaken(key):
+        found = read(key)
+        client.gets = read
+        backend.mark_as_failure(task_id, ValueError("the end"))
+        return found
+
+    client.gets = read_and_be_overtaken
+    backend.store_result(task_id, ValueError("again"), "RETRY")
+
+    assert backend.get_state(task_id) == "FAILURE"
 
 
 # -- What else is in a document

@@ -205,10 +205,10 @@ def test_a_back_end_that_stores_in_its_own_way_is_asked_each_time(app):
 def test_each_state_is_announced_on_a_channel_named_as_the_key(backend, client):
     """B-RES-012, B-BACK-013."""
     channels = client.pubsub(ignore_subscribe_messages=True)
-    channels.subscribe("celery-task-meta-a")
-    wait_until(lambda: client.pubsub_numsub("celery-task-meta-a")[0][1] == 1, "subscribing")
-    backend.store_result("a", {"n": 1}, "PROGRESS")
-    backend.mark_as_done("a", 4)
+    channels.subscribe("celery-task-meta-announced")
+    wait_until(lambda: client.pubsub_numsub("celery-task-meta-announced")[0][1] == 1, "subscribing")
+    backend.store_result("announced", {"n": 1}, "PROGRESS")
+    backend.mark_as_done("announced", 4)
 
     heard = []
 
