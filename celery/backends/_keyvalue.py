@@ -282,14 +282,17 @@ class BaseKeyValueStoreBackend(Backend):
             return
         group_id = request.group
         key = self.get_key_for_chord(group_id)
+        # Before it is counted: then another one may be the last, and forget the group at once.
+        size = self._chord_size(group_id, request)
+        if size is None:
+            return
         counted = self.incr(key)
         if counted is None:
             # Delivered again after the body was started, or the bookkeeping has expired.
             return
         if self.chord_expires:
             self.expire(key, self.chord_expires)
-        size = self._chord_size(group_id, request)
-        if size is None or judge_count(counted, size) is Count.WAIT:
+        if judge_count(counted, size) is Count.WAIT:
             return
         while True:
             header = self.restore_group(group_id, cache=False)
@@ -305,7 +308,7 @@ class BaseKeyValueStoreBackend(Backend):
             if sum(1 for _ in self.get_many(ids, max_iterations=1)) < len(ids):
                 # A redelivered part counted twice; a part that is still to come will get here.
                 return
-            if self.claim(f"{group_id}.c", CLAIM_S):
+            if self._claim_end(group_id):
                 break
             # This task was delivered again, and whoever claimed the body may be dead.
             time.sleep(CLAIM_LOOK_S)
@@ -341,6 +344,9 @@ class BaseKeyValueStoreBackend(Backend):
             self.chord_error_from_stack(body, error)
             return None
         if header is None:
+            if self._has_ended(group_id, body):
+                # This task was delivered again.
+                return None
             logger.error("Chord callback %r raised: its group is not stored", group_id)
             self.chord_error_from_stack(
                 body, ChordError(f"GroupResult {group_id} no longer exists")
@@ -348,6 +354,18 @@ class BaseKeyValueStoreBackend(Backend):
             return None
         self._chord_sizes[group_id] = size = len(header)
         return size
+
+    def _claim_end(self, group_id: str) -> bool:
+        """Become the one that ends a chord; false where another is, or has just been."""
+        return self.claim(f"{group_id}.c", CLAIM_S)
+
+    def _has_ended(self, group_id: str, body: Signature) -> bool:
+        """Say whether a chord whose group is not stored has ended, as far as is known."""
+        return (
+            not self._claim_end(group_id)
+            or self.incr(self.get_key_for_chord(group_id)) is None
+            or self._get_task_meta_for(body.id)["status"] in states.READY_STATES
+        )
 
     def _finish_chord(self, header: Any, request: Any, group_id: str) -> None:
         """Start the body with the values of *header*, or fail it; then forget the header group."""

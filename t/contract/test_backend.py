@@ -949,6 +949,41 @@ def test_a_header_task_that_is_delivered_twice_counts_once(chord):
     assert chord.calls == [["a", "b", "c"]]
 
 
+def test_a_part_that_comes_when_the_chord_has_ended_changes_nothing(chord):
+    """B-CANV-062: also in a process that has not seen the chord before."""
+    chord.begin(2)
+    chord.fail(1, ValueError("boom"))
+    chord.succeed(0, 1)
+    assert len(chord.errors) == 1
+
+    getattr(chord.case.backend, "_chord_sizes", {}).clear()
+    chord.succeed(0, 1)
+
+    assert chord.calls == []
+    assert len(chord.errors) == 1
+
+
+def test_a_chord_that_ends_while_a_part_is_counted_ends_once(chord, monkeypatch):
+    """Another process, whose part is the last, may forget the group in between."""
+    backend = chord.case.backend
+    if not getattr(backend, "implements_incr", False):
+        pytest.skip(f"{chord.case.name} counts in one step, or polls")
+    count = backend.incr
+
+    def count_and_be_overtaken(key):
+        counted = count(key)
+        monkeypatch.setattr(backend, "incr", count)
+        chord.succeed(0, 1)
+        backend._chord_sizes.clear()
+        return counted
+
+    monkeypatch.setattr(backend, "incr", count_and_be_overtaken)
+    chord.begin(2)
+    chord.fail(1, ValueError("boom"))
+
+    assert len(chord.errors) == 1
+
+
 def test_a_failed_header_task_fails_the_body_once(chord):
     """B-CANV-051, B-CANV-055, B-CANV-057: ChordError, the body never runs, one errback."""
     chord.begin(3)
