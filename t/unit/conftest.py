@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from kombu.transport import memory
 
 import celery.app.base  # noqa: F401 - its built-in tasks belong to every app
 from celery import _state
+from celery.backends import cache
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_memory() -> None:
+    """Forget the messages of ``memory://`` and the results of ``cache+memory://``."""
+    memory.Channel.queues.clear()
+    memory.Transport.global_state.clear()
+    cache._memory.clear()
 
 
 @pytest.fixture(autouse=True)
