@@ -105,6 +105,7 @@ def test_of_all_one_acts(fleet: Fleet) -> None:
     assert len(set(fleet.log(r"acted for \d+"))) == elections
 
 
+@pytest.mark.timeout(QUIET_S + 300)
 def test_whoever_lives_is_not_missed(fleet: Fleet) -> None:
     threading.Event().wait(QUIET_S)
 
