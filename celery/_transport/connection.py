@@ -58,8 +58,9 @@ class _WithOwnTransports:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().__init__(*args, **kwargs)
-        except ImportError as exc:
-            # kombu imports some transports to find out whether they read their URLs themselves.
+        except (ImportError, AttributeError) as exc:
+            # kombu imports some transports to find out whether they read their URLs themselves;
+            # that of Redis looks into a module which is None where it is not installed.
             url = kwargs.get("hostname") or (args[0] if args else None)
             needed = driver_needed(kwargs.get("transport") or _scheme_of(url))
             if needed is None:
