@@ -48,6 +48,7 @@ _PROTOCOL = 5
 
 DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
+
 def channel(kind: int | None = None) -> tuple[socket.socket, socket.socket]:
     """Return the ``(reading, writing)`` ends of a one-way packet channel."""
     reader, writer = _pair() if kind is None else socket.socketpair(socket.AF_UNIX, kind)
