@@ -176,7 +176,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._child_numbers = itertools.count(1)
         self._target_keys: dict[Callable[..., Any], bytes] = {}
         self._spill = Spill()
-        self._seals = Seals()
+        self._seals = Seals(self._spill)
         self._early_deaths = 0
         self._respawn_at = NEVER
         self._timer: Any = None
@@ -667,6 +667,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         job = child.free()
         if job is not None:
             job._ended = self._seals.end_of(child.process.index, job._job)
+        self._seals.discard_files(child.process.index)
+        if job is not None:
             self.on_job_process_down(job, child.pid)
             is_known = job._ended is not None or job._terminated is not None
             if self._state != TERMINATE or is_known:
