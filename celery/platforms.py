@@ -288,6 +288,18 @@ def create_pidlock(pidfile: str) -> Pidfile:
     return lock
 
 
+def why_not_writable(path: str) -> str | None:
+    """Return why a file can't be written, None if it can; it doesn't have to be there."""
+    if os.path.isdir(path):
+        return "it is a folder"
+    if os.path.exists(path):
+        return None if os.access(path, os.W_OK) else "permission denied"
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder}"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"no permission in {folder}"
+
+
 # -- daemons --------------------------------------------------------------------------------------
 
 

@@ -10,11 +10,11 @@ import click
 from celery.bin.base import (
     LOG_LEVEL,
     CeleryDaemonCommand,
-    fold,
+    drop_privileges,
     handle_preload_options,
     options_under,
+    require_writable,
 )
-from celery.exceptions import ImproperlyConfigured
 
 _option = options_under("Beat Options")
 
@@ -84,6 +84,7 @@ def beat(
     from celery import platforms
 
     context = ctx.obj
+    require_writable({"--logfile": logfile, "--pidfile": pidfile})
     if store:
         context.app.conf.beat_store_url = store
     start = partial(
@@ -98,9 +99,5 @@ def beat(
         with platforms.detached(logfile, pidfile, uid, gid, umask or 0, context.workdir):
             start().run()
         return
-    if uid or gid:
-        platforms.maybe_drop_privileges(uid=uid, gid=gid)
-    try:
-        start().run()
-    except ImproperlyConfigured as exc:
-        raise click.ClickException(fold(str(exc))) from exc
+    drop_privileges(uid, gid)
+    start().run()

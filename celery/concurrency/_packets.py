@@ -12,15 +12,19 @@ A payload too big for a packet is written to a file of a private folder, and the
 from __future__ import annotations
 
 import os
+import pickle
 import secrets
 import shutil
 import socket
 import tempfile
 from struct import Struct
-from typing import TYPE_CHECKING, BinaryIO
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from celery.concurrency._job import Job
 
 #: kind, number of the job, length of the pickled target that follows.
 JOB = Struct("=BQH")
@@ -39,6 +43,8 @@ PACKET_SIZE = INLINE_LIMIT + 8 * 1024
 
 #: Wanted size of the kernel's buffer; about a thousand small jobs.
 _BUFFER_SIZE = 1024 * 1024
+
+_PROTOCOL = 5
 
 DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
@@ -104,6 +110,44 @@ class Spill:
     def remove(self) -> None:
         """Remove the folder and everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Packer:
+    """
+    Makes packets of jobs.
+
+    Args:
+        spill: Takes payloads that are too big.
+        invoke: What a child calls to have a target called that comes among the arguments.
+    """
+
+    def __init__(self, spill: Spill, invoke: Callable[..., Any]) -> None:
+        self._spill = spill
+        self._invoke = invoke
+        self._keys: dict[Callable[..., Any], bytes] = {}
+
+    def pack(
+        self,
+        job: Job,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        hands_over: bool,
+    ) -> bytes:
+        """Return the packet that has a child run ``func(*args, **kwargs)`` as *job*."""
+        key = self._keys.get(func)
+        if key is None:
+            if type(func) is not FunctionType:
+                # May hold state, which belongs to this call alone.
+                return self.pack(job, self._invoke, (func, args, kwargs), {}, hands_over)
+            key = self._keys[func] = pickle.dumps(func, _PROTOCOL)
+        kind, payload = INLINE, pickle.dumps((args, kwargs), _PROTOCOL)
+        if len(payload) > INLINE_LIMIT:
+            job.spilled = self._spill.write(payload)
+            kind, payload = SPILLED, job.spilled.encode()
+        if hands_over:
+            kind |= HANDS_OVER
+        return JOB.pack(kind, job._job, len(key)) + key + payload
 
 
 def read_all(receive: Callable[..., int], buffer: bytearray) -> list[bytes]:

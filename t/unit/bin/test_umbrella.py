@@ -136,7 +136,9 @@ def test_an_import_missing_in_the_project_is_named(run: Run, project: Path) -> N
 
     assert result.exit_code == 2
     assert "No module named 'nosuchlibrary'" in result.output
-    assert "is it installed?" in result.output
+    assert 'needy.py", line 1' in result.output
+    assert "Is nosuchlibrary installed here?" in result.output
+    assert "module needy was not found" not in result.output
 
 
 @pytest.mark.parametrize("code", ["import os; os.nothing", "1 / 0", "from os import nothing"])
@@ -149,6 +151,42 @@ def test_an_error_in_the_project_is_shown_where_it_is(run: Run, project: Path, c
     assert 'broken.py", line 3' in result.output
     # No frame of our own before it.
     assert "symbol_by_name" not in result.output
+
+
+def test_a_mistake_in_the_syntax_is_shown_where_it_is(run: Run, project: Path) -> None:
+    (project / "half.py").write_text("x = 1\ndef (")
+
+    result = run("-A", "half", "report")
+
+    assert result.exit_code == 2
+    assert 'half.py", line 2' in result.output
+    assert result.output.count("File ") == 1
+
+
+@pytest.mark.parametrize("words", [["status"], ["worker"], ["call", "proj.add"], ["purge", "-f"]])
+def test_a_broker_of_an_unknown_kind_is_one_sentence(
+    run: Run, project: Path, words: list[str]
+) -> None:
+    (project / "odd.py").write_text(
+        "from celery import Celery\napp = Celery('odd', broker='nosuch://x')\n"
+    )
+
+    result = run("-A", "odd", *words)
+
+    assert result.exit_code == 1
+    assert "Error: No such transport: nosuch" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_back_end_of_an_unknown_kind_is_one_sentence(run: Run, project: Path) -> None:
+    (project / "odd.py").write_text(
+        "from celery import Celery\napp = Celery('odd', backend='nosuch://x')\n"
+    )
+
+    result = run("-A", "odd", "result", "some-id")
+
+    assert result.exit_code == 1
+    assert "Unknown result backend: 'nosuch'" in result.output
 
 
 def test_urls_are_taken_over_for_an_app_without(
