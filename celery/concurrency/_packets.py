@@ -19,7 +19,7 @@ import socket
 import tempfile
 from struct import Struct
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,17 +83,19 @@ class Spill:
     def write(self, payload: bytes) -> str:
         """Keep *payload* and return the path under which `take` finds it."""
         path = os.path.join(self.folder, secrets.token_hex(8))
-        try:
-            return self._write(path, payload)
-        except FileNotFoundError:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            return self._write(path, payload)
-
-    @staticmethod
-    def _write(path: str, payload: bytes) -> str:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with self.open(path) as file:
             file.write(payload)
         return path
+
+    def open(self, path: str) -> BinaryIO:
+        """Open the empty file at *path*, which is in the folder."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            fd = os.open(path, flags, 0o600)
+        return open(fd, "wb")
 
     @staticmethod
     def take(path: str) -> bytes:

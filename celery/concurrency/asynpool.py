@@ -162,7 +162,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._child_numbers = itertools.count(1)
         self._spill = Spill()
         self._pack = Packer(self._spill, _child.invoke).pack
-        self._seals = Seals()
+        self._seals = Seals(self._spill)
         self._grip = Grip(self._seals, self.read_reports)
         self._driver = Driver(self._on_attach, self._on_detach, self._on_timer)
         self._closed = False
@@ -526,6 +526,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         job = child.free()
         if job is not None:
             job._ended = self._seals.end_of(child.process.index, job._job)
+        self._seals.discard_files(child.process.index)
+        if job is not None:
             self.on_job_process_down(job, child.pid)
             is_known = job._ended is not None or job._terminated is not None
             if self._state != TERMINATE or is_known:
