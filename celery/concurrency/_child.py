@@ -304,7 +304,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         view = memoryview(buffer)
         ended = flags = completed = 0
         outcome = b""
-        begin = handover.begin
+        begin, seals = handover.begin, self.seals
         sealing.set(self._seal)
         while True:
             size = 0
@@ -319,6 +319,8 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                     # Nothing to accept in the same breath.
                     report(flags, ended, 0, monotonic(), outcome)
                     ended, outcome = 0, b""
+                    if seals.in_file is not None:
+                        seals.discard_files(seals.in_file)
                     if leaving:
                         raise _Leave(self._exit_status or 0)
             if not size:
@@ -331,6 +333,8 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                     report(flags, ended, 0, monotonic(), outcome)
                 raise _Leave(0)
             report(flags, ended, job, monotonic(), outcome)
+            if seals.in_file is not None:
+                seals.discard_files(seals.in_file)
             begin(bool(kind & HANDS_OVER))
             start = head_size + key_size
             flags, outcome = run(job, kind, bytes(view[head_size:start]), view[start:size])
@@ -439,13 +443,14 @@ def _spawned(
     """Build the worker again in a fresh interpreter that inherited the *ends*."""
     inbox = socket.socket(socket.AF_UNIX, kind, fileno=ends[0])
     outbox = FileIO(ends[1], "wb")
+    spill = Spill(folder)
     worker = Worker(
         number,
         place,
         inbox,
         outbox,
-        Spill(folder),
-        Seals(ends[2]),
+        spill,
+        Seals(spill, ends[2]),
         initializer=initializer,
         initargs=initargs,
         on_exit=on_exit,
