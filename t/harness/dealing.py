@@ -14,20 +14,38 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-#: Files that take long, the longest first.
-BEGUN_FIRST: tuple[str, ...] = ()
+#: Files that take a minute or more, the longest first.
+BEGUN_FIRST = (
+    "t/contract/test_backend.py",
+    "t/contract/test_pool.py",
+    "t/contract/test_amqp_transport.py",
+    "t/integration/brokers/test_brokers.py",
+    "t/integration/test_ledger.py",
+    "t/integration/worker/test_pool_stress.py",
+    "t/integration/worker/test_shutdown.py",
+    "t/integration/worker/test_connection.py",
+    "t/integration/canvas/test_members.py",
+    "t/integration/canvas/test_failures.py",
+    "t/integration/cli/test_golden.py",
+    "t/integration/cli/test_monitor.py",
+    "t/interop/test_calls.py",
+    "t/interop/test_beat_plugins.py",
+    "t/interop/test_flower.py",
+    "t/interop/test_control.py",
+)
 
 #: Files whose tests may run in different processes.
-APART: frozenset[str] = frozenset({"t/faults/test_faults.py"})
+APART = frozenset({"t/faults/test_faults.py"})
 
 
 def by_time(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """Return tests in the order in which they are dealt out; those of a file keep theirs."""
-    ranks = {path: rank - len(BEGUN_FIRST) for rank, path in enumerate(BEGUN_FIRST)}
+    ranks = dict(zip(BEGUN_FIRST, range(len(BEGUN_FIRST)), strict=True))
+    others, last = len(ranks), len(ranks) + 1
 
     def rank(item: pytest.Item) -> int:
         path = file_of(item.nodeid)
-        return 1 if path in APART else ranks.get(path, 0)
+        return last if path in APART else ranks.get(path, others)
 
     return sorted(items, key=rank)
 
