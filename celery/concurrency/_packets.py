@@ -6,7 +6,8 @@ waits behind a busy child.  It is a packet socket: a packet is taken by one read
 all, which is what lets the main process take back what nobody has begun.  Their answers are
 `celery.concurrency._reports`.
 
-A payload too big for a packet is written to a file of a private folder, and the packet names it.
+A payload too big for a packet is put on the shelf (`celery.concurrency._shelf`) or, without room
+there, written to a file of a private folder, and the packet names it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 JOB = Struct("=BQH")
 
 # Kinds of inbox packets; NOTHING is never sent.
-LEAVE, INLINE, SPILLED, NOTHING = 0, 1, 2, 255
+LEAVE, INLINE, SPILLED, SHELVED, NOTHING = 0, 1, 2, 4, 255
 
 #: Added to the kind: the main process stores a result that is handed over.
 HANDS_OVER = 16

@@ -49,11 +49,13 @@ from celery.concurrency._packets import (
     INLINE,
     INLINE_LIMIT,
     JOB,
+    SHELVED,
     SPILLED,
     Spill,
 )
 from celery.concurrency._reports import RETURNED, SUCCEEDED, UP
 from celery.concurrency._seals import Seals
+from celery.concurrency._shelf import Shelf
 from celery.concurrency.base import describe
 from celery.utils.log import get_logger
 
@@ -176,6 +178,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._child_numbers = itertools.count(1)
         self._target_keys: dict[Callable[..., Any], bytes] = {}
         self._spill = Spill()
+        self._shelf = Shelf()
         self._seals = Seals()
         self._early_deaths = 0
         self._respawn_at = NEVER
@@ -444,8 +447,13 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             key = self._target_keys[func] = pickle.dumps(func, _PROTOCOL)
         kind, payload = INLINE, pickle.dumps((args, kwargs), _PROTOCOL)
         if len(payload) > INLINE_LIMIT:
-            job.spilled = self._spill.write(payload)
-            kind, payload = SPILLED, job.spilled.encode()
+            shelved = self._shelf.put(job._job, payload)
+            if shelved is not None:
+                job.slot, payload = shelved
+                kind = SHELVED
+            else:
+                job.spilled = self._spill.write(payload)
+                kind, payload = SPILLED, job.spilled.encode()
         if hands_over:
             kind |= HANDS_OVER
         return JOB.pack(kind, job._job, len(key)) + key + payload
@@ -536,6 +544,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             return False
         if job.spilled is not None:
             Spill.discard(job.spilled)
+        if job.slot is not None:
+            self._shelf.free(job.slot)
         if self._semaphore is not None:
             self._semaphore.release()
         return True
@@ -600,6 +610,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             inbox,
             outbox,
             self._spill,
+            self._shelf,
             self._seals,
             initializer=self._initializer,
             initargs=self._initargs,
@@ -973,6 +984,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         )
         self._spill.remove()
         self._seals.close()
+        self._shelf.close()
         for job in list(self._cache.values()):
             self._withdrawn(job)
 
