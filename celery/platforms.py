@@ -280,12 +280,28 @@ PIDFile = Pidfile  # its name in former versions
 def create_pidlock(pidfile: str) -> Pidfile:
     """Acquire the file for the life of the process, or end it with status 73 if one has it."""
     lock = Pidfile(pidfile)
-    if lock.is_locked() and not lock.remove_if_stale():
-        _complain(PIDLOCKED.format(pidfile, lock.read_pid()))
-        raise SystemExit(EX_CANTCREAT)
+    _refuse_held(lock)
     lock.acquire()
     atexit.register(lock.release)
     return lock
+
+
+def _refuse_held(lock: Pidfile) -> None:
+    if lock.is_locked() and not lock.remove_if_stale():
+        _complain(PIDLOCKED.format(lock.path, lock.read_pid()))
+        raise SystemExit(EX_CANTCREAT)
+
+
+def why_not_writable(path: str) -> str | None:
+    """Return why a file can't be written, None if it can; it doesn't have to be there."""
+    if os.path.isdir(path):
+        return "it is a folder"
+    if os.path.exists(path):
+        return None if os.access(path, os.W_OK) else "permission denied"
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder}"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"no permission in {folder}"
 
 
 # -- daemons --------------------------------------------------------------------------------------
@@ -407,6 +423,9 @@ def detached(
     workdir = os.getcwd() if workdir is None else workdir
     signals.reset("SIGCLD")
     maybe_drop_privileges(uid=uid, gid=gid)
+    if pidfile:
+        # While there is somebody who waits for the exit code.
+        _refuse_held(Pidfile(os.path.join(workdir, pidfile)))
 
     def check_files() -> None:
         # Later there is no terminal left to complain to.
@@ -421,9 +440,7 @@ def detached(
 
 def _check_pidfile(path: str) -> None:
     lock = Pidfile(path)
-    if lock.is_locked() and not lock.remove_if_stale():
-        _complain(PIDLOCKED.format(path, lock.read_pid()))
-        raise SystemExit(EX_CANTCREAT)
+    _refuse_held(lock)
     lock.acquire()
     lock.release()
 

@@ -48,6 +48,13 @@ TRANSPORTS: dict[str, str] = {
 TRANSPORT_ALIASES.setdefault("sqlite", TRANSPORTS["sqlite"])
 
 
+class UnknownTransport(ImproperlyConfigured, KeyError):
+    """The URL of a broker begins with what nobody knows; a `KeyError` to kombu's callers."""
+
+    # That of a KeyError quotes the sentence.
+    __str__ = Exception.__str__
+
+
 class _WithOwnTransports:
     """What our connections do otherwise than kombu's."""
 
@@ -58,8 +65,16 @@ class _WithOwnTransports:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().__init__(*args, **kwargs)
-        except ImportError as exc:
-            # kombu imports some transports to find out whether they read their URLs themselves.
+        except KeyError as exc:
+            if "No such transport" not in str(exc):
+                raise
+            raise UnknownTransport(
+                f"{exc.args[0]!s}; the URL of the broker has to begin with one of "
+                "amqp, redis, sqlite and so on, followed by ://"
+            ) from exc
+        except (ImportError, AttributeError) as exc:
+            # kombu imports some transports to find out whether they read their URLs themselves;
+            # that of Redis looks into a module which is None where it is not installed.
             url = kwargs.get("hostname") or (args[0] if args else None)
             needed = driver_needed(kwargs.get("transport") or _scheme_of(url))
             if needed is None:

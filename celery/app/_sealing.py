@@ -5,23 +5,27 @@ states. So what comes later comes too late, and the task ends as its body did. T
 moment; a pool that can interrupt bodies puts into `sealing` what it wants called then.
 
 A process can be killed from outside at any time. So the tracer also says how the task has ended,
-just before it stores that. A pool whose processes may vanish keeps it where it outlives them, and
-reports an `UnreportedEnd` for one that did; then the worker does what the process was about to do.
-Storing twice the same leaves one final state, however much of the first attempt reached the store.
+before it publishes what follows, and again before it stores the end. A pool whose processes may
+vanish keeps it where it outlives them, and reports an `UnreportedEnd` for one that did; then the
+worker does what the process was about to do. Storing twice the same leaves one final state, however
+much of the first attempt reached the store; only what was being published may come twice.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from billiard.exceptions import WorkerLostError
+
+if TYPE_CHECKING:
+    from celery.app._follow_ups import FollowUp
 
 __all__ = ("Ended", "Seal", "UnreportedEnd", "sealed_as", "sealing")
 
 
 class Ended(NamedTuple):
-    """How a task has ended, its follow-ups being sent."""
+    """How a task has ended."""
 
     #: What the body returned.
     value: Any = None
@@ -33,10 +37,12 @@ class Ended(NamedTuple):
     stores: bool = True
     #: False when the value was too much to be kept.
     is_whole: bool = True
+    #: What has not been published for sure; the first of these was on its way.
+    unsent: list[FollowUp] | None = None
 
 
 class Seal(Protocol):
-    """Called when the body has ended, and again with *how* before that is stored."""
+    """Called when the body has ended, then with *how* before each step of what is left to do."""
 
     def __call__(self, how: Ended | None = None, /) -> object: ...
 

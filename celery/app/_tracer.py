@@ -204,17 +204,27 @@ def follower(traced: Traced) -> Callable[..., None]:
         """Say whether nobody looks at the result before the main process has stored it."""
         return may_hand_over and not (ctx.chord or succeeded.receivers or postrun.receivers)
 
+    def noter(seal: Seal, retval: Any, ctx: Context, stores: bool) -> Callable[..., None]:
+        """Return what notes a success of which so much is *unsent*."""
+
+        def note(unsent: list[_follow_ups.FollowUp]) -> None:
+            seal(Ended(retval, None, task.backend.current_task_children(ctx), stores, True, unsent))
+
+        return note
+
     def follow_up(uuid: str, retval: Any, ctx: Context) -> None:
         """Publish what comes next, then store the result, which names it as children."""
+        seal, note = sealed(), None
+        stores = stores_results and not ignores_result(ctx)
         # The chain not as an attribute, which would decode it.
         if ctx.callbacks or vars(ctx).get("chain"):
-            _follow_ups.publish(app, ctx, retval, inherit_priority=inherit_priority)
-        stores = stores_results and not ignores_result(ctx)
-        if not (stores or ctx.chord):
+            note = None if seal is None else noter(seal, retval, ctx, stores)
+            _follow_ups.publish(app, ctx, retval, inherit_priority=inherit_priority, note=note)
+        if not (stores or ctx.chord or note):
             return
         # Looked up for each task: pools of threads have one back-end per thread.
         backend = task.backend
-        if (seal := sealed()) is not None:
+        if seal is not None:
             seal(Ended(retval, None, backend.current_task_children(ctx), stores))
         if handover.is_open and stores and leaves_result(ctx) and backend is app.backend:
             document = backend.mark_as_done_later(uuid, retval, ctx)

@@ -41,6 +41,10 @@ BACKEND_ALIASES: Final[dict[str, str]] = {
 }
 
 
+class UnknownBackend(ImproperlyConfigured, ModuleNotFoundError):
+    """Neither an alias nor a module has the name."""
+
+
 def by_name(
     backend: Any = None,
     loader: Any = None,
@@ -55,7 +59,8 @@ def by_name(
 
     Raises:
         ImproperlyConfigured: The name leads to something that is no class.
-        ImportError: There is no module for the name, or it does not import.
+        ModuleNotFoundError: There is no module for the name; an `UnknownBackend`.
+        ImportError: The module does not import.
     """
     name = backend or "disabled"
     if not isinstance(name, str):
@@ -69,6 +74,10 @@ def by_name(
         found = symbol_by_name(path)
     except ValueError as exc:
         raise ImproperlyConfigured(UNKNOWN_BACKEND.format(name, str(exc))) from exc
+    except ModuleNotFoundError as exc:
+        if exc.name != path:
+            raise
+        raise UnknownBackend(UNKNOWN_BACKEND.format(name, str(exc))) from exc
     return _checked(name, found)
 
 

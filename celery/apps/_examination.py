@@ -329,7 +329,7 @@ def _paths(app: Celery, logfile: str | None, pidfile: str | None) -> Iterator[Pa
 
 def path_facts(origin: str, path: str, *, is_pidfile: bool = False) -> PathFacts:
     """Look whether *path* can be written, and for a pid file, who has it."""
-    trouble = _why_not_writable(path)
+    trouble = platforms.why_not_writable(path)
     pid = _pid_in(path) if is_pidfile and trouble is None else None
     lives = pid is not None and _lives(pid)
     return PathFacts(
@@ -339,17 +339,6 @@ def path_facts(origin: str, path: str, *, is_pidfile: bool = False) -> PathFacts
         held_by=pid if lives else None,
         is_stale=pid is not None and not lives,
     )
-
-
-def _why_not_writable(path: str) -> str | None:
-    if os.path.isdir(path):
-        return "it is a folder"
-    if os.path.exists(path):
-        return None if os.access(path, os.W_OK) else "permission denied"
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        return f"there is no folder {folder}"
-    return None if os.access(folder, os.W_OK | os.X_OK) else f"no permission in {folder}"
 
 
 def _lives(pid: int) -> bool:

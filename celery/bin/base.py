@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import numbers
+import os
 import pprint
 import shutil
 import sys
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -224,6 +226,70 @@ def handle_remote_command_error(command: str, exc: BaseException) -> NoReturn:
             "CELERY_BROKER_URL or from the option --broker."
         )
     ) from exc
+
+
+def project_traceback(exc: BaseException) -> str:
+    """Return the traceback of an error from where the user's code begins, without its importing."""
+    frames = [f for f in traceback.extract_tb(exc.__traceback__) if "importlib" not in f.filename]
+    theirs = [not is_machinery(frame.filename) for frame in frames]
+    if True in theirs:
+        frames = frames[theirs.index(True) :]
+    elif isinstance(exc, (SyntaxError, ModuleNotFoundError)):
+        # These say themselves where or what it is.
+        frames = []
+    return "".join([*traceback.format_list(frames), *traceback.format_exception_only(exc)])
+
+
+def is_machinery(filename: str) -> bool:
+    """Say whether a file is part of this package or of what imports for it."""
+    import kombu
+
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    libraries = (ours, os.path.dirname(str(kombu.__file__)))
+    return filename.startswith(libraries) or "importlib" in filename
+
+
+def require_writable(files: Mapping[str, str | None]) -> None:
+    """
+    Look at the files that a program will write before it begins.
+
+    Args:
+        files: Paths by the option that names them.
+
+    Raises:
+        click.ClickException: One can't be written; says which and why.
+    """
+    from celery import platforms
+
+    for option, path in files.items():
+        if path and (trouble := platforms.why_not_writable(path)):
+            raise click.ClickException(f"Cannot write {path} ({option}): {trouble}.")
+
+
+def schedule_file(conf: Any, scheduler: str | None, path: str | None) -> str | None:
+    """Return the file in which beat will keep its times; None if a store or a class does so."""
+    writes = (scheduler or conf.beat_scheduler) == "celery.beat:PersistentScheduler"
+    return path if writes and not conf.beat_store_url else None
+
+
+def drop_privileges(uid: str | None, gid: str | None) -> None:
+    """
+    Become another user or group, where one is given.
+
+    Raises:
+        click.ClickException: There is none of that name, or it is not allowed.
+    """
+    if not uid and not gid:
+        return
+    from celery import platforms
+    from celery.exceptions import SecurityError
+
+    try:
+        platforms.maybe_drop_privileges(uid=uid, gid=gid)
+    except (KeyError, OSError, SecurityError) as exc:
+        reason = exc.args[0] if isinstance(exc, KeyError) else exc
+        given = " ".join(f"{o} {v}" for o, v in (("--uid", uid), ("--gid", gid)) if v)
+        raise click.ClickException(f"Cannot run with {given}: {reason}") from exc
 
 
 def _tried_url() -> str:

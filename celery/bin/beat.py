@@ -10,11 +10,12 @@ import click
 from celery.bin.base import (
     LOG_LEVEL,
     CeleryDaemonCommand,
-    fold,
+    drop_privileges,
     handle_preload_options,
     options_under,
+    require_writable,
+    schedule_file,
 )
-from celery.exceptions import ImproperlyConfigured
 
 _option = options_under("Beat Options")
 
@@ -86,6 +87,8 @@ def beat(
     context = ctx.obj
     if store:
         context.app.conf.beat_store_url = store
+    schedule = schedule_file(context.app.conf, options["scheduler"], options["schedule"])
+    require_writable({"--logfile": logfile, "--pidfile": pidfile, "--schedule": schedule})
     start = partial(
         context.app.Beat,
         logfile=logfile,
@@ -98,9 +101,12 @@ def beat(
         with platforms.detached(logfile, pidfile, uid, gid, umask or 0, context.workdir):
             start().run()
         return
-    if uid or gid:
-        platforms.maybe_drop_privileges(uid=uid, gid=gid)
+    drop_privileges(uid, gid)
+    program = start()
     try:
-        start().run()
-    except ImproperlyConfigured as exc:
-        raise click.ClickException(fold(str(exc))) from exc
+        program.run()
+    except Exception as exc:
+        if exc is not program.failure:
+            raise
+        # The log has it already.
+        ctx.exit(1)

@@ -11,6 +11,7 @@ import copy
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,10 @@ class CeleryGroup(DYMGroup):  # type: ignore[misc]  # click_didyoumean has no ty
             _explain_misplaced_option(self, exc)
             raise
         except Exception as exc:
+            from celery.exceptions import ImproperlyConfigured, SecurityError
+
+            if isinstance(exc, (ImproperlyConfigured, SecurityError)):
+                raise click.ClickException(base.fold(str(exc))) from exc
             # Who never loaded the module cannot have raised its error.
             errors = sys.modules.get("kombu.exceptions")
             if errors is not None and isinstance(exc, errors.OperationalError):
@@ -243,12 +248,7 @@ def _load_app(name: str) -> Celery:
 
 
 def _import_failed(name: str, exc: BaseException) -> str:
-    """Show the error from where the user's code begins."""
-    frames = traceback.extract_tb(exc.__traceback__)
-    theirs = [not _is_machinery(frame.filename) for frame in frames]
-    first = theirs.index(True) if True in theirs else 0
-    lines = [*traceback.format_list(frames[first:]), *traceback.format_exception_only(exc)]
-    return UNABLE_TO_LOAD_APP_ERROR_OCCURRED.format(name, "".join(lines))
+    return UNABLE_TO_LOAD_APP_ERROR_OCCURRED.format(name, base.project_traceback(exc))
 
 
 def _why_no_app(name: str, exc: ImportError | AttributeError) -> str:
@@ -265,22 +265,13 @@ def _why_no_app(name: str, exc: ImportError | AttributeError) -> str:
         return _import_failed(name, exc)
     if missing in (name, module) or module.startswith(f"{missing}."):
         hint = f"Searched: {os.getcwd()} and sys.path; is -A spelled right?"
-    else:
-        hint = f"{exc}: it is imported by {module} or what that imports; is it installed?"
-    return UNABLE_TO_LOAD_APP_MODULE_NOT_FOUND.format(name, hint)
+        return UNABLE_TO_LOAD_APP_MODULE_NOT_FOUND.format(name, hint)
+    return f"{_import_failed(name, exc)}\nIs {missing} installed here?"
 
 
 def _is_raised_by_project(exc: BaseException) -> bool:
     """Say whether an error comes from the user's code, not from looking for the app in it."""
-    return not _is_machinery(traceback.extract_tb(exc.__traceback__)[-1].filename)
-
-
-def _is_machinery(filename: str) -> bool:
-    import kombu
-
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    libraries = (ours, os.path.dirname(str(kombu.__file__)))
-    return filename.startswith(libraries) or "importlib" in filename
+    return not base.is_machinery(traceback.extract_tb(exc.__traceback__)[-1].filename)
 
 
 @click.group(
@@ -409,6 +400,25 @@ def help_(ctx: click.Context, command: tuple[str, ...]) -> None:
     click.echo(parent.get_help())
 
 
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Show warnings to users without the line of code that gave them."""
+    from celery.exceptions import CeleryWarning
+
+    if issubclass(category, CeleryWarning):
+        return base.fold(f"{category.__name__}: {str(message).strip()}") + "\n"
+    return _usual_format(message, category, filename, lineno, line)
+
+
+_usual_format = warnings.formatwarning
+
+
 def main() -> int:
     """Run the command line; exits by itself."""
+    warnings.formatwarning = _format_warning
     return int(celery(auto_envvar_prefix="CELERY") or 0)

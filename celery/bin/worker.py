@@ -8,6 +8,7 @@ without ``--detach``: the new process starts as clean as one started by an init 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,9 +22,14 @@ from celery.bin.base import (
     CeleryDaemonCommand,
     ParamType,
     StringChoice,
+    drop_privileges,
     handle_preload_options,
     options_under,
+    project_traceback,
+    require_writable,
+    schedule_file,
 )
+from celery.exceptions import ImproperlyConfigured
 
 _worker_option = options_under("Worker Options")
 _pool_option = options_under("Pool Options")
@@ -231,6 +237,9 @@ def _become_daemon(ctx: click.Context, hostname: str, options: dict[str, Any]) -
     # In the new process this variable would order the next fork.
     os.environ.pop("CELERY_WORKER_DETACH", None)
     argv = ["-m", "celery", *without_detach_options(sys.argv[1:])]
+    if (program := options["executable"]) and shutil.which(program) is None:
+        # The daemon would have nowhere to say so.
+        raise click.ClickException(f"There is no program {program} (--executable).")
     code = detach(
         sys.executable,
         argv,
@@ -452,8 +461,6 @@ def worker(
         celery -A proj worker -l INFO -Q hipri,lopri -c 4
         celery -A proj worker --pool=threads -n threads@%h
     """  # noqa: D301 - click keeps the lines of a block that begins with this escape
-    from celery import platforms
-    from celery.exceptions import ImproperlyConfigured, SecurityError
     from celery.utils.nodenames import node_format
 
     if options.get("beat") and getattr(pool, "is_green", False):
@@ -461,30 +468,42 @@ def worker(
             "-B does not work with the pools eventlet and gevent; run 'celery beat' beside.", ctx
         )
     context = ctx.obj
+    if ctx.args:
+        # As in -Q a, b
+        context.error(f"Not understood and left out: {' '.join(ctx.args)}")
+    if not detach:
+        drop_privileges(uid, gid)
+    files = {"--logfile": logfile, "--pidfile": pidfile, "--statedb": statedb}
+    if options.get("beat"):
+        files["--schedule"] = schedule_file(
+            context.app.conf, options["scheduler"], options["schedule_filename"]
+        )
+    files = {option: node_format(path, hostname) for option, path in files.items() if path}
+    require_writable(files)
     if detach:
         _become_daemon(
             ctx,
             hostname,
             {"logfile": logfile, "pidfile": pidfile, "uid": uid, "gid": gid} | options,
         )
-    if uid or gid:
-        try:
-            platforms.maybe_drop_privileges(uid=uid, gid=gid)
-        except (KeyError, SecurityError) as exc:
-            raise click.ClickException(f"Cannot run as --uid={uid} --gid={gid}: {exc}") from exc
     try:
         instance = context.app.Worker(
             hostname=hostname,
             pool_cls=pool,
             loglevel=loglevel,
+            # Its processes may have files of their own.
             logfile=logfile,
-            pidfile=node_format(pidfile, hostname) if pidfile else pidfile,
-            statedb=node_format(statedb, hostname) if statedb else statedb,
+            pidfile=files.get("--pidfile"),
+            statedb=files.get("--statedb"),
             no_color=context.no_color,
             quiet=context.quiet,
             **options,
         )
-        instance.start()
-    except (SecurityError, ImproperlyConfigured) as exc:
-        raise click.ClickException(str(exc)) from exc
+    except ImproperlyConfigured:
+        raise
+    except ImportError as exc:
+        raise click.ClickException(
+            f"While importing the modules of tasks this error occurred:\n{project_traceback(exc)}"
+        ) from exc
+    instance.start()
     ctx.exit(instance.exitcode or 0)

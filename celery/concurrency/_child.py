@@ -309,7 +309,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         view = memoryview(buffer)
         ended = flags = completed = 0
         outcome = b""
-        begin = handover.begin
+        begin, seals = handover.begin, self.seals
         sealing.set(self._seal)
         while True:
             size = 0
@@ -324,6 +324,8 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                     # Nothing to accept in the same breath.
                     report(flags, ended, 0, monotonic(), outcome)
                     ended, outcome = 0, b""
+                    if seals.in_file is not None:
+                        seals.discard_files(seals.in_file)
                     if leaving:
                         raise _Leave(self._exit_status or 0)
             if not size:
@@ -336,6 +338,8 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                     report(flags, ended, 0, monotonic(), outcome)
                 raise _Leave(0)
             report(flags, ended, job, monotonic(), outcome)
+            if seals.in_file is not None:
+                seals.discard_files(seals.in_file)
             begin(bool(kind & HANDS_OVER))
             start = head_size + key_size
             flags, outcome = run(job, kind, bytes(view[head_size:start]), view[start:size])
@@ -447,14 +451,15 @@ def _spawned(
     """Build the worker again in a fresh interpreter that inherited the *ends*."""
     inbox = socket.socket(socket.AF_UNIX, kind, fileno=ends[0])
     outbox = FileIO(ends[1], "wb")
+    spill = Spill(folder)
     worker = Worker(
         number,
         place,
         inbox,
         outbox,
-        Spill(folder),
+        spill,
         Shelf(ends[3]),
-        Seals(ends[2]),
+        Seals(spill, ends[2]),
         initializer=initializer,
         initargs=initargs,
         on_exit=on_exit,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from billiard.common import TERM_SIGNAL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery.concurrency._job import Job
 
 NEVER = float("inf")
@@ -19,6 +21,9 @@ _STOP_S = 0.05
 
 #: How many times what it gets as a rule a child may be given to come up.
 MOST_PATIENCE = 16
+
+#: First and last pause before replacing children that die while they start.
+_BACKOFF_S = (0.1, 10.0)
 
 #: Signals whose handlers in the main process must not run in a child that just came to be.
 _BLOCKED_IN_FORK = {
@@ -69,6 +74,36 @@ class Child:
         return job
 
 
+class Starts:
+    """
+    How long children may take to come up, and how soon those that do not are replaced.
+
+    Args:
+        timeout: Seconds that a child gets as a rule (``worker_proc_alive_timeout``).
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self.patience = timeout  #: seconds for the next child
+        self.early_deaths = 0  #: of children that had not come up, since the last that had
+        self.resume_at = NEVER  #: when to start children again, after such a death
+
+    def came_up(self, child: Child) -> None:
+        """Note that *child* reports."""
+        self.patience = patience_after(self._timeout, time.monotonic() - child.born_at)
+        self.early_deaths = 0
+
+    def gave_up(self, had: float) -> None:
+        """Note that a child got *had* seconds in vain."""
+        self.patience = max(self.patience, patience_after(self._timeout, had))
+
+    def died(self) -> None:
+        """Note that a child died before it was up; it is replaced, but not in a busy loop."""
+        first, last = _BACKOFF_S
+        self.resume_at = time.monotonic() + min(first * 2**self.early_deaths, last)
+        self.early_deaths += 1
+
+
 def patience_after(timeout: float, took: float) -> float:
     """
     Return how many seconds the next child may take to come up.
@@ -81,6 +116,19 @@ def patience_after(timeout: float, took: float) -> float:
         took: What the last one needed, or was given in vain.
     """
     return min(max(timeout, 2 * took), timeout * MOST_PATIENCE)
+
+
+def spread(children: Sequence[Child]) -> dict[str, Any]:
+    """Say how the jobs were spread over *children*, as the ``stats`` command shows it."""
+    counts = [child.counted for child in children]
+    total = sum(counts)
+    average = 100 / len(counts) if total and counts else 0.0
+    return {
+        "total": total,
+        "avg": f"{average:.2f}%",
+        "all": ", ".join(f"{100 * count / total if total else 0:.2f}%" for count in counts),
+        "raw": ", ".join(map(str, counts)),
+    }
 
 
 def _watch(process: Any) -> int:

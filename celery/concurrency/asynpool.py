@@ -24,11 +24,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import pickle
 import signal as _signal
 import threading
 import time
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import billiard
@@ -38,21 +36,16 @@ from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import signals
 from celery.app._sealing import UnreportedEnd
-from celery.concurrency import _child, _children, _loop, _reports
+from celery.concurrency import _child, _children, _reports
+from celery.concurrency._books import Books
 from celery.concurrency._child import EX_RECYCLE, Worker
-from celery.concurrency._children import NEVER, Child, patience_after
+from celery.concurrency._children import NEVER, Child, Starts
+from celery.concurrency._driver import Driver
+from celery.concurrency._grip import Grip
 from celery.concurrency._inbox import Inbox
 from celery.concurrency._inquest import Inquest
-from celery.concurrency._job import ENDED, RUNNING, WITHDRAWN, Job
-from celery.concurrency._packets import (
-    HANDS_OVER,
-    INLINE,
-    INLINE_LIMIT,
-    JOB,
-    SHELVED,
-    SPILLED,
-    Spill,
-)
+from celery.concurrency._job import RUNNING, WITHDRAWN, Job
+from celery.concurrency._packets import Packer, Spill
 from celery.concurrency._reports import RETURNED, SUCCEEDED, UP
 from celery.concurrency._seals import Seals
 from celery.concurrency._shelf import Shelf
@@ -89,16 +82,8 @@ RUN, CLOSE, TERMINATE = billiard_pool.RUN, billiard_pool.CLOSE, billiard_pool.TE
 #: Seconds between the terminating signal and the killing one when the pool is torn down.
 _TERMINATE_GRACE_S = 5.0
 
-#: Seconds that a job may take to store its end after it was to be ended by force.
-_SEALED_GRACE_S = 10.0
-
-#: First and last pause before replacing children that die while they start.
-_BACKOFF_S = (0.1, 10.0)
-
 #: Exit statuses of children that leave between two jobs, with nothing in their hands.
 _ORDERLY = (0, EX_RECYCLE)
-
-_PROTOCOL = 5
 
 
 class ResultHandler(billiard_pool.ResultHandler):  # type: ignore[misc]  # billiard has no types
@@ -166,35 +151,29 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self.sched_strategy = (
             sched_strategy if isinstance(sched_strategy, int) else SCHED_STRATEGIES[sched_strategy]
         )
-        self._alive_timeout = proc_alive_timeout or PROC_ALIVE_TIMEOUT
-        self._start_patience = self._alive_timeout
+        self._starts = Starts(proc_alive_timeout or PROC_ALIVE_TIMEOUT)
         self._processes: int = self.cpu_count() if processes is None else processes
         self._configure(*args, **kwargs)
         self._putlock: Any = self._semaphore
         self._state = RUN
-        self._cache: dict[int, Job] = {}
+        self._shelf = Shelf()
+        self._books = Books(self._shelf, self._semaphore, self.on_job_ready)
+        self._cache = self._books.jobs
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
         self._child_numbers = itertools.count(1)
-        self._target_keys: dict[Callable[..., Any], bytes] = {}
         self._spill = Spill()
-        self._shelf = Shelf()
-        self._seals = Seals()
-        self._early_deaths = 0
-        self._respawn_at = NEVER
-        self._timer: Any = None
-        self._timer_due = NEVER
-        self._loop: Any = None
-        self._thread: _loop.ThreadLoop | None = None
-        self._idle_thread: _loop.ThreadLoop | None = None
-        self._changed = threading.Condition()
+        self._pack = Packer(self._shelf, self._spill, _child.invoke).pack
+        self._seals = Seals(self._spill)
+        self._grip = Grip(self._seals, self.read_reports)
+        self._driver = Driver(self._on_attach, self._on_detach, self._on_timer)
         self._closed = False
         self.create_process_queues()
         self._inquest = Inquest(self._children, self._inbox.put_first, self.lost_worker_timeout)
         self._result_handler = self.create_result_handler()
         self._repopulate()
         if self.threads:
-            self._start_thread()
+            self._driver.start_thread()
 
     def _configure(
         self,
@@ -268,83 +247,31 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Do I/O on *hub* from now on; again after the hub was reset."""
-        if self._thread is not None:
-            # The thread stays, as children that it forked would die with it.
-            self._idle_thread, self._thread = self._thread, None
-            self._loop.call_in_thread(self._detach)
-        self._attach(hub)
+        self._driver.move_to(hub)
 
-    def _attach(self, loop: Any) -> None:
-        self._detach()
-        self._loop = loop
+    def _on_attach(self, loop: Any) -> None:
         self._result_handler.register_with_event_loop(loop)
-        for child in self._children.values():
-            loop.add_reader(child.watched, self._on_exit, child)
         self._inbox.attach(loop)
-        self._arm()
 
-    def _detach(self) -> None:
-        loop, self._loop = self._loop, None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_due = None, NEVER
-        if loop is not None:
-            self._inbox.attach(None)
-            loop.remove(self._outbox_reader)
-            for child in self._children.values():
-                loop.remove(child.watched)
-
-    def _start_thread(self) -> None:
-        loop = _loop.ThreadLoop()
-        self._attach(loop)
-        self._thread = loop
-        loop.start()
-
-    def _on_loop(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call *function* where reports are read, so that nothing changes under it."""
-        if self._thread is None or self._thread.is_current():
-            function(*args)
-        else:
-            self._thread.call_later(0, lambda: function(*args))
-
-    def _drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Have the pool's I/O done until *until* holds; say whether it does."""
-        if self._thread is not None:
-            with self._changed:
-                return self._changed.wait_for(until, timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        outer, loop = self._loop, _loop.Loop()
-        self._attach(loop)
-        try:
-            loop.run(until, deadline)
-        finally:
-            self._detach()
-            loop.close()
-            if outer is not None:
-                self._attach(outer)
-        return until()
+    def _on_detach(self, loop: Any) -> None:
+        self._inbox.attach(None)
+        loop.remove(self._outbox_reader)
 
     def wait_for(self, job: Job, event: threading.Event, timeout: float | None) -> None:
         """Wait until *job* is ready; for `Job.wait`."""
-        if self._loop is not None:
+        if self._driver.is_running():
             event.wait(timeout)
         else:
-            self._drive(job.ready, timeout)
+            self._driver.run(job.ready, timeout)
 
     def _arm(self) -> None:
         """Have `_on_timer` called when the next thing is due."""
-        due = min(self._respawn_at, self._inquest.due)
+        due = min(self._starts.resume_at, self._inquest.due)
         for child in self._children.values():
             due = min(due, child.alive_by, child.soft_at, child.hard_at, child.wish_at)
-        if self._loop is None or due >= self._timer_due:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_due = due
-        self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._on_timer)
+        self._driver.wake_by(due)
 
     def _on_timer(self) -> None:
-        self._timer, self._timer_due = None, NEVER
         now = time.monotonic()
         for child in list(self._children.values()):
             if child.alive_by <= now:
@@ -356,8 +283,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 self._signal_job(child, child.job, child.wish)
             elif child.job is not None and child.soft_at <= now:
                 self._on_soft_limit(child, child.job)
-        if self._respawn_at <= now:
-            self._respawn_at = NEVER
+        if self._starts.resume_at <= now:
+            self._starts.resume_at = NEVER
             self._repopulate()
         if self._inquest.suspects:
             self._inquest.close()
@@ -424,39 +351,12 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             self._semaphore.acquire()
         self._cache[number] = job
         try:
-            packet = job.packet = self._encode(job, func, args or (), kwargs or {}, hands_over)
+            packet = job.packet = self._pack(job, func, args or (), kwargs or {}, hands_over)
         except Exception as exc:  # noqa: BLE001 - whatever arguments raise when pickled
-            self._end(job, False, describe(exc))
+            self._books.end(job, False, describe(exc))
             return job
         self._put(job, packet)
         return job
-
-    def _encode(
-        self,
-        job: Job,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        hands_over: bool,
-    ) -> bytes:
-        key = self._target_keys.get(func)
-        if key is None:
-            if type(func) is not FunctionType:
-                # May hold state, which belongs to this call alone.
-                return self._encode(job, _child.invoke, (func, args, kwargs), {}, hands_over)
-            key = self._target_keys[func] = pickle.dumps(func, _PROTOCOL)
-        kind, payload = INLINE, pickle.dumps((args, kwargs), _PROTOCOL)
-        if len(payload) > INLINE_LIMIT:
-            shelved = self._shelf.put(job._job, payload)
-            if shelved is not None:
-                job.slot, payload = shelved
-                kind = SHELVED
-            else:
-                job.spilled = self._spill.write(payload)
-                kind, payload = SPILLED, job.spilled.encode()
-        if hands_over:
-            kind |= HANDS_OVER
-        return JOB.pack(kind, job._job, len(key)) + key + payload
 
     # -- Reports out
 
@@ -473,8 +373,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 has_read = True
         except BaseException:
             # A callback that propagates; nothing else would tell of the reports behind it.
-            if self._loop is not None:
-                self._loop.call_later(0, self.read_reports)
+            self._driver.call_soon(self.read_reports)
             raise
 
     def _handle(
@@ -496,10 +395,10 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 return
             self._accept(child, following, when)
         if job is not None:
-            self._end(job, success, value)
+            self._books.end(job, success, value)
         if following is not None:
             if following.accept_callback is not None:
-                self._call(following, following.accept_callback, child.pid, when)
+                self._books.call(following, following.accept_callback, child.pid, when)
             if following._terminated is not None:
                 self._signal_job(child, following, following._terminated)
         if flags & UP:
@@ -527,44 +426,8 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
                 child.hard_at = when + job.timeout
             if job.soft_timeout:
                 child.soft_at = when + job.soft_timeout
-            if min(child.soft_at, child.hard_at) < self._timer_due:
+            if min(child.soft_at, child.hard_at) < self._driver.due:
                 self._arm()
-
-    def _call(self, job: Job, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        try:
-            callback(*args, **kwargs)
-        except job.callbacks_propagate:
-            raise
-        except Exception:
-            logger.exception("Callback of %r failed", job)
-
-    def _forget(self, job: Job) -> bool:
-        """Take *job* out of the books; False if it was not in them."""
-        if self._cache.pop(job._job, None) is None:
-            return False
-        if job.spilled is not None:
-            Spill.discard(job.spilled)
-        if job.slot is not None:
-            self._shelf.free(job.slot)
-        if self._semaphore is not None:
-            self._semaphore.release()
-        return True
-
-    def _end(self, job: Job, success: bool, value: Any) -> None:
-        """Give *job* its outcome."""
-        if not self._forget(job):
-            return
-        job.settle(ENDED, success, value)
-        if success:
-            if job.callback is not None:
-                self._call(job, job.callback, value)
-        elif job.error_callback is not None:
-            self._call(job, job.error_callback, value)
-        self.on_job_ready(job, None, (success, value), None)
-
-    def _withdrawn(self, job: Job) -> None:
-        self._forget(job)
-        job.settle(WITHDRAWN)
 
     # -- Taking back
 
@@ -572,14 +435,14 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         """Take *job* back if it has not begun; say whether that was so."""
         taken_back = self._inbox.take_back(job)
         if taken_back:
-            self._withdrawn(job)
+            self._books.withdraw(job)
         return taken_back
 
     def flush(self) -> None:
         """Withdraw every job that has not begun."""
         if not self._closed:
             for job in self._inbox.take_all():
-                self._withdrawn(job)
+                self._books.withdraw(job)
 
     # -- Children
 
@@ -603,7 +466,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
     def _create_worker_process(self, i: int) -> Any:
         number = next(self._child_numbers)
         inbox, outbox, _ = self.get_process_queues()
-        current = threading.current_thread()
+        own_fds = self._own_fds()
         worker = self.Worker(
             number,
             i,
@@ -617,11 +480,11 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             on_exit=self._on_process_exit,
             maxtasks=self._maxtasksperchild,
             max_memory_per_child=self._max_memory_per_child,
-            close_fds=self._own_fds(),
-            detach_fds=self._foreign_fds(),
+            close_fds=own_fds,
+            # Connections to the broker.
+            detach_fds=self._driver.foreign_fds().difference(own_fds),
             # The kernel means the thread that forked when it says parent.
-            death_signal=current is threading.main_thread()
-            or (self._thread is not None and self._thread.is_current()),
+            death_signal=self._driver.outlives_children(),
         )
         process = self.WorkerProcess(worker)
         process.name = process.name.replace("Process", "PoolWorker")
@@ -629,11 +492,9 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         process.index = i
         signals.worker_before_create_process.send(sender=process)
         _children.start(process)
-        child = Child(process, number, self._start_patience)
-        self._children[number] = child
-        if self._loop is not None:
-            self._loop.add_reader(child.watched, self._on_exit, child)
-            self._arm()
+        child = self._children[number] = Child(process, number, self._starts.patience)
+        self._driver.watch(child.watched, self._on_exit, child)
+        self._arm()
         if self.on_process_up is not None:
             self.on_process_up(process)
         return process
@@ -644,19 +505,10 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         fds += [child.watched for child in self._children.values()]
         return fds
 
-    def _foreign_fds(self) -> set[int]:
-        """List what else the event loop watches: connections to the broker."""
-        loop = self._loop
-        if loop is None or isinstance(loop, _loop.Loop):
-            return set()
-        own = set(self._own_fds())
-        return {fd for fd in {*loop.readers, *loop.writers} if isinstance(fd, int)} - own
-
     def _on_up(self, child: Child) -> None:
         child.is_up = True
         child.alive_by = NEVER
-        self._start_patience = patience_after(self._alive_timeout, time.monotonic() - child.born_at)
-        self._early_deaths = 0
+        self._starts.came_up(child)
         self.on_process_alive(child.pid)
 
     def _on_exit(self, child: Child) -> None:
@@ -669,8 +521,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             return
         del self._children[child.number]
         self._reports.forget(child.number)
-        if self._loop is not None:
-            self._loop.remove(child.watched)
+        self._driver.unwatch(child.watched)
         os.close(child.watched)
         if exitcode is not None:
             child.process.join()
@@ -678,12 +529,14 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         job = child.free()
         if job is not None:
             job._ended = self._seals.end_of(child.process.index, job._job)
+        self._seals.discard_files(child.process.index)
+        if job is not None:
             self.on_job_process_down(job, child.pid)
             is_known = job._ended is not None or job._terminated is not None
             if self._state != TERMINATE or is_known:
                 self.on_job_process_lost(job, child.pid, exitcode)
             else:
-                self._withdrawn(job)
+                self._books.withdraw(job)
         if self._state == RUN:
             if exitcode not in _ORDERLY or child.is_retired:
                 suspects = self._inbox.missing()
@@ -693,11 +546,11 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             if child.is_up:
                 self._repopulate()
             else:
-                self._respawn_later()
+                self._starts.died()
+                self._arm()
         if self.on_process_down is not None:
             self.on_process_down(child.process)
-        with self._changed:
-            self._changed.notify_all()
+        self._driver.notify()
 
     def _log_exit(self, child: Child, exitcode: int | None) -> None:
         if exitcode in _ORDERLY or child.expendable or self._state != RUN:
@@ -709,73 +562,25 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             human_status(exitcode),
         )
 
-    def _respawn_later(self) -> None:
-        """Replace a child that died while it started, but not in a busy loop."""
-        first, last = _BACKOFF_S
-        self._respawn_at = time.monotonic() + min(first * 2**self._early_deaths, last)
-        self._early_deaths += 1
-        self._arm()
-
     # -- Signals to children
 
-    def _hold(self, child: Child, job: Job) -> bool:
-        """
-        Stop *child* if *job* can still be ended there, and say whether it can.
-
-        With True the child is stopped, no report of its is unread, and the caller lets it go on.
-        """
-        _children.stop_and_wait(child.pid)
-        self.read_reports()
-        if child.job is job and not self._is_sealed(child, job):
-            return True
-        _children.kill(child.pid, _signal.SIGCONT)
-        return False
-
-    def _is_sealed(self, child: Child, job: Job) -> bool:
-        """Say whether *job* has only to store its end, for which it gets some time."""
-        if self._seals.get(child.process.index) != job._job:
-            return False
-        now = time.monotonic()
-        if child.patient_until == NEVER:
-            child.patient_until = now + _SEALED_GRACE_S
-        return now < child.patient_until
-
     def _signal_job(self, child: Child, job: Job, signum: int) -> None:
-        if self._hold(child, job):
-            job._terminated = signum
-            _children.kill(child.pid, signum, _signal.SIGCONT)
-        elif child.job is job:
-            job._terminated = signum  # what it dies of, should it die before
-            child.wish_at, child.wish = child.patient_until, signum
-            self._arm()
+        self._grip.signal(child, job, signum)
+        self._arm()
 
     def _on_soft_limit(self, child: Child, job: Job) -> None:
-        child.soft_at = NEVER
-        if self._hold(child, job):
-            _children.kill(child.pid, _signal.SIGUSR1, _signal.SIGCONT)
-            if job.timeout_callback is not None:
-                self._call(job, job.timeout_callback, soft=True, timeout=job.soft_timeout)
+        if self._grip.interrupt(child, job) and job.timeout_callback is not None:
+            self._books.call(job, job.timeout_callback, soft=True, timeout=job.soft_timeout)
 
     def _on_hard_limit(self, child: Child, job: Job) -> None:
-        child.soft_at = child.hard_at = NEVER
-        if not self._hold(child, job):
-            if child.job is job:
-                child.hard_at = child.patient_until
+        if not self._grip.kill(child, job):
             return
-        _children.kill(child.pid, _signal.SIGKILL)
-        child.free()
         ended = self._seals.end_of(child.process.index, job._job)
-        if ended is not None:
-            self._end(job, False, describe(UnreportedEnd("Its end took too long to store", ended)))
-            return
-        if not self._forget(job):
-            return
-        einfo = describe(TimeLimitExceeded(job.timeout))
-        job.settle(ENDED, False, einfo)
-        if job.timeout_callback is not None:
-            self._call(job, job.timeout_callback, soft=False, timeout=job.timeout)
-        elif job.error_callback is not None:
-            self._call(job, job.error_callback, einfo)
+        if ended is None:
+            self._books.end_by_limit(job, describe(TimeLimitExceeded(job.timeout)))
+        else:
+            error = UnreportedEnd("Its end took too long to store", ended)
+            self._books.end(job, False, describe(error))
 
     def _give_up_start(self, child: Child) -> None:
         # That it came up may not have been read yet.
@@ -784,7 +589,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             return
         had = child.alive_by - child.born_at
         child.alive_by = NEVER
-        self._start_patience = max(self._start_patience, patience_after(self._alive_timeout, had))
+        self._starts.gave_up(had)
         logger.error(
             "Process %r pid:%r did not start within %.3g seconds: killed",
             child.process.name,
@@ -802,7 +607,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         Args:
             signal: A number or name; the terminating signal if None.
         """
-        self._on_loop(self._terminate_pid, pid, _children.signal_number(signal))
+        self._driver.call(self._terminate_pid, pid, _children.signal_number(signal))
 
     def _terminate_pid(self, pid: int, signum: int) -> None:
         for child in list(self._children.values()):
@@ -812,14 +617,14 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def terminate_call(self, job: Job, sig: int | str | None = None) -> None:
         """End *job*, whether it has begun or not; for `Job.terminate`."""
-        self._on_loop(self._terminate_call, job, _children.signal_number(sig))
+        self._driver.call(self._terminate_call, job, _children.signal_number(sig))
 
     def _terminate_call(self, job: Job, signum: int) -> None:
         if job.state == RUNNING and job.worker_pid is not None:
             self._terminate_pid(job.worker_pid, signum)
         elif job.state < RUNNING:
             if self._inbox.take_back(job):
-                self._end(job, False, describe(Terminated(signum)))
+                self._books.end(job, False, describe(Terminated(signum)))
             else:
                 job._terminated = signum  # a child has it already; done when it says so
 
@@ -842,7 +647,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             )
         if job._ended is not None:
             error = UnreportedEnd(str(error), job._ended)
-        self._end(job, False, describe(error))
+        self._books.end(job, False, describe(error))
 
     def on_job_ready(self, job: Job, i: Any, obj: tuple[bool, Any], inqW_fd: Any) -> None:
         """React to the outcome of *job*, after its callbacks."""
@@ -864,7 +669,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if self._semaphore is not None:
             for _ in range(n):
                 self._semaphore.grow()
-        self._on_loop(self._repopulate)
+        self._driver.call(self._repopulate)
         self.on_grow(n)
 
     def shrink(self, n: int = 1) -> None:
@@ -887,7 +692,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def restart(self) -> None:
         """Replace every child; those that run a job leave when it has ended."""
-        self._on_loop(self._retire_all)
+        self._driver.call(self._retire_all)
 
     def _retire_all(self) -> None:
         for child in self._children.values():
@@ -896,7 +701,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def maintain_pool(self, *args: Any, **kwargs: Any) -> None:
         """Look after the children now; there is no need to call this regularly."""
-        self._on_loop(self._look_after)
+        self._driver.call(self._look_after)
 
     _maintain_pool = maintain_pool
 
@@ -904,30 +709,24 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         for child in list(self._children.values()):
             if child.process.exitcode is not None:
                 self._on_exit(child)
-        if self._respawn_at == NEVER:
+        if self._starts.resume_at == NEVER:
             self._repopulate()
 
     def did_start_ok(self) -> bool:
         """Say whether no child died while it started."""
-        return not self._early_deaths and not any(
+        return not self._starts.early_deaths and not any(
             not child.is_up and child.process.exitcode is not None
             for child in list(self._children.values())
         )
 
     def human_write_stats(self) -> dict[str, Any]:
         """Say how the jobs were spread over the children, as the ``stats`` command shows it."""
-        counts = [child.counted for child in list(self._children.values())]
-        total = sum(counts)
-        shares = [f"{100 * count / total if total else 0:.2f}%" for count in counts]
-        return {
-            "total": total,
-            "avg": f"{100 / len(counts) if total else 0:.2f}%" if counts else "0.00%",
-            "all": ", ".join(shares),
-            "raw": ", ".join(map(str, counts)),
+        children = list(self._children.values())
+        return _children.spread(children) | {
             "strategy": SCHED_STRATEGY_TO_NAME[self.sched_strategy],
             "inqueues": {
-                "total": len(counts),
-                "active": sum(c.job is not None for c in list(self._children.values())),
+                "total": len(children),
+                "active": sum(child.job is not None for child in children),
             },
         }
 
@@ -950,7 +749,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             for child in list(self._children.values()):
                 child.expendable = True
                 _children.kill(child.pid, signum, _signal.SIGCONT)
-            if self._drive(self._is_empty, _TERMINATE_GRACE_S):
+            if self._driver.run(self._is_empty, _TERMINATE_GRACE_S):
                 break
         self._release()
 
@@ -966,7 +765,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if self._state == RUN:
             raise ValueError("a pool must be closed before it can be joined")
         if not self._closed:
-            self._drive(self._is_empty)
+            self._driver.run(self._is_empty)
             self._release()
 
     def _is_empty(self) -> bool:
@@ -974,11 +773,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
 
     def _release(self) -> None:
         self._closed = True
-        for thread in (self._thread, self._idle_thread):
-            if thread is not None:
-                thread.stop()
-        self._thread = self._idle_thread = None
-        self._detach()
+        self._driver.stop()
         self.destroy_queues(
             (self._inbox.reader, self._inbox.writer, self._outbox_reader, self._outbox_writer)
         )
@@ -986,7 +781,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._seals.close()
         self._shelf.close()
         for job in list(self._cache.values()):
-            self._withdrawn(job)
+            self._books.withdraw(job)
 
     def __reduce__(self) -> Any:
         raise TypeError("a pool of processes can't be pickled")

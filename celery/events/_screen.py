@@ -8,8 +8,9 @@ text and the name of a style: one of `STYLES` or of the states of tasks.
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,38 @@ def header(
     return [[(f"{left}{' ' * gap}{right}"[:width], "title")], figures, by_state]
 
 
+# -- text in columns
+
+
+def columns(text: str) -> int:
+    """Return how many columns of the terminal *text* takes: two for a wide character."""
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
+
+
+def _columns_of(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def cut(text: str, width: int) -> str:
+    """Return as much of *text* as *width* columns hold."""
+    if text.isascii():
+        return text[: max(width, 0)]
+    room = width
+    for at, character in enumerate(text):
+        room -= _columns_of(character)
+        if room < 0:
+            return text[:at]
+    return text
+
+
+def _fill(text: str, width: int) -> str:
+    """Return *text* in exactly *width* columns."""
+    shown = cut(text, width)
+    return shown + " " * (width - columns(shown))
+
+
 # -- tables
 
 
@@ -208,7 +241,7 @@ def worker_line(worker: Worker, width: int, *, selected: bool = False) -> Line:
 
 def _row(cells: Iterable[Any], widths: Iterable[int]) -> str:
     pairs = zip(cells, widths, strict=False)
-    return " " + " ".join(printable(str(cell))[:width].ljust(width) for cell, width in pairs)
+    return " " + " ".join(_fill(printable(str(cell)), width) for cell, width in pairs)
 
 
 def _time_of_day(timestamp: float | None) -> str:
@@ -292,7 +325,7 @@ def _folded(text: str, width: int) -> list[str]:
     return [
         part
         for line in text.expandtabs(4).splitlines()
-        for part in wrap(
+        for words in wrap(
             printable(line),
             width,
             drop_whitespace=False,
@@ -300,7 +333,16 @@ def _folded(text: str, width: int) -> list[str]:
             break_on_hyphens=False,
         )
         or [""]
+        for part in _split(words, width)
     ]
+
+
+def _split(text: str, width: int) -> Iterator[str]:
+    """Yield *text* in parts of at most *width* columns; `wrap` counts characters."""
+    while (first := cut(text, width)) != text:
+        yield first
+        text = text[len(first) :]
+    yield text
 
 
 def printable(text: str) -> str:

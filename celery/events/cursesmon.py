@@ -580,13 +580,13 @@ class CursesMonitor:
         x = 0
         for text, style in line:
             self.safe_add_str(y, x, text, self.state_colors.get(style, 0))
-            x += len(text)
+            x += _screen.columns(text)
 
     def safe_add_str(self, y: int, x: int, string: str, *args: Any, **kwargs: Any) -> None:
         """Draw text, as much of it as there is room for."""
         if 0 <= y < self.screen_height and x < self.screen_width:
             try:
-                self.win.addnstr(y, x, string, self.screen_width - x, *args, **kwargs)
+                self.win.addstr(y, x, _screen.cut(string, self.screen_width - x), *args, **kwargs)
             except curses.error:
                 # The last cell of the screen cannot be written without an error.
                 return

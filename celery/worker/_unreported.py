@@ -2,8 +2,9 @@
 
 How the body ended is known (`celery.app._sealing`); how much of that has reached the store is not,
 and it may still be on its way. So it is stored again, the same, and the request ends accordingly:
-one final state, the work is not done again, and no chord waits for ever. Hooks and signals of a
-success belong to the process, and are not run here.
+one final state, the work is not done again, and no chord waits for ever. Callbacks and the next
+step of a chain that were not sent for sure are sent first, under the ids that they had. Hooks and
+signals of a success belong to the process, and are not run here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionWithTraceback
 
+from celery import _state
+from celery.app import _follow_ups
 from celery.concurrency.base import describe
 from celery.exceptions import Retry
 from celery.result import result_from_tuple
@@ -39,7 +42,7 @@ def conclude(request: Request, lost: UnreportedEnd) -> bool:
     except LookupError:
         return False
     except Exception as error:
-        logger.exception("Cannot store how task %s ended", request.id)
+        logger.exception("Cannot do what was left to do for task %s", request.id)
         request.on_failure(describe(error))
         return True
     runtime_s = time() - (request.time_start or time())
@@ -50,8 +53,26 @@ def conclude(request: Request, lost: UnreportedEnd) -> bool:
 def _store(request: Request, ended: Ended) -> Any:
     context = request._context
     context.children.extend(result_from_tuple(child, request.app) for child in ended.children or ())
+    if ended.unsent:
+        _send(request, ended)
     request.task.backend.mark_as_done(request.id, ended.value, context, ended.stores)
     return ended.value
+
+
+def _send(request: Request, ended: Ended) -> None:
+    logger.warning("Sending what follows on task %s, of which one may be on its way", request)
+    app, task, context = request.app, request.task, request._context
+    priority = bool(app.conf.task_inherit_parent_priority)
+    # What is sent belongs to the task: its stamps, its children.
+    _state._task_stack.push(task)
+    task._get_stack().push(context)
+    try:
+        _follow_ups.publish_noted(
+            app, context, ended.value, ended.unsent or [], inherit_priority=priority
+        )
+    finally:
+        task.request_stack.pop()
+        _state._task_stack.pop()
 
 
 def _look(request: Request) -> Any:

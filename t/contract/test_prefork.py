@@ -94,7 +94,7 @@ def test_a_child_that_fails_to_start_is_replaced_ever_slower(open_pool: OpenPool
     pool = open_pool(1, initializer=fail_to_start)
     started = time.monotonic()
 
-    until(lambda: pool._early_deaths >= 3)
+    until(lambda: pool._starts.early_deaths >= 3)
 
     assert time.monotonic() - started > 0.25  # 0.1 s, then 0.2 s
     assert not pool.did_start_ok()

@@ -15,6 +15,7 @@ from celery import Celery, Task, bootsteps, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.worker.control import control_command
 from t.harness.worker import CONF_VARIABLE
+from t.integration.worker import gated_store
 
 app = Celery("proj")
 app.conf.update(
@@ -373,6 +374,36 @@ def retries_once(self) -> str:
 @app.task(name="repeats")
 def repeats(text: str, times: int) -> str:
     return text * times
+
+
+class GatedSending(Task):
+    """Its messages are sent through a gate, which their id names: ``sending`` or ``sent``."""
+
+    abstract = True
+
+    def apply_async(self, *args, **kwargs):
+        task_id = kwargs.get("task_id") or ""
+        if task_id.startswith("sending-"):
+            gated_store.stop_at(task_id)
+        result = super().apply_async(*args, **kwargs)
+        if task_id.startswith("sent-"):
+            gated_store.stop_at(task_id)
+        return result
+
+
+@app.task(name="follows", base=GatedSending, bind=True)
+def follows(self, value: int, path: str) -> int:
+    write(path, self.request.id)
+    return value + 1
+
+
+def lead(self, path: str, value: int = 1) -> int:
+    write(path, f"body of {self.request.id}")
+    return value
+
+
+app.task(lead, name="leads", bind=True)
+app.task(lead, name="leads_late", bind=True, acks_late=True, reject_on_worker_lost=True)
 
 
 @app.task(name="total")

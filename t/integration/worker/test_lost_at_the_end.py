@@ -1,6 +1,7 @@
-"""A process that is killed while it stores how its task ended: one final state, whatever arrives.
+"""A process that is killed after the body of its task: one final state, whatever arrives.
 
-The processes stop at a point that the id of the task names (`t.integration.worker.gated_store`).
+It may be sending what follows on the task, or storing how that ended. The processes stop at a point
+that the id of the task names (`t.integration.worker.gated_store`), or that of one that follows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 
-from celery import Celery, chord
+from celery import Celery, chain, chord
 from celery.states import READY_STATES
 from t.harness.servers import RedisServer
 from t.harness.worker import Journal, WorkerProcess, eventually
@@ -50,10 +51,21 @@ class Bed:
         eventually(path.exists)
         return int(path.read_text())
 
-    def kill(self, task_id: str) -> None:
-        """Kill the process that has stopped with this task."""
+    def kill(self, task_id: str, ended: str | None = None) -> None:
+        """Kill the process that has stopped with this task, when *ended* (or this) had ended."""
         os.kill(self.stopped(task_id), signal.SIGKILL)
-        self.worker.wait_for(rf"\[{task_id}\] had ended when its process was lost")
+        self.worker.wait_for(rf"\[{ended or task_id}\] had ended when its process was lost")
+
+    def follows(self, task_id: str, **options: Any) -> Any:
+        """Return a task that follows on another one, and writes down that it runs."""
+        path = str(self.journal.path)
+        return self.app.signature("follows", (path,), {}, app=self.app).set(
+            task_id=task_id, **options
+        )
+
+    def runs(self, *task_ids: str) -> list[int]:
+        """Say how often each of these tasks has run."""
+        return [self.journal.lines.count(task_id) for task_id in task_ids]
 
     def finals(self, task_id: str) -> list[str]:
         """Return the final states that the store announced, until now."""
@@ -142,11 +154,12 @@ def test_a_retry_that_was_sent_is_the_next_attempt(bed: Bed, point: str) -> None
     assert bed.finals(result.id) == ["SUCCESS"]
 
 
-def test_a_value_too_long_to_be_kept_is_found_in_the_store(bed: Bed) -> None:
-    result = bed.send("repeats", "after-long", "x", 100_000)
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_long_value_is_not_lost(bed: Bed, point: str) -> None:
+    result = bed.send("repeats", f"{point}-long", "x", 1_000_000)
     bed.kill(result.id)
 
-    assert result.get(timeout=30) == "x" * 100_000
+    assert result.get(timeout=30) == "x" * 1_000_000
     assert bed.finals(result.id) == ["SUCCESS"]
 
 
@@ -173,3 +186,103 @@ def test_a_task_that_stores_its_end_in_a_cold_shutdown_has_succeeded(bed: Bed, p
         assert worker.wait() == 0
     assert result.get(timeout=30) == 4
     assert bed.finals(result.id) == ["SUCCESS"]
+
+
+#: Where the process is killed, and how often the task runs that was being sent.
+INSTANTS = pytest.mark.parametrize(("instant", "times"), [("sending", 1), ("sent", 2)])
+
+
+@INSTANTS
+@pytest.mark.parametrize("name", ["leads", "leads_late"])
+def test_a_callback_that_was_being_sent_is_sent_for_sure(
+    bed: Bed, instant: str, times: int, name: str
+) -> None:
+    """B-WORK-013, B-WORK-020: late or early, the body is not run again."""
+    leader, follower = f"lead-{instant}-{name}", f"{instant}-after-{name}"
+    path = str(bed.journal.path)
+    result = bed.send(name, leader, path, link=bed.follows(follower))
+    bed.kill(follower, leader)
+
+    assert result.get(timeout=30) == 1
+    assert bed.app.AsyncResult(follower).get(timeout=30) == 2
+    eventually(lambda: bed.runs(follower) == [times])
+    assert bed.runs(f"body of {leader}") == [1]
+    assert bed.finals(leader) == ["SUCCESS"]
+    assert [child.id for child in result.children] == [follower]
+
+
+@INSTANTS
+def test_a_chain_goes_on_after_the_process_of_a_step_was_lost(
+    bed: Bed, instant: str, times: int
+) -> None:
+    step, last = f"{instant}-step", f"last-{instant}"
+    head = bed.app.signature("leads", (str(bed.journal.path),), app=bed.app)
+    head.set(task_id=f"head-{instant}")
+    result = chain(head, bed.follows(step), bed.follows(last), app=bed.app).apply_async()
+    bed.kill(step, f"head-{instant}")
+
+    assert result.get(timeout=30) == 3
+    eventually(lambda: bed.runs(f"body of head-{instant}", step, last) == [1, times, times])
+
+
+def test_the_rest_of_a_long_chain_is_not_lost(bed: Bed) -> None:
+    """A long one travels as text, which the process does not decode."""
+    head = bed.app.signature("leads", (str(bed.journal.path),), app=bed.app).set(task_id="head")
+    rest = [bed.follows(f"step-{number}") for number in range(60)]
+    rest[0].set(task_id="sending-step-0")
+    result = chain(head, *rest, app=bed.app).apply_async()
+    bed.kill("sending-step-0", "head")
+
+    assert result.get(timeout=60) == 61
+
+
+def test_what_had_been_sent_before_is_not_sent_again(bed: Bed) -> None:
+    """Of callbacks and a chain, the callbacks come first; several are one group."""
+    path = str(bed.journal.path)
+    head = bed.app.signature("leads", (path,), app=bed.app).set(task_id="both")
+    for number in range(2):
+        head.link(bed.follows(f"callback-{number}"))
+    result = chain(head, bed.follows("sending-link"), app=bed.app).apply_async()
+    bed.kill("sending-link", "both")
+
+    assert result.get(timeout=30) == 2
+    assert bed.runs("callback-0", "callback-1", "sending-link") == [1, 1, 1]
+    group, link = bed.app.AsyncResult("both").children
+    assert [child.id for child in group.children] == ["callback-0", "callback-1"]
+    assert link.id == "sending-link"
+
+
+def test_a_group_that_was_being_gathered_keeps_its_ids(bed: Bed) -> None:
+    path = str(bed.journal.path)
+    head = bed.app.signature("leads", (path,), app=bed.app).set(task_id="lead-group")
+    head.link(bed.follows("member-0"))
+    head.link(bed.follows("sent-member-1"))
+    result = head.apply_async()
+    bed.kill("sent-member-1", "lead-group")
+
+    assert result.get(timeout=30) == 1
+    for member in ("member-0", "sent-member-1"):
+        assert bed.app.AsyncResult(member).get(timeout=30) == 2
+    assert bed.runs("member-0", "sent-member-1") == [1, 1]
+
+
+def test_what_follows_on_a_task_without_a_result_is_sent(bed: Bed) -> None:
+    path = str(bed.journal.path)
+    options = {"ignore_result": True, "link": bed.follows("sending-ignored")}
+    bed.send("leads_late", "lead-ignored", path, **options)
+    bed.kill("sending-ignored", "lead-ignored")
+
+    assert bed.app.AsyncResult("sending-ignored").get(timeout=30) == 2
+    assert bed.runs("body of lead-ignored") == [1]
+
+
+def test_a_part_of_a_chord_that_was_sending_its_callback_is_counted(bed: Bed) -> None:
+    path = str(bed.journal.path)
+    part = bed.app.signature("leads", (path,), app=bed.app).set(task_id="lead-part")
+    part.link(bed.follows("sending-part"))
+    add = bed.app.signature("add", (2, 2), app=bed.app)
+    result = chord([part, add], bed.app.signature("total", app=bed.app), app=bed.app).apply_async()
+    bed.kill("sending-part", "lead-part")
+
+    assert result.get(timeout=30) == 5
+    assert bed.app.AsyncResult("sending-part").get(timeout=30) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def test_an_import_missing_in_the_project_is_named(run: Run, project: Path) -> N
 
     assert result.exit_code == 2
     assert "No module named 'nosuchlibrary'" in result.output
-    assert "is it installed?" in result.output
+    assert 'needy.py", line 1' in result.output
+    assert "Is nosuchlibrary installed here?" in result.output
+    assert "module needy was not found" not in result.output
 
 
 @pytest.mark.parametrize("code", ["import os; os.nothing", "1 / 0", "from os import nothing"])
@@ -149,6 +152,55 @@ def test_an_error_in_the_project_is_shown_where_it_is(run: Run, project: Path, c
     assert 'broken.py", line 3' in result.output
     # No frame of our own before it.
     assert "symbol_by_name" not in result.output
+
+
+def test_a_mistake_in_the_syntax_is_shown_where_it_is(run: Run, project: Path) -> None:
+    (project / "half.py").write_text("x = 1\ndef (")
+
+    result = run("-A", "half", "report")
+
+    assert result.exit_code == 2
+    assert 'half.py", line 2' in result.output
+    assert result.output.count("File ") == 1
+
+
+@pytest.mark.parametrize("words", [["status"], ["worker"], ["call", "proj.add"], ["purge", "-f"]])
+def test_a_broker_of_an_unknown_kind_is_one_sentence(
+    run: Run, project: Path, words: list[str]
+) -> None:
+    (project / "odd.py").write_text(
+        "from celery import Celery\napp = Celery('odd', broker='nosuch://x')\n"
+    )
+
+    result = run("-A", "odd", *words)
+
+    assert result.exit_code == 1
+    assert "Error: No such transport: nosuch" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_back_end_of_an_unknown_kind_is_one_sentence(run: Run, project: Path) -> None:
+    (project / "odd.py").write_text(
+        "from celery import Celery\napp = Celery('odd', backend='nosuch://x')\n"
+    )
+
+    result = run("-A", "odd", "result", "some-id")
+
+    assert result.exit_code == 1
+    assert "Unknown result backend: 'nosuch'" in result.output
+
+
+def test_warnings_are_shown_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    from celery.bin import celery as umbrella
+    from celery.exceptions import DuplicateNodenameWarning
+
+    monkeypatch.setattr(warnings, "formatwarning", umbrella._format_warning)
+
+    text = warnings.formatwarning("two of one name\n", DuplicateNodenameWarning, "control.py", 7)
+    foreign = warnings.formatwarning("old", DeprecationWarning, "other.py", 7, "import old")
+
+    assert text == "DuplicateNodenameWarning: two of one name\n"
+    assert foreign == "other.py:7: DeprecationWarning: old\n  import old\n"
 
 
 def test_urls_are_taken_over_for_an_app_without(

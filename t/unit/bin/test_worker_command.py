@@ -133,6 +133,68 @@ def test_an_unknown_user_aborts_the_start(run: Run, made: list[dict[str, Any]]) 
     assert made == []
 
 
+@pytest.mark.parametrize("option", ["--logfile", "--pidfile", "--statedb"])
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+def test_a_file_that_cannot_be_written_is_told_at_once(
+    run: Run, made: list[dict[str, Any]], option: str, detach: list[str]
+) -> None:
+    result = run("-A", "proj", "worker", option, "nosuch/%n.file", "-n", "w1@h", *detach)
+
+    assert result.exit_code == 1
+    assert f"Cannot write nosuch/w1.file ({option}): there is no folder" in result.output
+    assert made == []
+
+
+def test_the_schedule_of_a_beat_inside_is_looked_at_too(
+    run: Run, app: Any, made: list[dict[str, Any]]
+) -> None:
+    words = ["-A", "proj", "worker", "-B", "-s", "nosuch/schedule"]
+
+    result = run(*words)
+
+    assert result.exit_code == 1
+    assert "Cannot write nosuch/schedule (--schedule): there is no folder" in result.output
+    assert made == []
+
+    app.conf.beat_store_url = "redis://"
+    assert run(*words).exit_code == 0
+    app.conf.beat_store_url = None
+    assert run(*words, "--scheduler", "other:Scheduler").exit_code == 0
+
+
+def test_a_daemon_needs_a_program(run: Run, made: list[dict[str, Any]]) -> None:
+    result = run("-A", "proj", "worker", "-D", "--executable", "/no/such/python")
+
+    assert result.exit_code == 1
+    assert "There is no program /no/such/python (--executable)" in result.output
+
+
+def test_a_module_that_is_missing_is_one_sentence(run: Run) -> None:
+    result = run("-A", "proj", "worker", "-I", "no_such_module")
+
+    assert result.exit_code == 1
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in result.output
+    assert "File" not in result.output
+
+
+def test_an_import_that_fails_is_shown_from_the_project_on(run: Run, project: Path) -> None:
+    (project / "needy.py").write_text("\nimport no_such_module\n")
+
+    result = run("-A", "proj", "worker", "-I", "needy")
+
+    assert result.exit_code == 1
+    assert result.output.count("File ") == 1
+    assert 'needy.py", line 2' in result.output
+
+
+def test_words_that_are_no_option_are_told(run: Run, app: Any, made: list[dict[str, Any]]) -> None:
+    result = run("-A", "proj", "worker", "-Q", "a,", "b")
+
+    assert result.exit_code == 0
+    assert "left out: b" in result.output
+    assert made[0]["queues"] == ["a"]
+
+
 def test_options_of_extensions_reach_the_worker(
     run: Run, app: Any, made: list[dict[str, Any]]
 ) -> None:

@@ -138,6 +138,34 @@ def test_replies_say_who_said_what() -> None:
     assert "No worker replied" in text_of(_screen.reply_lines([], 80))
 
 
+def test_wide_characters_take_two_columns() -> None:
+    assert _screen.columns("中文 ab") == 7
+    assert _screen.columns("e\N{COMBINING ACUTE ACCENT}") == 1
+    assert _screen.cut("中文", 3) == "中"
+    assert _screen.cut("abc", 2) == "ab"
+
+
+def test_rows_with_wide_characters_are_aligned(cluster: Cluster) -> None:
+    cluster.task("received", "first", name="proj.中文中文中文中文中文中文中文中文", args="()")
+    cluster.task("received", "second", name="proj.add", args="()")
+    tasks = cluster.state.tasks
+
+    widths = {
+        _screen.columns(text_of([_screen.task_line(tasks[name], 80)]))
+        for name in ("first", "second")
+    }
+
+    assert len(widths) == 1
+    assert widths.pop() <= 80
+
+
+def test_long_text_of_wide_characters_is_folded_to_the_screen() -> None:
+    lines = text_of(_screen.text_lines("中" * 100, 80)).splitlines()
+
+    assert "".join(line.strip() for line in lines) == "中" * 100
+    assert all(_screen.columns(line) <= 80 for line in lines)
+
+
 # -- the monitor
 
 
@@ -152,9 +180,9 @@ class Window:
     def getmaxyx(self) -> tuple[int, int]:
         return self.size
 
-    def addnstr(self, y: int, x: int, text: str, n: int, *_: Any) -> None:
+    def addstr(self, y: int, x: int, text: str, *_: Any) -> None:
         line = self.lines.get(y, "").ljust(x)
-        self.lines[y] = line[:x] + text[:n] + line[x + len(text[:n]) :]
+        self.lines[y] = line[:x] + text + line[x + len(text) :]
 
     def erase(self) -> None:
         self.lines.clear()

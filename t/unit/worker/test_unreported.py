@@ -117,7 +117,7 @@ def test_a_value_that_the_store_refuses_fails_the_task(make_request, backend, ev
 
     assert [status for status, _ in backend.marked] == ["FAILURE"]
     assert eventer.types[-1] == "task-failed"
-    assert "Cannot store how task" in caplog.text
+    assert "Cannot do what was left to do for task" in caplog.text
 
 
 def test_a_process_that_says_nothing_is_lost_as_ever(make_request, backend):
