@@ -48,17 +48,23 @@ _PROTOCOL = 5
 
 DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
-#: Packets that keep their order and end with the peer; macOS has only datagrams, which are as
-#: whole and as ordered between local sockets but don't tell that the peer has gone.
-PACKET_TYPE: int = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
 
-
-def channel(kind: int = PACKET_TYPE) -> tuple[socket.socket, socket.socket]:
+def channel(kind: int | None = None) -> tuple[socket.socket, socket.socket]:
     """Return the ``(reading, writing)`` ends of a one-way packet channel."""
-    reader, writer = socket.socketpair(socket.AF_UNIX, kind)
+    reader, writer = _pair() if kind is None else socket.socketpair(socket.AF_UNIX, kind)
     for end, option in ((writer, socket.SO_SNDBUF), (reader, socket.SO_RCVBUF)):
         end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
     return reader, writer
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    try:
+        # These keep their order and end with the peer.
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except (AttributeError, OSError):
+        # macOS has the name and nothing behind it; its datagrams are as whole and as ordered
+        # between local sockets, but don't tell that the peer has gone.
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 class Spill:
