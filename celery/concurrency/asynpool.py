@@ -391,6 +391,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         following = self._cache.get(accepted) if accepted else None
         if following is not None:
             if flags & RETURNED:
+                self._inquest.acquit(following)
                 self._inbox.put_first([following])
                 return
             self._accept(child, following, when)
