@@ -72,8 +72,9 @@ class _WithOwnTransports:
                 f"{exc.args[0]!s}; the URL of the broker has to begin with one of "
                 "amqp, redis, sqlite and so on, followed by ://"
             ) from exc
-        except ImportError as exc:
-            # kombu imports some transports to find out whether they read their URLs themselves.
+        except (ImportError, AttributeError) as exc:
+            # kombu imports some transports to find out whether they read their URLs themselves;
+            # that of Redis looks into a module which is None where it is not installed.
             url = kwargs.get("hostname") or (args[0] if args else None)
             needed = driver_needed(kwargs.get("transport") or _scheme_of(url))
             if needed is None:

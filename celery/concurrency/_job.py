@@ -44,6 +44,7 @@ class Job:
         "correlation_id",
         "error_callback",
         "packet",
+        "slot",
         "soft_timeout",
         "spilled",
         "state",
@@ -81,6 +82,7 @@ class Job:
         self.time_accepted: float | None = None
         self.packet: bytes | None = None
         self.spilled: str | None = None
+        self.slot: int | None = None
         self._terminated: int | None = None
         #: How it has ended, by the word of a child that is gone.
         self._ended: Ended | None = None

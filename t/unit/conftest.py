@@ -8,8 +8,10 @@ import pytest
 from kombu.transport import memory
 
 import celery.app.base  # noqa: F401 - its built-in tasks belong to every app
-from celery import _state
+from celery import _state, signals
 from celery.backends import cache
+
+SIGNALS = tuple(each for each in vars(signals).values() if isinstance(each, signals.Signal))
 
 
 @pytest.fixture(autouse=True)
@@ -22,13 +24,20 @@ def nothing_in_memory() -> None:
 
 @pytest.fixture(autouse=True)
 def process_registers() -> Iterator[None]:
-    """Put back the current and default app, the shared tasks, and whether joins block."""
+    """
+    Put back the current and default app, the shared tasks, whether joins block, and who listens.
+
+    A receiver that is held weakly may outlive its test: until the garbage collector has come.
+    """
     shared = dict(_state._on_app_finalizers)
     current, default = _state._tls.current_app, _state.default_app
     blocks = _state._task_join_will_block
+    receivers = [each.receivers for each in SIGNALS]
     yield
     _state._on_app_finalizers.clear()
     _state._on_app_finalizers.update(shared)
     _state._set_current_app(current)
     _state.set_default_app(default)
     _state._set_task_join_will_block(blocks)
+    for signal, listeners in zip(SIGNALS, receivers, strict=True):
+        signal.receivers = listeners
