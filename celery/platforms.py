@@ -280,12 +280,16 @@ PIDFile = Pidfile  # its name in former versions
 def create_pidlock(pidfile: str) -> Pidfile:
     """Acquire the file for the life of the process, or end it with status 73 if one has it."""
     lock = Pidfile(pidfile)
-    if lock.is_locked() and not lock.remove_if_stale():
-        _complain(PIDLOCKED.format(pidfile, lock.read_pid()))
-        raise SystemExit(EX_CANTCREAT)
+    _refuse_held(lock)
     lock.acquire()
     atexit.register(lock.release)
     return lock
+
+
+def _refuse_held(lock: Pidfile) -> None:
+    if lock.is_locked() and not lock.remove_if_stale():
+        _complain(PIDLOCKED.format(lock.path, lock.read_pid()))
+        raise SystemExit(EX_CANTCREAT)
 
 
 def why_not_writable(path: str) -> str | None:
@@ -419,6 +423,9 @@ def detached(
     workdir = os.getcwd() if workdir is None else workdir
     signals.reset("SIGCLD")
     maybe_drop_privileges(uid=uid, gid=gid)
+    if pidfile:
+        # While there is somebody who waits for the exit code.
+        _refuse_held(Pidfile(os.path.join(workdir, pidfile)))
 
     def check_files() -> None:
         # Later there is no terminal left to complain to.
@@ -433,9 +440,7 @@ def detached(
 
 def _check_pidfile(path: str) -> None:
     lock = Pidfile(path)
-    if lock.is_locked() and not lock.remove_if_stale():
-        _complain(PIDLOCKED.format(path, lock.read_pid()))
-        raise SystemExit(EX_CANTCREAT)
+    _refuse_held(lock)
     lock.acquire()
     lock.release()
 

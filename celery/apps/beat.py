@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +36,6 @@ logger = get_logger("celery.beat")
 _SERVICE_OPTIONS = ("app", "max_interval", "scheduler_cls", "remote_control", "hostname")
 
 
-@contextmanager
-def _errors_logged() -> Iterator[None]:
-    try:
-        yield
-    except Exception as exc:
-        logger.critical("beat raised exception %s: %r", type(exc), exc, exc_info=True)
-        raise
-
-
 class Beat:
     """
     Beat as a program.
@@ -71,6 +61,8 @@ class Beat:
 
     Service = beat.Service
     app: Celery = None  # type: ignore[assignment]  # each has its own
+    #: What ended the service, once it is logged.
+    failure: Exception | None = None
 
     def __init__(
         self,
@@ -141,9 +133,13 @@ class Beat:
         if self.socket_timeout:
             socket.setdefaulttimeout(self.socket_timeout)
             logger.debug("Sockets give up after %r seconds", self.socket_timeout)
-        with _errors_logged():
+        try:
             self.install_sync_handler(service)
             service.start()
+        except Exception as exc:
+            logger.critical("beat raised exception %s: %r", type(exc), exc, exc_info=True)
+            self.failure = exc
+            raise
 
     def banner(self, service: Any) -> str:
         """Return the text that is shown at start."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from celery.bin.base import handle_preload_options
+from celery.bin.base import handle_preload_options, handle_remote_command_error
 
 __all__ = ("amqp",)
 
@@ -64,7 +64,10 @@ class AMQPContext:
         else:
             self.connection = self.app.connection_for_write()
         echo(f"-> connecting to {self.connection.as_uri()}.")
-        self.connection.connect()
+        try:
+            self.connection.connect()
+        except self.connection.connection_errors as exc:
+            handle_remote_command_error("amqp", exc)
         self.channel = self.connection.default_channel
         echo("-> connected.")
 

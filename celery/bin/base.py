@@ -266,6 +266,12 @@ def require_writable(files: Mapping[str, str | None]) -> None:
             raise click.ClickException(f"Cannot write {path} ({option}): {trouble}.")
 
 
+def schedule_file(conf: Any, scheduler: str | None, path: str | None) -> str | None:
+    """Return the file in which beat will keep its times; None if a store or a class does so."""
+    writes = (scheduler or conf.beat_scheduler) == "celery.beat:PersistentScheduler"
+    return path if writes and not conf.beat_store_url else None
+
+
 def drop_privileges(uid: str | None, gid: str | None) -> None:
     """
     Become another user or group, where one is given.

@@ -14,6 +14,7 @@ from celery.bin.base import (
     handle_preload_options,
     options_under,
     require_writable,
+    schedule_file,
 )
 
 _option = options_under("Beat Options")
@@ -84,9 +85,10 @@ def beat(
     from celery import platforms
 
     context = ctx.obj
-    require_writable({"--logfile": logfile, "--pidfile": pidfile})
     if store:
         context.app.conf.beat_store_url = store
+    schedule = schedule_file(context.app.conf, options["scheduler"], options["schedule"])
+    require_writable({"--logfile": logfile, "--pidfile": pidfile, "--schedule": schedule})
     start = partial(
         context.app.Beat,
         logfile=logfile,
@@ -100,4 +102,11 @@ def beat(
             start().run()
         return
     drop_privileges(uid, gid)
-    start().run()
+    program = start()
+    try:
+        program.run()
+    except Exception as exc:
+        if exc is not program.failure:
+            raise
+        # The log has it already.
+        ctx.exit(1)

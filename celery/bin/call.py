@@ -88,16 +88,21 @@ def call(
     routing_key: str | None,
 ) -> None:
     """Send a task by its NAME and print its id."""
-    result = ctx.obj.app.send_task(
-        name,
-        args=args,
-        kwargs=kwargs,
-        eta=eta,
-        countdown=countdown,
-        expires=expires,
-        serializer=serializer,
-        queue=queue,
-        exchange=exchange,
-        routing_key=routing_key,
-    )
+    from kombu.exceptions import SerializerNotInstalled
+
+    try:
+        result = ctx.obj.app.send_task(
+            name,
+            args=args,
+            kwargs=kwargs,
+            eta=eta,
+            countdown=countdown,
+            expires=expires,
+            serializer=serializer,
+            queue=queue,
+            exchange=exchange,
+            routing_key=routing_key,
+        )
+    except SerializerNotInstalled as exc:
+        raise click.BadParameter(str(exc), ctx, param_hint="--serializer") from exc
     ctx.obj.echo(result.id)

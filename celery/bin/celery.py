@@ -11,6 +11,7 @@ import copy
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -399,6 +400,25 @@ def help_(ctx: click.Context, command: tuple[str, ...]) -> None:
     click.echo(parent.get_help())
 
 
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Show warnings to users without the line of code that gave them."""
+    from celery.exceptions import CeleryWarning
+
+    if issubclass(category, CeleryWarning):
+        return base.fold(f"{category.__name__}: {str(message).strip()}") + "\n"
+    return _usual_format(message, category, filename, lineno, line)
+
+
+_usual_format = warnings.formatwarning
+
+
 def main() -> int:
     """Run the command line; exits by itself."""
+    warnings.formatwarning = _format_warning
     return int(celery(auto_envvar_prefix="CELERY") or 0)

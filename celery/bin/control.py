@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from inspect import Parameter, signature
 from typing import Any
 
 import click
@@ -137,14 +138,19 @@ def _arguments(ctx: click.Context, name: str, info: Any, words: Sequence[str]) -
     Turn the words of the command line into named arguments.
 
     Raises:
-        click.UsageError: There are too many, or one cannot be converted.
+        click.UsageError: There are too many or too few, or one cannot be converted.
     """
+    if len(words) < (least := _least(name, info)):
+        raise click.UsageError(
+            f"{name} needs {least} argument{'s' if least > 1 else ''}. Usage: {_usage(name, info)}",
+            ctx,
+        )
     arguments: dict[str, Any] = {}
     for (key, convert), word in zip(info.args, words, strict=False):
         try:
             arguments[key] = convert(word)
         except (TypeError, ValueError) as exc:
-            raise click.UsageError(f"{word!r} is no good {key} for {name}: {exc}", ctx) from exc
+            raise click.UsageError(f"{name} cannot use {word!r} as {key}: {exc}", ctx) from exc
     rest = list(words[len(info.args) :])
     if info.variadic:
         arguments[info.variadic] = rest
@@ -153,6 +159,18 @@ def _arguments(ctx: click.Context, name: str, info: Any, words: Sequence[str]) -
             f"{name} takes no more arguments: {' '.join(rest)}. Usage: {_usage(name, info)}", ctx
         )
     return arguments
+
+
+def _least(name: str, info: Any) -> int:
+    """Return how many words the function of a command can't do without."""
+    from celery.worker.control import Panel
+
+    parameters = signature(Panel.data[name]).parameters
+    return sum(
+        1
+        for key, _ in info.args
+        if key in parameters and parameters[key].default is Parameter.empty
+    )
 
 
 def _say_reply(context: Any, reply: Any, show_body: bool) -> None:

@@ -54,6 +54,7 @@ def purge(
     app, context = ctx.obj.app, ctx.obj
     chosen = set(queues or app.amqp.queues) - set(exclude_queues or ())
     if not chosen:
+        context.echo("No queue is left to purge.")
         return
     names = ", ".join(sorted(chosen))
     queues_text = f"{len(chosen)} {_plural(len(chosen), 'queue')}"

@@ -27,6 +27,7 @@ from celery.bin.base import (
     options_under,
     project_traceback,
     require_writable,
+    schedule_file,
 )
 from celery.exceptions import ImproperlyConfigured
 
@@ -473,6 +474,10 @@ def worker(
     if not detach:
         drop_privileges(uid, gid)
     files = {"--logfile": logfile, "--pidfile": pidfile, "--statedb": statedb}
+    if options.get("beat"):
+        files["--schedule"] = schedule_file(
+            context.app.conf, options["scheduler"], options["schedule_filename"]
+        )
     files = {option: node_format(path, hostname) for option, path in files.items() if path}
     require_writable(files)
     if detach:

@@ -6,7 +6,8 @@ waits behind a busy child.  It is a packet socket: a packet is taken by one read
 all, which is what lets the main process take back what nobody has begun.  Their answers are
 `celery.concurrency._reports`.
 
-A payload too big for a packet is written to a file of a private folder, and the packet names it.
+A payload too big for a packet is put on the shelf (`celery.concurrency._shelf`) or, without room
+there, written to a file of a private folder, and the packet names it.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ import socket
 import tempfile
 from struct import Struct
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.concurrency._job import Job
+    from celery.concurrency._shelf import Shelf
 
 #: kind, number of the job, length of the pickled target that follows.
 JOB = Struct("=BQH")
 
 # Kinds of inbox packets; NOTHING is never sent.
-LEAVE, INLINE, SPILLED, NOTHING = 0, 1, 2, 255
+LEAVE, INLINE, SPILLED, SHELVED, NOTHING = 0, 1, 2, 4, 255
 
 #: Added to the kind: the main process stores a result that is handed over.
 HANDS_OVER = 16
@@ -48,17 +50,23 @@ _PROTOCOL = 5
 
 DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
-#: Packets that keep their order and end with the peer; macOS has only datagrams, which are as
-#: whole and as ordered between local sockets but don't tell that the peer has gone.
-PACKET_TYPE: int = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
 
-
-def channel(kind: int = PACKET_TYPE) -> tuple[socket.socket, socket.socket]:
+def channel(kind: int | None = None) -> tuple[socket.socket, socket.socket]:
     """Return the ``(reading, writing)`` ends of a one-way packet channel."""
-    reader, writer = socket.socketpair(socket.AF_UNIX, kind)
+    reader, writer = _pair() if kind is None else socket.socketpair(socket.AF_UNIX, kind)
     for end, option in ((writer, socket.SO_SNDBUF), (reader, socket.SO_RCVBUF)):
         end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
     return reader, writer
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    try:
+        # These keep their order and end with the peer.
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except (AttributeError, OSError):
+        # macOS has the name and nothing behind it; its datagrams are as whole and as ordered
+        # between local sockets, but don't tell that the peer has gone.
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 class Spill:
@@ -77,17 +85,19 @@ class Spill:
     def write(self, payload: bytes) -> str:
         """Keep *payload* and return the path under which `take` finds it."""
         path = os.path.join(self.folder, secrets.token_hex(8))
-        try:
-            return self._write(path, payload)
-        except FileNotFoundError:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            return self._write(path, payload)
-
-    @staticmethod
-    def _write(path: str, payload: bytes) -> str:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with self.open(path) as file:
             file.write(payload)
         return path
+
+    def open(self, path: str) -> BinaryIO:
+        """Open the empty file at *path*, which is in the folder."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            fd = os.open(path, flags, 0o600)
+        return open(fd, "wb")
 
     @staticmethod
     def take(path: str) -> bytes:
@@ -115,11 +125,13 @@ class Packer:
     Makes packets of jobs.
 
     Args:
-        spill: Takes payloads that are too big.
+        shelf: Takes payloads that are too big.
+        spill: Takes those for which the shelf has no room.
         invoke: What a child calls to have a target called that comes among the arguments.
     """
 
-    def __init__(self, spill: Spill, invoke: Callable[..., Any]) -> None:
+    def __init__(self, shelf: Shelf, spill: Spill, invoke: Callable[..., Any]) -> None:
+        self._shelf = shelf
         self._spill = spill
         self._invoke = invoke
         self._keys: dict[Callable[..., Any], bytes] = {}
@@ -141,11 +153,18 @@ class Packer:
             key = self._keys[func] = pickle.dumps(func, _PROTOCOL)
         kind, payload = INLINE, pickle.dumps((args, kwargs), _PROTOCOL)
         if len(payload) > INLINE_LIMIT:
-            job.spilled = self._spill.write(payload)
-            kind, payload = SPILLED, job.spilled.encode()
+            kind, payload = self._put_aside(job, payload)
         if hands_over:
             kind |= HANDS_OVER
         return JOB.pack(kind, job._job, len(key)) + key + payload
+
+    def _put_aside(self, job: Job, payload: bytes) -> tuple[int, bytes]:
+        shelved = self._shelf.put(job._job, payload)
+        if shelved is not None:
+            job.slot, reference = shelved
+            return SHELVED, reference
+        job.spilled = self._spill.write(payload)
+        return SPILLED, job.spilled.encode()
 
 
 def read_all(receive: Callable[..., int], buffer: bytearray) -> list[bytes]:

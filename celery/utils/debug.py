@@ -76,7 +76,8 @@ def memdump(samples: int = 10, file: TextIO | None = None) -> None:
     """
     out = file or sys.stdout
     if not _mem_sample:
-        out.write("- rss: no sample was taken (on this system psutil is needed)\n")
+        hint = "psutil is needed here" if mem_rss() is None else "memsample takes one"
+        out.write(f"- rss: no sample was taken since the last call ({hint})\n")
         return
     taken = list(_mem_sample)
     _mem_sample.clear()

@@ -377,24 +377,39 @@ def revoke(
     """
     task_ids = set(maybe_list(task_id) or ())
     # An unknown signal has to fail before anything is changed.
-    signum = platforms.signals.signum(signal or "TERM") if terminate else None
+    signum = _signum(signal) if terminate else None
     worker_state.revoked.update(task_ids)
     _mark_waiting(state.app, task_ids)
     state.consumer.recall(task_ids)
     if signum is None:
         logger.info("Tasks flagged as revoked: %s", ", ".join(sorted(task_ids)))
         return ok(f"tasks {task_ids} flagged as revoked")
-    terminated = _terminate(state, _held(task_ids), signum)
+    terminated, refused = _terminate(state, _held(task_ids), signum)
+    if refused:
+        return nok(f"flagged as revoked, but not terminated: {', '.join(refused)}")
     return ok(f"terminate: {', '.join(terminated) or 'tasks unknown'}")
 
 
-def _terminate(state: Any, requests: Iterable[Request], signum: int) -> list[str]:
-    ended = []
+def _signum(name: str | None) -> int:
+    try:
+        return platforms.signals.signum(name or "TERM")
+    except AttributeError as exc:
+        raise AttributeError(f"there is no signal {name!r}") from exc
+
+
+def _terminate(state: Any, requests: Iterable[Request], signum: int) -> tuple[list[str], list[str]]:
+    """End what runs; returns the ids, and those with reasons that the pool cannot end."""
+    ended, refused = [], []
     for request in list(requests):
         logger.info("Terminating %s (%s)", request.id, int(signum))
-        request.terminate(state.consumer.pool, signal=signum)
-        ended.append(str(request.id))
-    return ended
+        try:
+            request.terminate(state.consumer.pool, signal=signum)
+        except NotImplementedError as exc:
+            logger.warning("Cannot terminate %s: %s", request.id, exc)
+            refused.append(f"{request.id} ({exc})")
+        else:
+            ended.append(str(request.id))
+    return ended, refused
 
 
 def _mark_waiting(app: Any, task_ids: Iterable[str]) -> None:
@@ -437,7 +452,7 @@ def revoke_by_stamped_headers(
         signal: Name of the signal to kill them with; TERM by default.
     """
     stamps = _stamps(headers)
-    signum = platforms.signals.signum(signal or "TERM") if terminate else None
+    signum = _signum(signal) if terminate else None
     for name, values in stamps.items():
         known = worker_state.revoked_stamps.setdefault(name, [])
         known.extend(value for value in values if value not in known)
@@ -449,7 +464,9 @@ def revoke_by_stamped_headers(
         for request in list(worker_state.active_requests)
         if any(set(request.stamps.get(name, ())) & set(values) for name, values in stamps.items())
     )
-    _terminate(state, matching, signum)
+    _, refused = _terminate(state, matching, signum)
+    if refused:
+        return nok(f"flagged as revoked, but not terminated: {', '.join(refused)}")
     return ok(f"headers {stamps} revoked")
 
 

@@ -518,7 +518,10 @@ class Consumer(TaskMessages, Waiting, Prefetch):
                 retries=attempts[0],
                 max_retries=conf.broker_connection_max_retries,
             )
-            logger.error(CONNECTION_ERROR, maybe_sanitize_url(conn.as_uri()), exc, step)
+            url = maybe_sanitize_url(conn.as_uri())
+            # Some transports name the broker themselves.
+            why = str(exc).removeprefix(f"{url}: ").rstrip(".")
+            logger.error(CONNECTION_ERROR, url, why, step)
             if attempts[0] == 1 and not (conf.broker_url or conf.broker_read_url):
                 logger.error(NO_BROKER_SET)
 

@@ -110,10 +110,11 @@ def test_a_second_one_with_the_same_pidfile_is_refused(beat, tmp_path):
 
 
 def test_a_schedule_file_that_cannot_be_written_ends_it(beat):
-    """B-BEAT-041: exit code 1, FileNotFoundError."""
+    """B-BEAT-041: exit code 1; one sentence says why."""
     program = beat("-s", "/no/such/directory/schedule")
     assert program.end() == 1
-    assert "FileNotFoundError" in program.output
+    assert "(--schedule): there is no folder /no/such/directory" in program.output
+    assert "Traceback" not in program.output
 
 
 def test_an_entry_without_schedule_ends_it(beat):
@@ -121,6 +122,7 @@ def test_an_entry_without_schedule_ends_it(beat):
     program = beat(T_BEAT_WITHOUT_SCHEDULE="1")
     assert program.end() == 1
     assert "beat raised exception <class 'AttributeError'>" in program.output
+    assert program.output.count("Traceback") == 1
 
 
 def test_it_runs_as_a_daemon(beat, tmp_path):

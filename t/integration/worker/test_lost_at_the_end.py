@@ -154,11 +154,12 @@ def test_a_retry_that_was_sent_is_the_next_attempt(bed: Bed, point: str) -> None
     assert bed.finals(result.id) == ["SUCCESS"]
 
 
-def test_a_value_too_long_to_be_kept_is_found_in_the_store(bed: Bed) -> None:
-    result = bed.send("repeats", "after-long", "x", 100_000)
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_long_value_is_not_lost(bed: Bed, point: str) -> None:
+    result = bed.send("repeats", f"{point}-long", "x", 1_000_000)
     bed.kill(result.id)
 
-    assert result.get(timeout=30) == "x" * 100_000
+    assert result.get(timeout=30) == "x" * 1_000_000
     assert bed.finals(result.id) == ["SUCCESS"]
 
 

@@ -169,12 +169,20 @@ def test_words_become_arguments(run: Run, app: Any, words: list[str], arguments:
 
 
 @pytest.mark.parametrize(
-    "words", [["autoscale", "many"], ["pool_grow", "1", "2"], ["shutdown", "now"]]
+    "words",
+    [
+        ["autoscale", "many"],
+        ["pool_grow", "1", "2"],
+        ["shutdown", "now"],
+        ["add_consumer"],
+        ["rate_limit", "proj.add"],
+    ],
 )
 def test_words_that_do_not_fit_are_usage_errors(run: Run, app: Any, words: list[str]) -> None:
-    replying(app, PONG)
+    control = replying(app, PONG)
 
     assert run("-A", "proj", "control", *words).exit_code == 2
+    assert control.calls == []
 
 
 # -- call, result, list, purge
@@ -194,6 +202,13 @@ def test_call_prints_the_id(run: Run, app: Any) -> None:
     assert message.headers["task"] == "no.such"
     assert message.headers["eta"]
     assert message.payload[:2] == [[1], {"x": 2}]
+
+
+def test_call_refuses_a_serializer_nobody_has(run: Run, app: Any) -> None:
+    result = run("-A", "proj", "call", "proj.add", "--serializer", "nosuch")
+
+    assert result.exit_code == 2
+    assert "No encoder installed for nosuch" in result.output
 
 
 def test_call_refuses_invalid_json(run: Run) -> None:

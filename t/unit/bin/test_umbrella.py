@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,19 @@ def test_a_back_end_of_an_unknown_kind_is_one_sentence(run: Run, project: Path) 
 
     assert result.exit_code == 1
     assert "Unknown result backend: 'nosuch'" in result.output
+
+
+def test_warnings_are_shown_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    from celery.bin import celery as umbrella
+    from celery.exceptions import DuplicateNodenameWarning
+
+    monkeypatch.setattr(warnings, "formatwarning", umbrella._format_warning)
+
+    text = warnings.formatwarning("two of one name\n", DuplicateNodenameWarning, "control.py", 7)
+    foreign = warnings.formatwarning("old", DeprecationWarning, "other.py", 7, "import old")
+
+    assert text == "DuplicateNodenameWarning: two of one name\n"
+    assert foreign == "other.py:7: DeprecationWarning: old\n  import old\n"
 
 
 def test_urls_are_taken_over_for_an_app_without(

@@ -145,6 +145,23 @@ def test_a_file_that_cannot_be_written_is_told_at_once(
     assert made == []
 
 
+def test_the_schedule_of_a_beat_inside_is_looked_at_too(
+    run: Run, app: Any, made: list[dict[str, Any]]
+) -> None:
+    words = ["-A", "proj", "worker", "-B", "-s", "nosuch/schedule"]
+
+    result = run(*words)
+
+    assert result.exit_code == 1
+    assert "Cannot write nosuch/schedule (--schedule): there is no folder" in result.output
+    assert made == []
+
+    app.conf.beat_store_url = "redis://"
+    assert run(*words).exit_code == 0
+    app.conf.beat_store_url = None
+    assert run(*words, "--scheduler", "other:Scheduler").exit_code == 0
+
+
 def test_a_daemon_needs_a_program(run: Run, made: list[dict[str, Any]]) -> None:
     result = run("-A", "proj", "worker", "-D", "--executable", "/no/such/python")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from types import SimpleNamespace
@@ -15,8 +16,8 @@ from celery.concurrency._job import RUNNING, SENT, WAITING, Job
 from celery.concurrency._packets import DONT_WAIT, INLINE, JOB, LEAVE, PACKET_SIZE, Spill
 
 
-@pytest.mark.parametrize("kind", [_packets.PACKET_TYPE, socket.SOCK_DGRAM])
-def test_a_packet_arrives_whole_and_in_order(kind: int) -> None:
+@pytest.mark.parametrize("kind", [None, socket.SOCK_DGRAM])
+def test_a_packet_arrives_whole_and_in_order(kind: int | None) -> None:
     reader, writer = _packets.channel(kind)
     for packet in (b"one", b"x" * _packets.INLINE_LIMIT, b"three"):
         writer.send(packet)
@@ -24,6 +25,26 @@ def test_a_packet_arrives_whole_and_in_order(kind: int) -> None:
     packets = _packets.read_all(reader.recv_into, bytearray(PACKET_SIZE))
 
     assert packets == [b"one", b"x" * _packets.INLINE_LIMIT, b"three"]
+    reader.close()
+    writer.close()
+
+
+def test_datagrams_stand_in_where_packets_in_sequence_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """macOS names SOCK_SEQPACKET, and knows it not between local sockets."""
+    plain = socket.socketpair
+
+    def as_on_macos(family: int, kind: int) -> tuple[socket.socket, socket.socket]:
+        if kind == socket.SOCK_SEQPACKET:
+            raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+        return plain(family, kind)
+
+    monkeypatch.setattr(socket, "socketpair", as_on_macos)
+
+    reader, writer = _packets.channel()
+
+    assert reader.type == writer.type == socket.SOCK_DGRAM
     reader.close()
     writer.close()
 
