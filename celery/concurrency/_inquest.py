@@ -9,6 +9,7 @@ unaccepted job, so a report that it sends from then on speaks for it.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from celery.concurrency._children import NEVER
@@ -25,9 +26,19 @@ if TYPE_CHECKING:
 logger = get_logger("celery.concurrency.asynpool")
 
 
+@dataclass(slots=True)
+class _Case:
+    #: Numbers of the children that may have the job.
+    witnesses: set[int]
+    #: Monotonic time from which they are not waited for any more.
+    due: float
+
+
 class Inquest:
     """
-    One at a time: a second death while it is open begins it anew.
+    Each job has its own witnesses: those that lived when it was missed, and have not spoken since.
+
+    Children that are born later can't have it, so more deaths make an inquest shorter, not longer.
 
     Args:
         children: By number; those that live.
@@ -45,31 +56,40 @@ class Inquest:
         self._send_again = send_again
         self._longest_s = longest_s
         #: Jobs whose fate is not known yet.
-        self.suspects: list[Job] = []
-        self._witnesses: set[int] = set()
-        #: Monotonic time at which it closes in any case.
+        self.suspects: dict[Job, _Case] = {}
+        #: Monotonic time at which one of them is given up in any case.
         self.due = NEVER
 
     def open(self, suspects: Iterable[Job]) -> None:
         """Look for *suspects*, all reports being read that were on their way."""
-        self.suspects = [job for job in suspects if job.state == SENT]
-        if self.suspects:
-            self._witnesses = {child.number for child in self._children.values() if child.is_up}
-            self.due = time.monotonic() + self._longest_s
-            self.close()
+        due = time.monotonic() + self._longest_s
+        for job in suspects:
+            if job not in self.suspects:
+                up = {child.number for child in self._children.values() if child.is_up}
+                self.suspects[job] = _Case(up, due)
+        self.close()
 
     def hear(self, number: int) -> None:
         """Note that child *number* has reported."""
-        self._witnesses.discard(number)
+        for case in self.suspects.values():
+            case.witnesses.discard(number)
         self.close()
+
+    def acquit(self, job: Job) -> None:
+        """Note that *job* has been given back; it is in the inbox."""
+        self.suspects.pop(job, None)
 
     def close(self) -> None:
         """Send suspects again as soon as no living child can have them."""
-        self.suspects = [job for job in self.suspects if job.state == SENT]
-        self._witnesses.intersection_update(self._children)
-        if self.suspects and self._witnesses and time.monotonic() < self.due:
-            return
-        suspects, self.suspects, self.due = self.suspects, [], NEVER
-        for job in suspects:
-            logger.warning("%r was taken by a process that has gone: sent again", job)
-        self._send_again(suspects)
+        now, lost = time.monotonic(), []
+        for job, case in list(self.suspects.items()):
+            case.witnesses.intersection_update(self._children)
+            if job.state != SENT:
+                del self.suspects[job]
+            elif not case.witnesses or now >= case.due:
+                del self.suspects[job]
+                lost.append(job)
+                logger.warning("%r was taken by a process that has gone: sent again", job)
+        self.due = min((case.due for case in self.suspects.values()), default=NEVER)
+        if lost:
+            self._send_again(lost)

@@ -157,13 +157,22 @@ class Finals:
 def described(app: Celery, finals: Finals) -> str:
     """Say where the tasks are that have no final state."""
     control = app.control.inspect(timeout=5)
+
+    def told(answers: Any) -> Any:
+        """Leave out the arguments, which may be megabytes."""
+        fields = ("id", "name", "time_start", "worker_pid")
+        return {
+            node: [[task.get("request", task)[field] for field in fields] for task in tasks]
+            for node, tasks in (answers or {}).items()
+        }
+
     with app.connection_for_read() as connection:
         client = connection.default_channel.client
         keys = {key: client.type(key) for key in client.keys("*") if b"meta" not in key}
     return (
         f"stored {[(each, app.AsyncResult(each).state) for each in finals.open]}, "
-        f"active {control.active()}, reserved {control.reserved()}, "
-        f"scheduled {control.scheduled()}, stats {control.stats()}, keys {keys}"
+        f"active {told(control.active())}, reserved {told(control.reserved())}, "
+        f"scheduled {told(control.scheduled())}, stats {control.stats()}, keys {keys}"
     )[:20_000]
 
 
