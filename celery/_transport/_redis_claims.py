@@ -31,7 +31,12 @@ from celery._transport._held import MOST_AT_ONCE, Held, QoS as HeldQoS
 from celery._transport._redis_delayed import Delayed, tail_of
 from celery._transport._redis_lease import Lease
 from celery._transport._redis_link import Link, pack, pack_args
-from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
+from celery._transport._redis_message import (
+    LONG,
+    ClaimedMessage,
+    decode_envelope,
+    encode_envelope,
+)
 from celery._transport._redis_scripts import CLAIM, LEAVE, PUT_BACK
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
@@ -58,6 +63,12 @@ PASSING = ("UNBLOCKED", "FENCED", "BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN")
 MOST_WAITS = 32
 #: Seconds between looks at keys that are not waited at.
 LOOK_S = 0.5
+
+#: Bytes at the end of a message that tell it from others: tag and task id are in them.
+KNOWN_END = 512
+#: What a claim says that has read none of its messages.
+UNKNOWN = (-1, "")
+PACKED_UNKNOWN = pack_args(UNKNOWN)
 
 CLAIM_BY_SHA = pack_args(["EVALSHA", CLAIM.sha])
 CLAIM_BY_TEXT = pack_args(["EVAL", CLAIM.text])
@@ -249,7 +260,7 @@ class Claims:
         reply = self.channel.desk.run(
             CLAIM,
             [*self.channel.claim_keys, *keys],
-            [self.lease.owner_to_check, self.tags, 1, 0, number, 1, *tails],
+            [self.lease.owner_to_check, self.tags, 1, 0, number, 1, *UNKNOWN, *tails],
         )
         return self._open(reply[1], number, queue) if reply else None
 
@@ -478,7 +489,7 @@ class Claims:
                 wait for at, wait in enumerate(claimed.fired, 1) if at not in taken
             ]  # fmt: skip
         start = 0
-        if claimed.early is not None and reply and reply[1] == claimed.early:
+        if reply and claimed.is_early(reply[1]):
             start = 2
             number += 1
         for at in range(start, len(reply), 2):
@@ -721,7 +732,7 @@ class Plan:
             [len(lists), *lists, owner, claims.tags, max(len(queues), 1), len(fired)]
         )
         self.after = pack_args(tail_of(name) for name in self.names)
-        self.size = 2 + 1 + len(lists) + 6 + len(self.names)
+        self.size = 2 + 1 + len(lists) + 8 + len(self.names)
 
 
 class _Claimed:
@@ -750,10 +761,20 @@ class _Claimed:
     def command(self, how: bytes, plan: Plan) -> bytes:
         """Return the packed command, with *how* for its beginning."""
         number, room = b"%d" % self.number, b"%d" % self.room
-        return b"*%d\r\n%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b" % (
+        early, known = self.early, PACKED_UNKNOWN
+        if early is not None and len(early) >= LONG:
+            known = pack_args((len(early), early[-KNOWN_END:]))
+        return b"*%d\r\n%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b%b" % (
             plan.size + len(self.acks), how, plan.before,
-            len(number), number, len(room), room, plan.after, pack_args(self.acks),
+            len(number), number, len(room), room, known, plan.after, pack_args(self.acks),
         )  # fmt: skip
+
+    def is_early(self, text: bytes) -> bool:
+        """Say whether a message of the reply is the one that was handed out before."""
+        early = self.early
+        if early is None:
+            return False
+        return text == early or (not text and len(early) >= LONG)
 
     def __call__(self, reply: Any) -> None:
         if isinstance(reply, Exception):

@@ -30,6 +30,8 @@ __all__ = ("Link", "PureReader", "pack", "pack_args")
 #: Bytes asked for with one read. For twice as many the C library may get memory from the system,
 #: and give it back, each time, which costs more than the rest of a call.
 READ_SIZE = 1 << 16
+#: Reads, at most, before what has come is looked at: four megabytes.
+MOST_READS = 64
 #: A connection that rested for longer is looked at before it is used again.
 REST_S = 1.0
 #: Answers that may be outstanding when more is posted.
@@ -156,6 +158,8 @@ class Link:
         self.sock: Any = None
         self._reader: Any = None
         self._pending: Any = None
+        #: Whether a read may be told not to wait.
+        self._is_plain = False
         self._forks = 0
         self._used_at = 0.0
         #: Replies to what was posted that have not been looked at.
@@ -190,6 +194,7 @@ class Link:
         self.sock = _with_kernel_timeout(connection._sock, self.timeout_s)
         self._reader = new_reader()
         self._pending = getattr(self.sock, "pending", None)
+        self._is_plain = _is_plain(self.sock)
         self._owed = 0
         self._forks = _forks
         self._used_at = monotonic()
@@ -245,6 +250,9 @@ class Link:
                 while data and self._pending():
                     reader.feed(data)
                     data = sock.recv(READ_SIZE)
+            elif len(data) == READ_SIZE and self._is_plain:
+                # A long message: each turn of the loop would cost as much as a read.
+                data = self._read_on(data)
         except OSError as exc:
             self.disconnect()
             raise self._lost(exc) from exc
@@ -256,6 +264,23 @@ class Link:
         while (reply := reader.gets()) is not NOTHING:
             replies.append(reply)
         return replies
+
+    def _read_on(self, data: bytes) -> bytes:
+        """Read what else has come, and return the last of it."""
+        recv, feed = self.sock.recv, self._reader.feed
+        for _ in range(MOST_READS):
+            try:
+                more = recv(READ_SIZE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            if not more:
+                # The next read will see the end, after the replies that came before it.
+                break
+            feed(data)
+            data = more
+            if len(data) < READ_SIZE:
+                break
+        return data
 
     def call(self, data: bytes, replies: int = 1) -> list[Any]:
         """Send *data* and wait for that many replies; connects where needed.
@@ -375,17 +400,20 @@ def _raise_first(replies: list[Any]) -> None:
             raise reply
 
 
+def _is_plain(sock: Any) -> bool:
+    """Say whether *sock* is one of the system's, with nothing of TLS or greenlets around it."""
+    return (
+        type(sock) is socket.socket and socket.socket.__module__ == "socket" and os.name == "posix"
+    )
+
+
 def _with_kernel_timeout(sock: Any, timeout_s: float | None) -> Any:
     """Bound reads and writes of *sock*, for plain sockets without a system call for each.
 
     Python waits with a poll before each operation on a socket with a timeout. The kernel's own
     time-outs need none, but mean nothing to sockets of gevent, eventlet or TLS.
     """
-    if (
-        type(sock) is not socket.socket
-        or socket.socket.__module__ != "socket"
-        or os.name != "posix"
-    ):
+    if not _is_plain(sock):
         sock.settimeout(timeout_s)
         return sock
     seconds = timeout_s or 0.0

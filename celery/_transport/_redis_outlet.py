@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from celery._protocol.template import MARKS, JSONTemplate, Unfit
-from celery._transport._redis_message import encode_envelope, next_tag
+from celery._transport._redis_message import encode_envelope, next_tag, to_base64
 
 if TYPE_CHECKING:
     from celery._transport.redis import Channel
 
 __all__ = ("RedisOutlet",)
+
+
+#: How envelopes begin.
+_LEAD = '{"body": '
 
 
 class RedisTemplate:
@@ -23,17 +26,22 @@ class RedisTemplate:
         envelope: The message with marks.
     """
 
-    __slots__ = ("_envelope", "_head")
+    __slots__ = ("_head", "_others")
 
-    def __init__(self, head: bytes, envelope: JSONTemplate) -> None:
+    def __init__(self, head: bytes, envelope: str) -> None:
+        lead, _, others = envelope.partition(f'"{MARKS.body}"')
+        if lead != _LEAD:
+            raise Unfit("an envelope that does not begin with its body")
         self._head = b"*3\r\n$5\r\nLPUSH\r\n%b" % head
-        self._envelope = envelope
+        self._others = JSONTemplate(others)
 
     def fill(self, values: Any, body: str) -> bytes:
         """Return the bytes to send for a message."""
-        encoded = b2a_base64(body.encode(), newline=False).decode()
-        text = self._envelope.fill(values, f'"{encoded}"', f'"{next_tag()}"').encode()
-        return b"%b$%d\r\n%b\r\n" % (self._head, len(text), text)
+        encoded = to_base64(body.encode())
+        others = self._others.fill(values, "null", f'"{next_tag()}"').encode()
+        size = len(_LEAD) + 2 + len(encoded) + len(others)
+        # A body may be long, so it is copied once.
+        return b'%b$%d\r\n{"body": "%b"%b\r\n' % (self._head, size, encoded, others)
 
 
 class RedisOutlet:
@@ -67,8 +75,8 @@ class RedisOutlet:
             raise Unfit("an encoding of bodies that is not the default")
         message["body"] = MARKS.body
         properties["delivery_tag"] = MARKS.tag
-        envelope = JSONTemplate(encode_envelope(message))
-        return RedisTemplate(channel.key_head(routing_key, message), envelope)
+        head = channel.key_head(routing_key, message)
+        return RedisTemplate(head, encode_envelope(message))
 
     def send(self, messages: Sequence[bytes], confirm_timeout: float | None = None) -> None:
         """Send messages with one write, and wait until the server has them."""

@@ -53,7 +53,9 @@ class Script:
 #: first the inboxes, then the queues, step of priority by step.
 #: ARGV: owner, or nothing for a claim outside of any lease; beginning of tags; how many lists
 #: a step of priority has; how many inboxes; number of the first tag; how many messages at
-#: most; for each list the end of the record of its messages; then tags to acknowledge.
+#: most; nothing, or the length and the end of the message that the claimer has read from the
+#: first inbox, which then is not sent again but stands as an empty text in the result;
+#: for each list the end of the record of its messages; then tags to acknowledge.
 #: Result: number of the list (from 1), message, number of the list, message…
 #:
 #: Within a step every queue gives an equal share first, and what is left to take comes from
@@ -62,7 +64,7 @@ class Script:
 CLAIM = Script("""
 local unacked, index, owners = KEYS[1], KEYS[2], KEYS[3]
 local lists = #KEYS - 3
-local first_tag = 7 + lists
+local first_tag = 9 + lists
 if #ARGV >= first_tag then
   local tags = {}
   for i = first_tag, #ARGV do tags[#tags + 1] = ARGV[i] end
@@ -74,6 +76,7 @@ end
 local owner, prefix = ARGV[1], ARGV[2]
 local width, inboxes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, room = tonumber(ARGV[5]), tonumber(ARGV[6])
+local known_size, known_end = tonumber(ARGV[7]), ARGV[8]
 if room == 0 then return {} end
 if owner ~= '' and not redis.call('ZSCORE', owners, owner) then
   return redis.error_reply('FENCED the lease of ' .. owner .. ' has ended')
@@ -88,7 +91,7 @@ local function take(list, most)
   local count = #found
   if count == 0 then return end
   local records, scores = {}, {}
-  local tail = ARGV[6 + list]
+  local tail = ARGV[8 + list]
   for i = count, 1, -1 do
     local tag = prefix .. string.format('%d', number)
     number = number + 1
@@ -97,7 +100,12 @@ local function take(list, most)
     scores[#scores + 1] = now
     scores[#scores + 1] = tag
     result[#result + 1] = list
-    result[#result + 1] = found[i]
+    local text = found[i]
+    local is_first = #result == 1
+    if is_first and #text == known_size and string.sub(text, -#known_end) == known_end then
+      text = ''
+    end
+    result[#result + 1] = text
   end
   redis.call('HSET', unacked, unpack(records))
   redis.call('ZADD', index, unpack(scores))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.concurrency._job import Job
+    from celery.concurrency._shelf import Shelf
 
 # Of the module that users know.
 logger = get_logger("celery.concurrency.asynpool")
@@ -26,11 +27,13 @@ class Books:
     Jobs by number.
 
     Args:
+        shelf: Where payloads of jobs may be.
         semaphore: Released once for each job that leaves; may be None.
         on_ready: Called with a job, None, success and value, None after its callbacks.
     """
 
-    def __init__(self, semaphore: Any, on_ready: Callable[..., object]) -> None:
+    def __init__(self, shelf: Shelf, semaphore: Any, on_ready: Callable[..., object]) -> None:
+        self._shelf = shelf
         self.jobs: dict[int, Job] = {}
         self._semaphore = semaphore
         self._on_ready = on_ready
@@ -68,6 +71,8 @@ class Books:
             return False
         if job.spilled is not None:
             Spill.discard(job.spilled)
+        if job.slot is not None:
+            self._shelf.free(job.slot)
         if self._semaphore is not None:
             self._semaphore.release()
         return True

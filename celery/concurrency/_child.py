@@ -48,11 +48,13 @@ from celery.concurrency._packets import (
     LEAVE,
     NOTHING,
     PACKET_SIZE,
+    SHELVED,
     SPILLED,
     Spill,
 )
 from celery.concurrency._reports import RETURNED, UP, Outbox, encode, fit
 from celery.concurrency._seals import Seals
+from celery.concurrency._shelf import Shelf
 from celery.concurrency.base import describe, exit_status, judge
 from celery.utils.log import get_logger
 
@@ -112,7 +114,8 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         place: Names the child among those that live.
         inbox: Reading end for jobs, shared by all children.
         outbox: Writing end of the pipe for reports, shared by all children.
-        spill: Where big payloads are kept.
+        spill: Where big payloads are kept that have no room on the shelf.
+        shelf: Where big payloads of jobs are kept.
         seals: Where the main process sees that a job has all but ended.
         initializer: Called with *initargs* once, before the first job.
         on_exit: Called with process id and exit status when the child leaves.
@@ -130,6 +133,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         inbox: socket.socket,
         outbox: FileIO,
         spill: Spill,
+        shelf: Shelf,
         seals: Seals,
         *,
         initializer: Callable[..., Any] | None = None,
@@ -146,6 +150,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         self.inbox = inbox
         self.outbox = outbox
         self.spill = spill
+        self.shelf = shelf
         self.seals = seals
         self.initializer = initializer
         self.initargs = initargs
@@ -173,7 +178,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 
     def __reduce__(self) -> tuple[Any, ...]:
         popen = get_spawning_popen()
-        fds = (self.inbox.fileno(), self.outbox.fileno(), self.seals.fd)
+        fds = (self.inbox.fileno(), self.outbox.fileno(), self.seals.fd, self.shelf.fd)
         return _spawned, (
             self.number,
             self.place,
@@ -397,9 +402,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         failure: ExceptionInfo | None = None
         try:
             target = _target(key)
-            data: Any = Spill.take(bytes(payload).decode()) if kind & SPILLED else payload
-            args, kwargs = pickle.loads(data)
-            del data
+            args, kwargs = self._load(job, kind, payload)
             self._job = job
             self._phase = BODY
             value = target(*args, **kwargs)
@@ -418,6 +421,11 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
                 failure = _unsendable(exc, value)
         return fit(0, _dump_failure(failure), self.spill)
 
+    def _load(self, job: int, kind: int, payload: memoryview) -> Any:
+        if kind & SHELVED:
+            return self.shelf.load(job, payload)
+        return pickle.loads(Spill.take(bytes(payload).decode()) if kind & SPILLED else payload)
+
     def _judge(self, exc: BaseException) -> ExceptionInfo:
         """Say how a job failed whose target raised *exc*."""
         if isinstance(exc, SystemExit):
@@ -429,7 +437,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
 def _spawned(
     number: int,
     place: int,
-    ends: tuple[int, int, int],
+    ends: tuple[int, int, int, int],
     kind: int,
     folder: str,
     initializer: Any,
@@ -450,6 +458,7 @@ def _spawned(
         inbox,
         outbox,
         spill,
+        Shelf(ends[3]),
         Seals(spill, ends[2]),
         initializer=initializer,
         initargs=initargs,

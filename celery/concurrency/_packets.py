@@ -6,7 +6,8 @@ waits behind a busy child.  It is a packet socket: a packet is taken by one read
 all, which is what lets the main process take back what nobody has begun.  Their answers are
 `celery.concurrency._reports`.
 
-A payload too big for a packet is written to a file of a private folder, and the packet names it.
+A payload too big for a packet is put on the shelf (`celery.concurrency._shelf`) or, without room
+there, written to a file of a private folder, and the packet names it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.concurrency._job import Job
+    from celery.concurrency._shelf import Shelf
 
 #: kind, number of the job, length of the pickled target that follows.
 JOB = Struct("=BQH")
 
 # Kinds of inbox packets; NOTHING is never sent.
-LEAVE, INLINE, SPILLED, NOTHING = 0, 1, 2, 255
+LEAVE, INLINE, SPILLED, SHELVED, NOTHING = 0, 1, 2, 4, 255
 
 #: Added to the kind: the main process stores a result that is handed over.
 HANDS_OVER = 16
@@ -123,11 +125,13 @@ class Packer:
     Makes packets of jobs.
 
     Args:
-        spill: Takes payloads that are too big.
+        shelf: Takes payloads that are too big.
+        spill: Takes those for which the shelf has no room.
         invoke: What a child calls to have a target called that comes among the arguments.
     """
 
-    def __init__(self, spill: Spill, invoke: Callable[..., Any]) -> None:
+    def __init__(self, shelf: Shelf, spill: Spill, invoke: Callable[..., Any]) -> None:
+        self._shelf = shelf
         self._spill = spill
         self._invoke = invoke
         self._keys: dict[Callable[..., Any], bytes] = {}
@@ -149,11 +153,18 @@ class Packer:
             key = self._keys[func] = pickle.dumps(func, _PROTOCOL)
         kind, payload = INLINE, pickle.dumps((args, kwargs), _PROTOCOL)
         if len(payload) > INLINE_LIMIT:
-            job.spilled = self._spill.write(payload)
-            kind, payload = SPILLED, job.spilled.encode()
+            kind, payload = self._put_aside(job, payload)
         if hands_over:
             kind |= HANDS_OVER
         return JOB.pack(kind, job._job, len(key)) + key + payload
+
+    def _put_aside(self, job: Job, payload: bytes) -> tuple[int, bytes]:
+        shelved = self._shelf.put(job._job, payload)
+        if shelved is not None:
+            job.slot, reference = shelved
+            return SHELVED, reference
+        job.spilled = self._spill.write(payload)
+        return SPILLED, job.spilled.encode()
 
 
 def read_all(receive: Callable[..., int], buffer: bytearray) -> list[bytes]:

@@ -50,7 +50,7 @@ class Seals:
     """
 
     def __init__(self, spill: Spill, fd: int | None = None) -> None:
-        self.fd = _new() if fd is None else fd
+        self.fd = new_memory(_LENGTH) if fd is None else fd
         self._spill = spill
         self._memory = memoryview(mmap.mmap(self.fd, _LENGTH))
         self._jobs = self._memory[:_FRONT].cast("Q")
@@ -145,11 +145,12 @@ class Seals:
         return self._memory[start : start + PAGE_SIZE]
 
 
-def _new() -> int:
+def new_memory(length: int) -> int:
+    """Return the descriptor of a file without a name, in memory where the system can do that."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("celery-pool")
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, _LENGTH)
+    os.ftruncate(fd, length)
     return fd

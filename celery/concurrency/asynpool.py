@@ -48,6 +48,7 @@ from celery.concurrency._job import RUNNING, WITHDRAWN, Job
 from celery.concurrency._packets import Packer, Spill
 from celery.concurrency._reports import RETURNED, SUCCEEDED, UP
 from celery.concurrency._seals import Seals
+from celery.concurrency._shelf import Shelf
 from celery.concurrency.base import describe
 from celery.utils.log import get_logger
 
@@ -155,13 +156,14 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         self._configure(*args, **kwargs)
         self._putlock: Any = self._semaphore
         self._state = RUN
-        self._books = Books(self._semaphore, self.on_job_ready)
+        self._shelf = Shelf()
+        self._books = Books(self._shelf, self._semaphore, self.on_job_ready)
         self._cache = self._books.jobs
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
         self._child_numbers = itertools.count(1)
         self._spill = Spill()
-        self._pack = Packer(self._spill, _child.invoke).pack
+        self._pack = Packer(self._shelf, self._spill, _child.invoke).pack
         self._seals = Seals(self._spill)
         self._grip = Grip(self._seals, self.read_reports)
         self._driver = Driver(self._on_attach, self._on_detach, self._on_timer)
@@ -472,6 +474,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
             inbox,
             outbox,
             self._spill,
+            self._shelf,
             self._seals,
             initializer=self._initializer,
             initargs=self._initargs,
@@ -777,6 +780,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         )
         self._spill.remove()
         self._seals.close()
+        self._shelf.close()
         for job in list(self._cache.values()):
             self._books.withdraw(job)
 

@@ -25,6 +25,10 @@ def echo(value: Any) -> Any:
     return value
 
 
+def size_of(value: bytes) -> int:
+    return len(value)
+
+
 def boom(message: str) -> None:
     raise KeyError(message)
 

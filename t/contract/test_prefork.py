@@ -21,6 +21,7 @@ from kombu.asynchronous import Hub
 
 from celery import Celery, signals
 from celery.concurrency import _packets, prefork
+from celery.concurrency._shelf import SLOTS
 from celery.concurrency.asynpool import AsynPool, Worker
 from t.contract import pool_targets as targets
 from t.harness.calls import python_calls
@@ -394,6 +395,26 @@ def test_with_putlocks_a_caller_waits_for_a_free_child(open_pool: OpenPool, tmp_
 
     assert blocked
     assert not second.is_alive()
+
+
+def test_payloads_of_some_hundred_kilobytes_need_no_files(
+    open_pool: OpenPool, tmp_path: Any
+) -> None:
+    """They are read from shared memory, whose slots are used again."""
+    pool = open_pool(1)
+    gate = str(tmp_path / "gate")
+    held = pool.apply_async(targets.wait_for_file, (gate,))
+    sizes = [70_000 + number for number in range(SLOTS + 5)]
+    jobs = [pool.apply_async(targets.size_of, (b"x" * size,)) for size in sizes]
+
+    # More than there is room for wait in files.
+    assert len(os.listdir(pool._spill.folder)) == 5
+    open(gate, "w").close()
+    assert [job.get(PATIENCE_S) for job in jobs] == sizes
+    assert held.successful()
+    again = [pool.apply_async(targets.size_of, (b"x" * size,)) for size in sizes[:SLOTS]]
+    assert [job.get(PATIENCE_S) for job in again] == sizes[:SLOTS]
+    assert {job.spilled for job in again} == {None}
 
 
 def test_nothing_is_left_behind_by_big_payloads(open_pool: OpenPool) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -50,8 +51,9 @@ async def from_within(number):
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])
 def conf(request: pytest.FixtureRequest) -> dict[str, Any]:
     if request.param == "redis":
-        url = request.getfixturevalue("redis_server").url
-        return {"broker_url": url, "result_backend": url}
+        server = request.getfixturevalue("redis_server")
+        server.flush()
+        return {"broker_url": server.url, "result_backend": server.url}
     url = request.getfixturevalue("rabbitmq_server").new_url()
     return {"broker_url": url, "result_backend": "rpc://"}
 
@@ -246,16 +248,18 @@ EXAMPLE = ROOT / "examples" / "fastapi"
 
 
 def test_the_web_service_of_the_example_answers(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("fastapi")
     httpx = pytest.importorskip("httpx")
-    env = {"BROKER_URL": redis_server.url, "RESULT_BACKEND": redis_server.url}
+    env = {"BROKER_URL": redis_url, "RESULT_BACKEND": redis_url}
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(EXAMPLE))
     for name in ("tasks", "web"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        # Known already, and thereby forgotten again afterwards.
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        del sys.modules[name]
     import web  # type: ignore[import-not-found]
 
     async def main() -> None:

@@ -215,6 +215,29 @@ def test_an_event_loop_delivers_many_messages_with_few_commands(redis_url: str, 
         assert store.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 30
 
 
+def test_a_large_message_leaves_the_server_once(redis_url: str, hub: Hub) -> None:
+    """Also one that a blocking move has brought, which a claim then files."""
+    text, count = "x" * 75_000, 10
+    with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
+        client.connection.register_with_event_loop(hub)
+        before = store.info("stats")["total_net_output_bytes"]
+        for number in range(count):
+            # A wait has to be under way, or the message is claimed from the queue.
+            turn_until(hub, lambda: has_waiting_move(client))
+            client.send(text)
+            turn_until(hub, lambda number=number: len(client.got) == number + 1)
+        turn_until(hub, lambda: not store.exists("unacked"))
+
+        assert client.got == [text] * count
+        # A body grows by a third where it is base64.
+        assert store.info("stats")["total_net_output_bytes"] - before < 1.3 * count * 100_000
+
+
+def has_waiting_move(client: Client) -> bool:
+    claims = client.channel.claims
+    return not claims._is_claiming and any(wait.sent_at for wait in claims._waits.values())
+
+
 def test_an_event_loop_that_waits_gets_a_message_at_once(redis_url: str, hub: Hub) -> None:
     with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
         client.connection.register_with_event_loop(hub)

@@ -104,6 +104,34 @@ def test_a_call_waits_for_all_its_replies() -> None:
     assert link.call(b"x", 2) == [1, 2]
 
 
+def test_a_long_reply_is_taken_in_one_turn_of_the_loop() -> None:
+    made = Made()
+    link = Link(lambda: made, 5.0, "redis://there/0")
+    link.connect()
+    made._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    made.far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    made.far.setblocking(False)
+    reply = encode(b"x" * (_redis_link.READ_SIZE * 2)) + encode(b"y")
+    assert made.far.send(reply) == len(reply)
+
+    assert link.receive() == [b"x" * (_redis_link.READ_SIZE * 2), b"y"]
+
+
+def test_replies_before_the_end_of_a_connection_are_taken() -> None:
+    made = Made()
+    link = Link(lambda: made, 5.0, "redis://there/0")
+    link.connect()
+    # The first read is full, and the end is behind it.
+    reply = encode(b"x" * (_redis_link.READ_SIZE - 4 - len(b"$65530\r\n\r\n"))) + encode(7)
+    assert len(reply) == _redis_link.READ_SIZE
+    made.far.send(reply)
+    made.far.close()
+
+    assert link.receive()[1:] == [7]
+    with pytest.raises(exceptions.ConnectionError):
+        link.receive()
+
+
 def test_the_first_error_among_the_replies_is_raised() -> None:
     made = Made()
     link = Link(lambda: made, 5.0, "redis://there/0")

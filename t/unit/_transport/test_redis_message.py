@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from kombu.utils import json as kombu_json
 
+from celery._transport import _redis_message
 from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
@@ -42,7 +43,43 @@ def test_a_long_body_is_put_in_as_it_is(body: bytes, headers: Any) -> None:
         "headers": {"own": headers},
         "properties": {"body_encoding": "base64"},
     }
-    assert encode_envelope(message) == kombu_json.dumps(message)
+    text = encode_envelope(message)
+
+    assert text == kombu_json.dumps(message)
+    assert decode_envelope(text.encode()) == kombu_json.loads(text)
+
+
+def test_a_long_body_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    decode = _redis_message._decoded
+    monkeypatch.setattr(
+        _redis_message, "_decoded", lambda raw: looked_at.append(len(raw)) or decode(raw)
+    )
+    message = {"body": "eA==" * 25_000, "headers": {}, "properties": {"body_encoding": "base64"}}
+
+    assert decode_envelope(kombu_json.dumps(message).encode()) == message
+    assert sum(looked_at) < 100
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        '"properties": {"body_encoding": "utf-8"}',
+        '"properties": {}',
+        '"properties": {"body_encoding": "base64"}, "body": "e30="',
+    ],
+)
+@pytest.mark.parametrize("body", ["x" * 5000, r"[\"x\", " * 1000, r"\u00e4\\" * 1000])
+def test_a_long_body_of_another_kind_is_decoded_as_json(body: str, others: str) -> None:
+    text = f'{{"body": "{body}", {others}}}'
+
+    assert decode_envelope(text.encode()) == kombu_json.loads(text)
+
+
+@given(data=st.binary(max_size=200))
+def test_base64_is_what_the_standard_library_makes_of_it(data: bytes) -> None:
+    assert _redis_message.to_base64(data) == b64encode(data)
+    assert _redis_message.from_base64(b64encode(data).decode()) == data
 
 
 def test_a_long_body_of_any_text_is_escaped() -> None:
