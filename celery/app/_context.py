@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 __all__ = ("Context",)
 
 
+#: Headers RabbitMQ adds to dead-lettered messages; a retry does not repeat them.
+X_DEATH_HEADERS = {
+    "x-death",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+    "x-last-death-exchange",
+    "x-last-death-queue",
+    "x-last-death-reason",
+}
+
+
 class Context:
     """The fields of one call; unset ones read as the defaults below.
 
@@ -131,6 +143,40 @@ class Context:
             request.update(fields)
             return request
         return cls(request or {}, **fields)
+
+
+def options_to_repeat(
+    request: Context, queue: str | None, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options of a call that repeats that of *request*.
+
+    Args:
+        queue: Where it goes; None for where the call came from.
+        extra: Options that differ.
+    """
+    options = {**request.as_execution_options(), **extra}
+    if request.headers:
+        options["headers"] = {
+            name: value for name, value in request.headers.items() if name not in X_DEATH_HEADERS
+        }
+    if request.stamps:
+        options.setdefault("stamped_headers", list(request.stamped_headers or request.stamps))
+        for name, value in request.stamps.items():
+            options.setdefault(name, value)
+    options.setdefault("ignore_result", request.ignore_result)
+    delivery_info = request.delivery_info or {}
+    if delivery_info.get("priority") is not None:
+        options.setdefault("priority", delivery_info["priority"])
+    exchange, routing_key = delivery_info.get("exchange"), delivery_info.get("routing_key")
+    if queue:
+        options["queue"] = queue
+    elif not exchange and routing_key and not {"exchange", "routing_key"} & options.keys():
+        # The default exchange delivers to the queue that the key names.
+        options["queue"] = routing_key
+    else:
+        options.setdefault("exchange", exchange)
+        options.setdefault("routing_key", routing_key)
+    return options
 
 
 class LongChainContext(Context):

@@ -13,29 +13,25 @@ from datetime import datetime
 from types import CoroutineType, GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from billiard.einfo import ExceptionInfo
-from kombu import serialization
 from kombu.exceptions import OperationalError
 from kombu.utils.uuid import uuid
 
-from celery import _state, canvas, states
+from celery import _state, canvas
 from celery._types import Generic
-from celery.app import annotations as task_annotations, trace
-from celery.app._context import Context
+from celery.app import _eager, _replacement, annotations as task_annotations
+from celery.app._context import X_DEATH_HEADERS as X_DEATH_HEADERS, Context, options_to_repeat
 from celery.exceptions import (
     CDeprecationWarning,
     Ignore,
-    ImproperlyConfigured,
     MaxRetriesExceededError,
     Retry,
 )
 from celery.local import class_property
-from celery.result import AsyncResult, EagerResult, allow_join_result, denied_join_result
+from celery.result import AsyncResult, EagerResult, denied_join_result
 from celery.utils.abstract import CallableTask
 from celery.utils.bridge import call_for
 from celery.utils.functional import maybe_list
 from celery.utils.imports import instantiate
-from celery.utils.nodenames import gethostname
 from celery.utils.serialization import raise_with_context
 from celery.utils.threads import LocalStack
 
@@ -57,17 +53,6 @@ else:
     R = TypeVar("R")
 
 __all__ = ("Context", "Task")
-
-#: Headers RabbitMQ adds to dead-lettered messages; a retry does not repeat them.
-X_DEATH_HEADERS = {
-    "x-death",
-    "x-first-death-exchange",
-    "x-first-death-queue",
-    "x-first-death-reason",
-    "x-last-death-exchange",
-    "x-last-death-queue",
-    "x-last-death-reason",
-}
 
 R_BOUND_TASK = "<class {0.__name__} of {app}{flags}>"
 R_UNBOUND_TASK = "<unbound {0.__name__}{flags}>"
@@ -426,10 +411,7 @@ class Task(Generic[P, R]):
     ) -> Any:
         """Run a call at once, on arguments that went through the serializer as a message's do."""
         serializer = options.get("serializer") or self.serializer or app.conf.task_serializer
-        content_type, encoding, payload = serialization.dumps(
-            (list(args or ()), dict(kwargs or {})), serializer
-        )
-        args, kwargs = serialization.loads(payload, content_type, encoding, accept=[content_type])
+        args, kwargs = _eager.as_received(args, kwargs, serializer)
         if self.__self__ is not None:
             args = (self.__self__, *args)
         with denied_join_result():
@@ -464,32 +446,7 @@ class Task(Generic[P, R]):
         request = self.request if request is None else request
         args = request.args if args is None else args
         kwargs = request.kwargs if kwargs is None else kwargs
-        options = {**request.as_execution_options(), **extra_options}
-        if request.headers:
-            options["headers"] = {
-                name: value
-                for name, value in request.headers.items()
-                if name not in X_DEATH_HEADERS
-            }
-        if request.stamps:
-            options.setdefault("stamped_headers", list(request.stamped_headers or request.stamps))
-            for name, value in request.stamps.items():
-                options.setdefault(name, value)
-        options.setdefault("ignore_result", request.ignore_result)
-        delivery_info = request.delivery_info or {}
-        if delivery_info.get("priority") is not None:
-            options.setdefault("priority", delivery_info["priority"])
-        if queue:
-            options["queue"] = queue
-        else:
-            exchange = delivery_info.get("exchange")
-            routing_key = delivery_info.get("routing_key")
-            if not exchange and routing_key and not {"exchange", "routing_key"} & options.keys():
-                # The default exchange delivers to the queue that the key names.
-                options["queue"] = routing_key
-            else:
-                options.setdefault("exchange", exchange)
-                options.setdefault("routing_key", routing_key)
+        options = options_to_repeat(request, queue, extra_options)
         return self.signature(args, kwargs, **options)
 
     subtask_from_request = signature_from_request
@@ -582,65 +539,24 @@ class Task(Generic[P, R]):
             options: As for `apply_async`; times and destinations have no effect.
         """
         app = self._get_app()
-        args = tuple(args or ())
         if not isinstance(kwargs, Mapping | None):
             raise TypeError("task keyword arguments must be a mapping")
-        kwargs = dict(kwargs or {})
-        task_id = task_id or uuid()
-        throw = app.conf.task_eager_propagates if throw is None else throw
-        task = app._tasks.get(self.name, self) if self.name else self
-        parent = _state.get_current_worker_task()
-        root_id = options.get("root_id") or (parent.request.root_id if parent else None)
-        parent_id = options.get("parent_id") or (parent.request.id if parent else None)
-        ignore_result = options.get("ignore_result")
-        request: dict[str, Any] = {
-            "id": task_id,
-            "task": self.name,
+        fields = {
             "retries": retries or 0,
-            "is_eager": True,
             "logfile": logfile,
             "loglevel": loglevel or 0,
-            "hostname": gethostname(),
             "callbacks": maybe_list(link),
             "errbacks": maybe_list(link_error),
             "headers": headers,
-            "ignore_result": ignore_result if ignore_result is not None else self.ignore_result,
-            "delivery_info": {
-                "is_eager": True,
-                "exchange": options.get("exchange"),
-                "routing_key": options.get("routing_key"),
-                "priority": options.get("priority"),
-            },
-            "root_id": root_id or task_id,
-            "parent_id": parent_id,
-            "group": options.get("group_id"),
-            "group_index": options.get("group_index"),
-            "chain": options.get("chain"),
-            "shadow": options.get("shadow"),
-            "replaced_task_nesting": options.get("replaced_task_nesting", 0),
-            **_eager_stamps(options),
         }
-        tracer = trace.build_tracer(
-            task.name or task.__class__.__qualname__,
-            task,
-            eager=True,
-            propagate=throw,
-            app=app,
+        return _eager.run(
+            app,
+            app._tasks.get(self.name, self) if self.name else self,
+            _eager.request_of(self, task_id or uuid(), fields, options),
+            tuple(args or ()),
+            dict(kwargs or {}),
+            app.conf.task_eager_propagates if throw is None else throw,
         )
-        while True:
-            end = tracer(task_id, args, kwargs, dict(request))
-            retval = end.retval
-            if not isinstance(retval, ExceptionInfo):
-                state = states.SUCCESS if end.info is None else end.info.state
-                return EagerResult(task_id, retval, state, name=self.name)
-            exc = trace.plain_exception(retval.exception)
-            if isinstance(exc, Retry) and exc.sig is not None:
-                # Delays have no meaning here: the next attempt follows at once.
-                args, kwargs = tuple(exc.sig.args), dict(exc.sig.kwargs)
-                request["retries"] += 1
-                continue
-            state = end.info.state if end.info is not None else states.FAILURE
-            return EagerResult(task_id, exc, state, retval.traceback, name=self.name)
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[R]:
         """Return the result of the call *task_id* of this task."""
@@ -703,71 +619,16 @@ class Task(Generic[P, R]):
 
         Raises:
             Ignore: Always in a worker, once *sig* is published; let it pass.
-            ImproperlyConfigured: *sig* is an empty chain or group.
+            ImproperlyConfigured: *sig* is an empty chain or group, or a part of a chord.
         """
-        request = self.request
-        chord = request.chord
-        if "chord" in sig.options:
-            raise ImproperlyConfigured(
-                "A signature replacing a task must not be part of a chord: "
-                f"{self.name}[{request.id}]"
-            )
-        app = self.app
-        if isinstance(sig, canvas._chain) and not getattr(sig, "tasks", True):
-            raise ImproperlyConfigured(
-                f"Cannot replace {self.name}[{request.id}] with an empty chain"
-            )
-        if isinstance(sig, canvas.group):
-            if not sig.tasks:
-                raise ImproperlyConfigured(
-                    f"Cannot replace {self.name}[{request.id}] with an empty group"
-                )
-            # A group has many results, a task one: collect them.
-            sig |= app.tasks["celery.accumulate"].s(index=0)
-        for callback in maybe_list(request.callbacks) or ():
-            sig.link(callback)
-        for errback in maybe_list(request.errbacks) or ():
-            sig.link_error(errback)
-        if request.is_eager:
-            task_result = self.on_replace(sig)
-            with allow_join_result():
-                return task_result.get() if task_result is not None else None
-        sig.set(
-            chord=chord,
-            group_id=request.group,
-            group_index=request.group_index,
-            root_id=request.root_id,
-            replaced_task_nesting=(request.replaced_task_nesting or 0) + 1,
-        )
-        if request.stamps:
-            stamped = list(request.stamped_headers or request.stamps)
-            sig.stamp(visitor=None, **dict(request.stamps), stamped_headers=stamped)
-        if request.chain:
-            # The value of this task is that of *sig*, whatever comes after it.
-            sig.freeze(request.id, root_id=request.root_id, parent_id=request.parent_id)
-            for following in reversed(request.chain):
-                sig |= canvas.maybe_signature(following, app=app)
-        return self.on_replace(sig)
+        return _replacement.replace(self, sig)
 
     def on_replace(self, sig: Any) -> Any:
         """Send the replacement *sig*; override to change how."""
         request = self.request
         if request.is_eager:
             return sig.apply()
-        sig.freeze(
-            request.id,
-            group_id=request.group,
-            chord=request.chord,
-            root_id=request.root_id,
-            group_index=request.group_index,
-            parent_id=request.parent_id,
-        )
-        for last in sig.awaited():
-            # Its value goes to whoever waits for that of this task; what followed it knows whom.
-            if last.options["reply_to"] == self.app.thread_oid:
-                last.options["reply_to"] = request.reply_to
-        sig.delay()
-        request._replaced = True
+        _replacement.send(self.app, request, sig)
         raise Ignore("Replaced by new task")
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
@@ -897,13 +758,3 @@ APPLY_ASYNC = Task.apply_async
 
 CallableTask.register(Task)
 BaseTask = Task
-
-
-def _eager_stamps(options: Mapping[str, Any]) -> dict[str, Any]:
-    stamped = options.get("stamped_headers")
-    if not stamped:
-        return {}
-    return {
-        "stamped_headers": list(stamped),
-        "stamps": {name: maybe_list(options.get(name, [])) for name in stamped},
-    }

@@ -12,8 +12,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import TimeoutError
+
+from celery.app._tracer import plain_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,8 +144,7 @@ class Job:
             raise TimeoutError(f"job {self._job} has not ended after {timeout} seconds")
         if self._success:
             return self._value
-        error = self._value.exception
-        raise error.exc if isinstance(error, ExceptionWithTraceback) else error
+        raise plain_exception(self._value.exception)
 
     def settle(self, state: int, success: bool = False, value: Any = None) -> None:
         """Enter a final state and release whoever waits; the pool calls this once."""

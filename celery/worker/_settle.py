@@ -10,6 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+
+from celery.exceptions import Ignore, Reject
+
 
 class End(Enum):
     """How the life of a request in the pool ended."""
@@ -32,6 +36,19 @@ class End(Enum):
     DISCARDED = auto()
     #: Ended by this worker on its way down, or because the connection was lost.
     CANCELLED = auto()
+
+
+def classify(exc: BaseException) -> End:
+    """Say how a task ended that the pool reports as failed by *exc*, which is no retry."""
+    if isinstance(exc, Ignore):
+        return End.IGNORED
+    if isinstance(exc, Reject):
+        return End.REJECTED_TO_REQUEUE if exc.requeue else End.REJECTED
+    if isinstance(exc, WorkerLostError):
+        return End.WORKER_LOST
+    if isinstance(exc, TimeLimitExceeded) and not isinstance(exc, SoftTimeLimitExceeded):
+        return End.TIMED_OUT
+    return End.FAILED
 
 
 class Settlement(Enum):

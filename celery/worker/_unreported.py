@@ -12,10 +12,9 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from billiard.einfo import ExceptionWithTraceback
-
 from celery import _state
 from celery.app import _follow_ups
+from celery.app._tracer import plain_exception
 from celery.concurrency.base import describe
 from celery.exceptions import Retry
 from celery.result import result_from_tuple
@@ -91,9 +90,7 @@ def _look(request: Request) -> Any:
 
 
 def _fail(request: Request, error: Any) -> None:
-    reason = error.exception
-    if isinstance(reason, ExceptionWithTraceback):
-        reason = reason.exc
+    reason = plain_exception(error.exception)
     if isinstance(reason, Retry):
         try:
             request.task.backend.mark_as_retry(

@@ -24,37 +24,39 @@ from datetime import UTC, datetime, tzinfo
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from billiard.exceptions import (
-    SoftTimeLimitExceeded,
-    Terminated,
-    TimeLimitExceeded,
-    WorkerLostError,
-)
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import signals
 from celery._protocol import events
 from celery._protocol.message import TASK_HEADERS
 from celery.app import trace as tracing
 from celery.app._sealing import UnreportedEnd
+from celery.app._tracer import plain_exception
 from celery.app.task import Context
-from celery.exceptions import (
-    Ignore,
-    InvalidTaskError,
-    Reject,
-    Retry,
-    TaskRevokedError,
-)
+from celery.concurrency.base import describe
+from celery.exceptions import InvalidTaskError, Retry, TaskRevokedError
 from celery.platforms import signals as platform_signals
-from celery.states import RETRY
 from celery.utils.functional import maybe_list, noop
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.saferepr import saferepr
 from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
-from celery.worker import _unreported as unreported, state
-from celery.worker._fields import MessageFields
-from celery.worker._settle import End, Settlement, resolve, settle, stores_failure
+from celery.worker import (
+    _bound as bound,
+    _failures as failures,
+    _unreported as unreported,
+    state,
+)
+from celery.worker._announced import Announced
+from celery.worker._settle import (
+    End,
+    Settlement,
+    classify,
+    resolve,
+    settle,
+    stores_failure,
+)
 
 if TYPE_CHECKING:
     from celery.app.task import Task
@@ -80,7 +82,7 @@ def tz_or_local(tzinfo: tzinfo | None = None) -> tzinfo:
     return timezone.tz_or_local(tzinfo)
 
 
-class Request(MessageFields):
+class Request(Announced):
     """A received task message and what became of it.
 
     Args:
@@ -362,11 +364,11 @@ class Request(MessageFields):
         """Settle a task whose next attempt is published."""
         if self._end():
             self._settle(End.RETRIED)
-            reason = _unwrapped(exc_info.exception)
+            reason = plain_exception(exc_info.exception)
             self.send_event(
                 "task-retried",
                 exception=saferepr(getattr(reason, "exc", None) or reason),
-                traceback=_text(exc_info.traceback),
+                traceback=failures.text_of(exc_info.traceback),
             )
 
     def on_failure(
@@ -379,7 +381,7 @@ class Request(MessageFields):
             send_failed_event: Send ``task-failed``.
             return_ok: The process answered, so it has stored what is to be stored.
         """
-        exc = _unwrapped(exc_info.exception)
+        exc = plain_exception(exc_info.exception)
         if isinstance(exc, Retry):
             self.on_retry(exc_info)
             return
@@ -392,23 +394,29 @@ class Request(MessageFields):
                 return
         if not self._end():
             return
-        if isinstance(exc, Ignore):
-            self._settle(End.IGNORED)
+        end = classify(exc)
+        if end is End.IGNORED:
+            self._settle(end)
             return
-        end = self._classify(exc)
-        if end is End.WORKER_LOST and self._task.retry_on_worker_lost and self._try_again(exc):
+        if (
+            end is End.WORKER_LOST
+            and self._task.retry_on_worker_lost
+            and failures.try_again(self, exc)
+        ):
             self._settle(End.RETRIED)
             return
         told = self._decide(end)
         # Stored first: should this process die in between, the message comes again.
         if stores_failure(end, told, traced=return_ok):
-            self._store_failure(end, exc, exc_info)
+            failures.store(self, end, exc, exc_info)
         elif end is End.REJECTED_TO_REQUEUE and told is not Settlement.REQUEUE:
-            self._tell_chord(exc)
+            failures.tell_chord(self, exc)
         self._tell(told)
         if send_failed_event and not (told is Settlement.REQUEUE and end is not End.TIMED_OUT):
             self.send_event(
-                "task-failed", exception=saferepr(exc), traceback=_text(exc_info.traceback)
+                "task-failed",
+                exception=saferepr(exc),
+                traceback=failures.text_of(exc_info.traceback),
             )
         if not return_ok:
             logger.error(
@@ -426,19 +434,12 @@ class Request(MessageFields):
         if not self._end():
             return
         exc = TimeLimitExceeded(timeout)
-        einfo = described(exc)
-        self._store_failure(End.TIMED_OUT, exc, einfo)
+        einfo = describe(exc)
+        failures.store(self, End.TIMED_OUT, exc, einfo)
         self._settle(End.TIMED_OUT)
-        self.send_event("task-failed", exception=saferepr(exc), traceback=_text(einfo.traceback))
-
-    def _classify(self, exc: BaseException) -> End:
-        if isinstance(exc, Reject):
-            return End.REJECTED_TO_REQUEUE if exc.requeue else End.REJECTED
-        if isinstance(exc, WorkerLostError):
-            return End.WORKER_LOST
-        if isinstance(exc, TimeLimitExceeded) and not isinstance(exc, SoftTimeLimitExceeded):
-            return End.TIMED_OUT
-        return End.FAILED
+        self.send_event(
+            "task-failed", exception=saferepr(exc), traceback=failures.text_of(einfo.traceback)
+        )
 
     def _end(self) -> bool:
         """Leave the registers; true only for the first caller, who settles the message."""
@@ -446,66 +447,6 @@ class Request(MessageFields):
             return False
         self._ended = True
         task_ready(self)
-        return True
-
-    def _store_failure(self, end: End, exc: BaseException, einfo: Any) -> None:
-        """Store and announce a failure that no pool process is left to report."""
-        task, context = self._task, self._context
-        try:
-            task.backend.mark_as_failure(
-                self.id, exc, einfo.traceback, request=context, store_result=self.store_errors
-            )
-            if end is End.TIMED_OUT:
-                # Hooks of the task run here only for the hard limit.
-                task.on_failure(exc, self.id, context.args, context.kwargs, einfo)
-                task.after_return("FAILURE", exc, self.id, context.args, context.kwargs, einfo)
-        except Exception:
-            logger.exception("Cannot store the failure of task %s", self.id)
-        signals.task_failure.send(
-            sender=task,
-            task_id=self.id,
-            exception=exc,
-            args=context.args,
-            kwargs=context.kwargs,
-            traceback=_text(einfo.traceback),
-            einfo=einfo,
-        )
-
-    def _tell_chord(self, exc: BaseException) -> None:
-        """Let the chord know that the task will not come again, though it asked to."""
-        context = self._context
-        if context.chord or context.chain:
-            try:
-                self._task.backend.on_no_value(context, repr(exc))
-            except Exception:
-                logger.exception("Cannot store that task %s was rejected", self.id)
-
-    def _try_again(self, exc: BaseException) -> bool:
-        """Publish the task anew after a lost process; false when it may not be, or can't."""
-        task, context = self._task, self._context
-        task.push_request(**vars(context))
-        reason: Retry | None = None
-        try:
-            task.retry(exc=exc)
-        except Retry as again:
-            reason = again
-        except Exception as error:  # noqa: BLE001 - no attempts left, or no broker: it failed
-            logger.debug("Task %s is not tried again: %r", self.id, error)
-            return False
-        finally:
-            task.pop_request()
-        if reason is None:
-            return False
-        try:
-            einfo = tracing.TraceInfo(RETRY, reason).handle_retry(
-                task, context, store_errors=self.store_errors
-            )
-        except Exception:
-            logger.exception("Cannot store the retry of task %s", self.id)
-        else:
-            self.send_event(
-                "task-retried", exception=saferepr(exc), traceback=_text(einfo.traceback)
-            )
         return True
 
     # -- ended from outside
@@ -560,8 +501,8 @@ class Request(MessageFields):
         self.send_event("task-cancelled")
         if self.acknowledged:
             exc = WorkerLostError("The worker was shut down while the task ran.")
-            einfo = described(exc)
-            self._store_failure(End.CANCELLED, exc, einfo)
+            einfo = describe(exc)
+            failures.store(self, End.CANCELLED, exc, einfo)
             self.send_event("task-failed", exception=saferepr(exc), traceback="")
         elif emit_retry:
             self.send_event("task-retried", exception=saferepr(Retry(when=0)), traceback="")
@@ -679,12 +620,12 @@ class Request(MessageFields):
         """Fail after all, like a task whose process can't store its result."""
         self._is_storing = False
         try:
-            self.on_failure(described(error), return_ok=True)
+            self.on_failure(describe(error), return_ok=True)
         finally:
             self.free_slot()
 
     def _on_pool_failure(self, exc_info: Any) -> None:
-        lost = _unwrapped(exc_info.exception)
+        lost = plain_exception(exc_info.exception)
         try:
             if not (isinstance(lost, UnreportedEnd) and unreported.conclude(self, lost)):
                 self.on_failure(exc_info)
@@ -697,77 +638,6 @@ class Request(MessageFields):
         finally:
             if not soft:
                 self.free_slot()
-
-    # -- for people and monitors
-
-    def send_event(self, type: Any, **fields: Any) -> None:
-        """Send a task event, if events are on and the task does not decline."""
-        eventer = self._eventer
-        if eventer is None or not eventer.enabled:
-            return
-        groups = eventer.groups
-        # Most workers send events of their own only.
-        if (not groups or "task" in groups) and self._task.send_events:
-            eventer.send(type, uuid=self.id, **fields)
-
-    def _note_event(self, sketch: events.Sketch, *values: Any) -> None:
-        """Do what `send_event` does, for an event that nearly every task has."""
-        eventer = self._eventer
-        if eventer is None or not eventer.enabled:
-            return
-        groups = eventer.groups
-        if (not groups or "task" in groups) and self._task.send_events:
-            note = getattr(eventer, "sketch", None)
-            if note is None:
-                eventer.send(sketch.type, **sketch.fields(*values))
-            else:
-                note(sketch, *values)
-
-    def announce(self) -> None:
-        """Send the event that the task was received."""
-        eta, expires = self._eta, self._expires
-        self._note_event(
-            events.RECEIVED,
-            self.id,
-            self.name,
-            self._request_dict,
-            eta and eta.isoformat(),
-            expires and expires.isoformat(),
-        )
-
-    def info(self, safe: bool = False) -> dict[str, Any]:
-        """Return what remote inspection shows.
-
-        Args:
-            safe: Show arguments as text rather than decoded.
-        """
-        return {
-            "id": self.id,
-            "name": self.name,
-            "args": self.argsrepr if safe else self.args,
-            "kwargs": self.kwargsrepr if safe else self.kwargs,
-            "type": self.type,
-            "hostname": self._hostname,
-            "time_start": self.time_start,
-            "acknowledged": self.acknowledged,
-            "delivery_info": self.delivery_info,
-            "worker_pid": self.worker_pid,
-        }
-
-    def humaninfo(self) -> str:
-        """Return name and id as the log shows them."""
-        return f"{self.name}[{self.id}]"
-
-    def __str__(self) -> str:
-        notes = [self.humaninfo()]
-        if self._eta:
-            notes.append(f"ETA:[{self._eta}]")
-        if self._expires:
-            notes.append(f"expires:[{self._expires}]")
-        return " ".join(notes)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.humaninfo()} {self.argsrepr} {self.kwargsrepr}>"
 
 
 def create_request_cls(
@@ -796,7 +666,6 @@ def create_request_cls(
             if app is not None and app.use_fast_trace_task
             else tracing.trace_task_ret
         )
-    apply_async = pool.apply_async
     # Remembering each success costs more than all else here, and only this setting reads it.
     remembers = app is None or bool(app.conf.worker_deduplicate_successful_tasks)
     in_process = not getattr(pool, "uses_semaphore", False)
@@ -812,83 +681,16 @@ def create_request_cls(
 
         __slots__ = ()
 
-        def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
-            task_id = self.id
-            if (
-                self._expires is not None or revoked_stamps or task_id in revoked_tasks
-            ) and self.revoked():
-                raise TaskRevokedError(task_id)
-            hard, soft = self.time_limits
-            job = apply_async(
-                trace,
-                args=(
-                    self._request_dict["task"],
-                    task_id,
-                    self._request_dict,
-                    self._body,
-                    self._content_type,
-                    self._content_encoding,
-                ),
-                kwargs=extra,
-                accept_callback=self.on_accepted,
-                timeout_callback=self._on_pool_timeout,
-                callback=self._on_pool_success,
-                error_callback=self._on_pool_failure,
-                soft_timeout=soft or task.soft_time_limit,
-                timeout=hard or task.time_limit,
-                correlation_id=task_id,
-                hands_over=results is not None and results.are_wanted(),
-            )
-            if not self._ended:
-                # Otherwise it ran within the call, as in the solo pool.
-                self._job = job  # type: ignore[misc]  # a slot of the base
-            return job
+        execute_using_pool = bound.pool_caller(
+            task, pool.apply_async, trace, extra, results, revoked_tasks, revoked_stamps
+        )
 
     if is_plain:
-        TaskRequest._on_pool_success = _success_taker(task, task_ready, remembers, results)
+        TaskRequest._on_pool_success = bound.success_taker(task, task_ready, remembers, results)
     if base.send_event is not Request.send_event:
-
-        def note_event(self: Request, sketch: events.Sketch, *values: Any) -> None:
-            """Show a class of users all events."""
-            self.send_event(sketch.type, **sketch.fields(*values))
-
-        TaskRequest._note_event = note_event
+        TaskRequest._note_event = bound.show_event
     TaskRequest.__name__ = base.__name__
     return TaskRequest
-
-
-def _success_taker(
-    task: Task, task_ready: Callable[..., Any], remembers: bool, results: Results | None
-) -> Callable[[Any, tuple[Any, ...]], None]:
-    """Return what takes the answers of the pool, in one step for what nearly always happens.
-
-    It does what `Request.on_success` does.
-    """
-
-    def on_pool_success(self: Request, answer: tuple[Any, ...]) -> None:
-        frees_slot = True
-        try:
-            if results is not None and len(answer) == 4:
-                self._is_storing = True
-                frees_slot = results.has_room()
-                results.put(self, answer[:3], answer[3])
-                return
-            if answer[0] or self._ended:
-                self.on_success(answer)
-                return
-            self._ended = True
-            task_ready(self, remembers)
-            if task.acks_late:
-                self.acknowledge()
-            self._note_event(events.SUCCEEDED, self.id, answer[1], answer[2])
-        finally:
-            self._job = None
-            if frees_slot:
-                release, self._slot = self._slot, None
-                if release is not None:
-                    release(answer[2])
-
-    return on_pool_success
 
 
 def _time_limits(limits: Any) -> tuple[Any, Any]:
@@ -900,19 +702,3 @@ def _time_limits(limits: Any) -> tuple[Any, Any]:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
             raise InvalidTaskError(f"invalid timelimit value {limits!r}: not a number")
     return hard, soft
-
-
-def described(exc: BaseException) -> ExceptionInfo:
-    """Return the description of an error that this process found out about."""
-    try:
-        raise exc
-    except BaseException:  # noqa: BLE001 - it is ours; the description wants a traceback
-        return ExceptionInfo()
-
-
-def _unwrapped(exc: Any) -> Any:
-    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-
-
-def _text(traceback: Any) -> str | None:
-    return None if traceback is None else str(traceback)
