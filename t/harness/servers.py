@@ -300,8 +300,9 @@ class RedisServer(Server):
         return [require_program(self.program), *fixed, *self.options]
 
     def is_ready(self) -> bool:
-        """PING; a wrong password is an answer too."""
-        return ask(self.port, b"PING\r\n")[:1] in (b"+", b"-")
+        """PING; a wrong password is an answer too, that the data are still being read is none."""
+        answer = ask(self.port, b"PING\r\n")
+        return answer[:1] in (b"+", b"-") and not answer.startswith(b"-LOADING")
 
     def flush(self) -> None:
         """Delete everything."""
