@@ -11,17 +11,18 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 NPM_STORES := couchdb or azureblockblob or cosmosdbsql
 
-.PHONY: quickstart test unit servers stores sqlalchemy brokers interop faults lint types contracts docs clean
+.PHONY: quickstart test unit servers stores sqlalchemy brokers interop faults lint types contracts docs checks environment clean
 
 quickstart: $(STAMPS)/package
 	$(BIN)/python examples/quickstart/run.py
 
-test: $(STAMPS)/test $(STAMPS)/emulators servers
-	$(BIN)/python -m pytest t/unit -n 2
-	$(BIN)/python -m pytest t/contract t/integration t/faults -n 3 --dist loadfile
+# While the unit tests compute, pip waits for the emulators. The other tests wait more than they compute.
+test: $(STAMPS)/test servers
+	$(MAKE) -j 2 unit $(STAMPS)/emulators
+	$(BIN)/python -m pytest t/contract t/integration t/faults -n 4 --dist loadfile
 
 unit: $(STAMPS)/test
-	$(BIN)/python -m pytest t/unit
+	$(BIN)/python -m pytest t/unit -n 2
 
 # Redis, RabbitMQ, PostgreSQL, memcached and etcd: used where found, installed where apt can, skipped aloud elsewhere.
 servers:
@@ -46,7 +47,7 @@ brokers: $(STAMPS)/test
 
 interop: $(STAMPS)/test $(STAMPS)/emulators
 	@sh t/harness/install-servers.sh chromium
-	$(BIN)/python -m pytest t/interop
+	$(BIN)/python -m pytest t/interop -n 3 --dist loadfile
 
 faults: $(STAMPS)/test servers
 	$(BIN)/python -m pytest t/faults --long-faults
@@ -62,6 +63,12 @@ types: $(STAMPS)/lint $(STAMPS)/test $(STAMPS)/docs
 
 contracts: $(STAMPS)/lint
 	$(BIN)/lint-imports
+
+# What reads the tree and runs nothing of it.
+checks: lint types contracts docs
+
+# All that is installed for those and for the tests, so that both can go on side by side.
+environment: $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs
 
 docs: $(STAMPS)/docs
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from t.harness.cassandra import cassandra_standin
+from t.harness.dealing import Dealer, by_time
 from t.harness.django_results import django_results
 from t.harness.emulators import (
     elasticsearch_server,
@@ -76,3 +79,14 @@ __all__ = (
     "redis_url",
     "riak_standin",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take long first."""
+    items[:] = by_time(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Dealer | None:
+    """Deal out files so that all processes end together; other distributions stay as they are."""
+    return Dealer(config, log) if config.getoption("dist") == "loadfile" else None

@@ -63,20 +63,22 @@ def test_an_hour_of_random_faults_loses_nothing(
     """With ``--long-faults`` only; other tests stay out then. Every run prints its seed."""
     outcomes: list[Outcome] = []
     end = time.monotonic() + 60 * minutes
-    while time.monotonic() < end:
-        seed = random.randrange(2**32)
-        draw = random.Random(seed)
-        scenario, load = scenario_drawn(draw), Load.drawn(draw)
-        folder = tmp_path / str(len(outcomes))
-        folder.mkdir()
-        outcome = run_scenario(scenario, broker_named(scenario.broker), folder, load=load)
-        outcomes.append(outcome)
+    try:
+        while time.monotonic() < end:
+            seed = random.randrange(2**32)
+            draw = random.Random(seed)
+            scenario, load = scenario_drawn(draw), Load.drawn(draw)
+            folder = tmp_path / str(len(outcomes))
+            folder.mkdir()
+            outcome = run_scenario(scenario, broker_named(scenario.broker), folder, load=load)
+            outcomes.append(outcome)
+            with capsys.disabled():
+                print(f"{seed:10} {scenario} {outcome.verdict} {'; '.join(outcome.complaints)}")
+            if outcome.complaints:
+                (folder / "worker.log").write_text(outcome.log)
+    finally:
+        # What half an hour has shown is worth keeping if something else breaks.
         with capsys.disabled():
-            print(f"{seed:10} {scenario} {outcome.verdict} {'; '.join(outcome.complaints)}")
-        if outcome.complaints:
-            (folder / "worker.log").write_text(outcome.log)
-
-    with capsys.disabled():
-        print(table(outcomes))
+            print(table(outcomes))
     broken = [str(outcome.scenario) for outcome in outcomes if outcome.complaints]
     assert not broken, f"see worker.log in the folders of {tmp_path}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from celery import Celery, chain, group
 from celery.exceptions import TimeoutError
 from t.harness.servers import RedisServer
-from t.harness.worker import ROOT, WorkerProcess
+from t.harness.worker import ROOT, WorkerProcess, eventually
 
 TASKS = """
 import asyncio
@@ -48,8 +51,9 @@ async def from_within(number):
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])
 def conf(request: pytest.FixtureRequest) -> dict[str, Any]:
     if request.param == "redis":
-        url = request.getfixturevalue("redis_server").url
-        return {"broker_url": url, "result_backend": url}
+        server = request.getfixturevalue("redis_server")
+        server.flush()
+        return {"broker_url": server.url, "result_backend": server.url}
     url = request.getfixturevalue("rabbitmq_server").new_url()
     return {"broker_url": url, "result_backend": "rpc://"}
 
@@ -155,6 +159,29 @@ def test_a_new_loop_can_be_used_after_another(app: Celery) -> None:
     assert [asyncio.run(main(number)) for number in range(3)] == [1, 2, 3]
 
 
+def test_threads_with_a_loop_each_leave_no_threads_behind(app: Celery) -> None:
+    """Frameworks run coroutines like that, one thread and one loop for each request."""
+
+    async def main(number: int) -> None:
+        assert await (await task(app, "add").adelay(number, 1)) == number + 1
+        given_up = await task(app, "nap").adelay(0.2)
+        with pytest.raises(TimeoutError):
+            await given_up.aget(timeout=0.01)
+
+    def readers() -> list[str]:
+        gc.collect()
+        names = [thread.name for thread in threading.enumerate()]
+        return [name for name in names if name in {"celery-results", "celery-subscriber"}]
+
+    before = len(readers())
+    for number in range(4):
+        thread = threading.Thread(target=asyncio.run, args=(main(number),))
+        thread.start()
+        thread.join()
+
+    eventually(lambda: len(readers()) <= before)
+
+
 @asynccontextmanager
 async def turns() -> AsyncIterator[list[float]]:
     """Record how long the loop is busy between two looks, in seconds of its thread's own time.
@@ -221,16 +248,18 @@ EXAMPLE = ROOT / "examples" / "fastapi"
 
 
 def test_the_web_service_of_the_example_answers(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("fastapi")
     httpx = pytest.importorskip("httpx")
-    env = {"BROKER_URL": redis_server.url, "RESULT_BACKEND": redis_server.url}
+    env = {"BROKER_URL": redis_url, "RESULT_BACKEND": redis_url}
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(EXAMPLE))
     for name in ("tasks", "web"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        # Known already, and thereby forgotten again afterwards.
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        del sys.modules[name]
     import web  # type: ignore[import-not-found]
 
     async def main() -> None:

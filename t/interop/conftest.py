@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from t.interop.environments import THIS, interpreter
+
 REFERENCE = "celery[redis]==5.7.0"
 FLOWER = "flower>=2,<3"
 EXTRAS = (
@@ -32,19 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def reference_python() -> str:
-    """Interpreter with the reference implementation; the environment is made on first use."""
-    home = Path(os.environ.get("INTEROP_VENV") or ROOT / ".venv-interop")
-    python = home / "bin" / "python"
-    stamp = home / ".complete"
-    wanted = "\n".join((REFERENCE, *EXTRAS))
-    if not stamp.exists() or stamp.read_text() != wanted:
-        if not python.exists():
-            venv.create(home, with_pip=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", REFERENCE, *EXTRAS], check=True, timeout=600
-        )
-        stamp.write_text(wanted)
-    return str(python)
+    """Interpreter with the reference implementation."""
+    return interpreter(".venv-interop", "INTEROP_VENV", REFERENCE, *EXTRAS)
 
 
 @pytest.fixture(scope="session")
@@ -55,17 +42,5 @@ def our_python() -> str:
 
 @pytest.fixture(scope="session")
 def flower_python() -> str:
-    """Interpreter with Flower from PyPI and this implementation; made on first use."""
-    home = Path(os.environ.get("INTEROP_FLOWER_VENV") or ROOT / ".venv-flower")
-    python = home / "bin" / "python"
-    stamp = home / ".complete"
-    if not stamp.exists():
-        venv.create(home, with_pip=True, clear=True)
-        # Our package satisfies what Flower asks for, so pip gets no other.
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "-e", f"{ROOT}[redis]", FLOWER],
-            check=True,
-            timeout=600,
-        )
-        stamp.touch()
-    return str(python)
+    """Interpreter with Flower from PyPI and this implementation."""
+    return interpreter(".venv-flower", "INTEROP_FLOWER_VENV", *THIS, FLOWER)

@@ -11,34 +11,21 @@ import os
 import subprocess
 import sys
 import uuid
-import venv
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import redis
 
 from t.harness.worker import eventually
+from t.interop.environments import ROOT, THIS, interpreter
 
-ROOT = Path(__file__).parents[2]
 PLUGINS = ("django-celery-beat", "celery-redbeat", "redis")
 
 
 @pytest.fixture(scope="session")
 def plugin_python():
-    """Interpreter with the plug-ins and this package; made on first use."""
-    home = Path(os.environ.get("BEAT_PLUGINS_VENV") or ROOT / ".venv-beat-plugins")
-    python = home / "bin" / "python"
-    stamp = home / ".complete"
-    if not stamp.exists():
-        venv.create(home, with_pip=True, clear=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "-e", f"{ROOT}[redis]", *PLUGINS],
-            check=True,
-            timeout=600,
-        )
-        stamp.touch()
-    return str(python)
+    """Interpreter with the plug-ins and this package."""
+    return interpreter(".venv-beat-plugins", "BEAT_PLUGINS_VENV", *THIS, *PLUGINS)
 
 
 class Plugged:

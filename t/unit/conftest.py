@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -25,7 +26,8 @@ def nothing_in_memory() -> None:
 @pytest.fixture(autouse=True)
 def process_registers() -> Iterator[None]:
     """
-    Put back the current and default app, the shared tasks, whether joins block, and who listens.
+    Put back the current and default app, the shared tasks, whether joins block, who listens to
+    signals, and the environment, in which an embedded worker notes how it logs.
 
     A receiver that is held weakly may outlive its test: until the garbage collector has come.
     """
@@ -33,6 +35,7 @@ def process_registers() -> Iterator[None]:
     current, default = _state._tls.current_app, _state.default_app
     blocks = _state._task_join_will_block
     receivers = [each.receivers for each in SIGNALS]
+    environment = dict(os.environ)
     yield
     _state._on_app_finalizers.clear()
     _state._on_app_finalizers.update(shared)
@@ -41,3 +44,6 @@ def process_registers() -> Iterator[None]:
     _state._set_task_join_will_block(blocks)
     for signal, listeners in zip(SIGNALS, receivers, strict=True):
         signal.receivers = listeners
+    if os.environ != environment:
+        os.environ.clear()
+        os.environ.update(environment)

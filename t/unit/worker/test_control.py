@@ -307,9 +307,28 @@ def test_terminating_what_runs_nowhere_remembers_it(state: Any) -> None:
     assert "x" in worker_state.revoked
 
 
+def test_what_the_pool_cannot_end_is_told_without_a_traceback(
+    app: Any, state: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminate_job(pid: int, signal: Any = None) -> None:
+        raise NotImplementedError("threads cannot be ended")
+
+    monkeypatch.setattr(state.consumer.pool, "terminate_job", terminate_job)
+    held(app, "running", "active", stamped_headers=["mark"], stamps={"mark": ["m1"]})
+
+    by_id = control.revoke(state, "running", terminate=True)
+    by_stamp = control.revoke_by_stamped_headers(state, {"mark": "m1"}, terminate=True)
+
+    told = "flagged as revoked, but not terminated: running (threads cannot be ended)"
+    assert by_id == by_stamp == {"error": told}
+    assert "running" in worker_state.revoked
+    assert "Cannot terminate running: threads cannot be ended" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 def test_an_unknown_signal_changes_nothing(state: Any) -> None:
     """B-EVT-029: an AttributeError."""
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="there is no signal 'SIGFOO'"):
         control.revoke(state, "x", terminate=True, signal="SIGFOO")
     assert "x" not in worker_state.revoked
 
