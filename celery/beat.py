@@ -15,7 +15,6 @@ import signal
 import sys
 import threading
 import time
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from billiard.context import Process
@@ -29,6 +28,7 @@ from celery.exceptions import ImproperlyConfigured
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 from celery.utils.log import get_logger, iter_open_logger_fds
 from celery.utils.nodenames import default_nodename, host_format
+from celery.utils.objects import lasting_property
 from celery.utils.time import humanize_seconds
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Service:
             lazy=lazy,
         )
 
-    @cached_property
+    @lasting_property
     def scheduler(self) -> Any:
         """The scheduler, made at first use."""
         return self.get_scheduler()

@@ -18,12 +18,12 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 from billiard.compat import close_open_fds, get_fdmax
 from billiard.process import current_process
-from billiard.util import set_pdeathsig as _set_pdeathsig
 from kombu.utils.encoding import safe_str
 
 from celery.exceptions import SecurityError, SecurityWarning, reraise
@@ -663,6 +663,9 @@ class Signals:
             self[name] = wanted[name]
 
 
+#: What ``prctl`` calls it, in ``linux/prctl.h``.
+_PR_SET_PDEATHSIG = 1
+
 signals = Signals()
 # The names under which programs have them.
 get_signal, install_signal_handler = signals.signum, signals.__setitem__
@@ -676,8 +679,17 @@ def signal_name(signum: int) -> str:
 
 def set_pdeathsig(name: str | int) -> None:
     """Have the system send us this signal when our parent ends; only Linux can."""
-    with suppress(OSError):
-        _set_pdeathsig(signals.signum(name))
+    number = signals.signum(name)
+    if sys.platform == "linux":
+        c_library().prctl(_PR_SET_PDEATHSIG, number)
+
+
+@cache
+def c_library() -> Any:
+    """Return what calls the functions of the C library, loaded once for all processes to come."""
+    import ctypes
+
+    return ctypes.CDLL(None)
 
 
 # -- the title of the process ---------------------------------------------------------------------

@@ -13,7 +13,6 @@ hourly would pause for an hour.
 from __future__ import annotations
 
 import numbers
-import re
 from bisect import bisect_left, bisect_right
 from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from celery._state import get_current_app
 from celery.exceptions import ImproperlyConfigured
+from celery.utils.cronfields import ParseException, crontab_parser
 from celery.utils.time import (
     add_seconds_to_datetime,
     ffwd,
@@ -33,9 +33,8 @@ from celery.utils.time import (
     remaining,
     subtract_datetimes,
     timezone,
-    weekday,
-    yearmonth,
 )
+from celery.utils.wallclock import moments, on_clock, spread, wall_time
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -90,10 +89,6 @@ class schedstate(NamedTuple):
 
     is_due: bool
     next: float
-
-
-class ParseException(Exception):
-    """A crontab field is not well formed."""
 
 
 def cronfield(s: Any) -> Any:
@@ -260,94 +255,6 @@ class schedule(BaseSchedule):
 # -- crontab --------------------------------------------------------------------------------------
 
 
-class crontab_parser:
-    """
-    Reads one crontab field.
-
-    It is a comma-separated list of ``*``, ``N`` and ``A-B``, the first and the last optionally with
-    a step: ``*/15``, ``10-3/2``.  Ranges may wrap around.  Numbers may be names of days or months.
-
-    Args:
-        max_: How many values there are.
-        min_: The first of them.
-    """
-
-    ParseException = ParseException
-
-    def __init__(self, max_: int = 60, min_: int = 0) -> None:
-        self.max_ = max_
-        self.min_ = min_
-        number = r"(\w+)"
-        step = r"/(\w+)"
-        self.pats: tuple[tuple[re.Pattern[str], Callable[..., list[int]]], ...] = (
-            (re.compile(rf"\*{step}"), lambda step: self._every(step, self._all())),
-            (re.compile(r"\*"), self._all),
-            (
-                re.compile(rf"{number}-{number}{step}"),
-                lambda first, last, step: self._every(step, self._range(first, last)),
-            ),
-            (re.compile(rf"{number}-{number}"), self._range),
-            (re.compile(number), lambda text: [self._number(text)]),
-        )
-
-    def parse(self, spec: str) -> set[int]:
-        """
-        Return the values that *spec* stands for.
-
-        Raises:
-            ParseException: A part is empty or negative.
-            ValueError: A value is out of range, or unknown.
-        """
-        values: set[int] = set()
-        for part in spec.split(","):
-            if not part:
-                raise self.ParseException(f"empty part in {spec!r}")
-            values.update(self._part(part))
-        return values
-
-    def _part(self, part: str) -> list[int]:
-        for pattern, read in self.pats:
-            match = pattern.fullmatch(part)
-            if match:
-                return read(*match.groups())
-        if part.endswith("/"):
-            raise self.ParseException(f"empty filter in {part!r}")
-        if part.startswith("-") or "--" in part:
-            raise self.ParseException(f"negative numbers are not supported: {part!r}")
-        raise ValueError(f"Invalid crontab field {part!r}.")
-
-    def _all(self) -> list[int]:
-        return list(range(self.min_, self.min_ + self.max_))
-
-    def _range(self, first: str, last: str) -> list[int]:
-        start, end = self._number(first), self._number(last)
-        if start <= end:
-            return list(range(start, end + 1))
-        return [*range(start, self.min_ + self.max_), *range(self.min_, end + 1)]
-
-    def _every(self, step: str, values: list[int]) -> list[int]:
-        if not step.isdecimal() or int(step) < 1:
-            raise ValueError(f"Invalid step: {step!r} is not a positive number.")
-        return values[:: int(step)]
-
-    def _number(self, text: str) -> int:
-        number = int(text) if text.isdecimal() else self._named(text)
-        last = self.min_ + self.max_ - 1
-        if number > last:
-            raise ValueError(f"Invalid end range: {number} > {last}.")
-        if number < self.min_:
-            raise ValueError(f"Invalid beginning range: {number} < {self.min_}.")
-        return number
-
-    def _named(self, name: str) -> int:
-        for look_up in (yearmonth, weekday):
-            try:
-                return look_up(name)
-            except KeyError:
-                continue
-        raise ValueError(f"Invalid weekday or month name {name!r}.")
-
-
 class crontab(BaseSchedule):
     """
     Runs at places on the wall clock, as cron does, except that *both* day fields must match.
@@ -474,7 +381,7 @@ class crontab(BaseSchedule):
         for day in self._days_from(wall.date()):
             first = bisect_right(times, now) if day == wall.date() else 0
             if first < len(times):
-                return _wall_clock(day, times[first])
+                return on_clock(day, times[first])
         raise ValueError(f"{self!r} has no run after {wall}")
 
     def _slot_before(self, wall: datetime) -> datetime | None:
@@ -484,7 +391,7 @@ class crontab(BaseSchedule):
         for day in self._days_until(wall.date()):
             last = bisect_left(times, now + 1) if day == wall.date() else len(times)
             if last:
-                return _wall_clock(day, times[last - 1])
+                return on_clock(day, times[last - 1])
         return None
 
     @cached_property
@@ -501,16 +408,16 @@ class crontab(BaseSchedule):
         here = moment.astimezone(zone)
         begun = timedelta(seconds=here.second, microseconds=here.microsecond)
         first = here.astimezone(UTC) - begun + _MINUTE
-        wall = _wall(first, zone)
+        wall = wall_time(first, zone)
         # Places on the wall clock come in another order than moments where it was changed.
-        slot = self._slot_after(wall - _spread(first, zone) - _MINUTE)
+        slot = self._slot_after(wall - spread(first, zone) - _MINUTE)
         best: datetime | None = None
         until = wall
         while best is None or slot < until:
-            for found in _moments(slot, zone, self._counts_each_pass):
+            for found in moments(slot, zone, self._counts_each_pass):
                 if found >= first and (best is None or found < best):
                     best = found
-                    until = _wall(best, zone) + _spread(best, zone)
+                    until = wall_time(best, zone) + spread(best, zone)
             if best is None or slot < until:
                 slot = self._slot_after(slot)
         return best
@@ -518,15 +425,15 @@ class crontab(BaseSchedule):
     def _run_until(self, moment: datetime, zone: tzinfo) -> datetime | None:
         """Return the last run not later than *moment*, in UTC; None if there is none."""
         last = moment.astimezone(UTC)
-        wall = _wall(last, zone)
-        slot = self._slot_before(wall + _spread(last, zone))
+        wall = wall_time(last, zone)
+        slot = self._slot_before(wall + spread(last, zone))
         best: datetime | None = None
         until = wall
         while slot is not None and (best is None or slot > until):
-            for found in _moments(slot, zone, self._counts_each_pass):
+            for found in moments(slot, zone, self._counts_each_pass):
                 if found <= last and (best is None or found > best):
                     best = found
-                    until = _wall(best, zone) - _spread(best, zone)
+                    until = wall_time(best, zone) - spread(best, zone)
             if best is None or slot > until:
                 slot = self._slot_before(slot - _MINUTE)
         return best
@@ -603,34 +510,6 @@ class crontab(BaseSchedule):
         return NotImplemented
 
     __hash__ = None
-
-
-def _wall(moment: datetime, zone: tzinfo) -> datetime:
-    """Return what a clock in *zone* shows."""
-    return moment.astimezone(zone).replace(tzinfo=None)
-
-
-def _spread(moment: datetime, zone: tzinfo) -> timedelta:
-    """Return by how much the clock is changed within a day of *moment*, in UTC."""
-    offsets = [
-        (moment + days).astimezone(zone).utcoffset() or timedelta(0)
-        for days in (-_DAY, timedelta(0), _DAY)
-    ]
-    return max(offsets) - min(offsets)
-
-
-def _moments(wall: datetime, zone: tzinfo, each_pass: bool) -> Iterator[datetime]:
-    """Yield when it is *wall* in *zone*, in UTC; what is left out counts from before the change."""
-    first = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    yield first
-    if each_pass:
-        second = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
-        if second > first:
-            yield second
-
-
-def _wall_clock(day: date, minutes: int) -> datetime:
-    return datetime(day.year, day.month, day.day, *divmod(minutes, 60))  # noqa: DTZ001
 
 
 # -- the sun --------------------------------------------------------------------------------------

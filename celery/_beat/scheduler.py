@@ -11,7 +11,6 @@ import copy
 import heapq
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kombu.utils.functional import maybe_evaluate
@@ -20,6 +19,7 @@ from celery._beat.entry import ScheduleEntry, evaluate_args, evaluate_kwargs, ev
 from celery.schedules import crontab
 from celery.utils.functional import is_numeric_value
 from celery.utils.log import get_logger
+from celery.utils.objects import lasting_property
 from celery.utils.time import humanize_seconds
 
 if TYPE_CHECKING:
@@ -361,12 +361,12 @@ class Scheduler:
         connection: Connection = self.connection.ensure_connection(on_error, retries)
         return connection
 
-    @cached_property
+    @lasting_property
     def connection(self) -> Any:
         """Our connection to the broker."""
         return self.app.connection_for_write()
 
-    @cached_property
+    @lasting_property
     def producer(self) -> Any:
         """Sends our messages."""
         return self.Producer(self._ensure_connected(), auto_declare=False)

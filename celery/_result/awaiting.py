@@ -15,7 +15,7 @@ import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from celery import _state
 from celery._result.joining import TIMED_OUT, assert_will_not_block
@@ -53,16 +53,21 @@ class Waiter:
     """
     Settles futures as the results of one back-end end.
 
+    Its threads end with the app (`celery.app.base.Celery.close`), or with the back-end, as that of
+    a thread goes with the thread. So while nobody awaits, nothing here holds the back-end.
+
     Args:
         backend: Where to read.
         oid: Name of the reply queue, where there is one: that of the thread that has sent.
     """
 
     def __init__(self, backend: Any, oid: str) -> None:
-        self._backend = backend
         self._oid = oid
         self._bridge = bridge_of(backend, "celery-subscriber")
+        bridge = self._bridge
+        self._find_backend = ref(backend, lambda _: bridge.stop_soon())
         self._bridge.on_stop = self._leave
+        self._is_pushed = bool(backend.is_async)
         self._is_leaving = False
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
@@ -76,6 +81,10 @@ class Waiter:
         #: Held while the server is asked; its answer may reach the reader before that is noted.
         self._asking = threading.Lock()
         self._is_asking = False
+
+    @property
+    def _backend(self) -> Any:
+        return self._find_backend()
 
     async def wait(self, result: AsyncResult[Any]) -> None:
         """Return once *result* has its final document."""
@@ -109,11 +118,7 @@ class Waiter:
                 return
             self._open.pop(me.result.id, None)
         if self._is_pushed:
-            self._backend.remove_pending_result(me.result)
-
-    @property
-    def _is_pushed(self) -> bool:
-        return bool(self._backend.is_async)
+            me.result.backend.remove_pending_result(me.result)
 
     # -- In the bridge
 
@@ -151,18 +156,27 @@ class Waiter:
         while not self._has_left():
             self._news.wait()
             try:
-                if self._is_pushed:
-                    with acting_for(self._backend.app, self._oid, self._backend):
-                        self._receive()
-                else:
-                    self._look()
+                self._read()
             except Exception as exc:
                 logger.exception("Cannot read results that are awaited")
                 self._fail(exc)
 
+    def _read(self) -> None:
+        """Read until nobody awaits any more."""
+        # Held here, even if everybody gives up meanwhile.
+        backend = self._backend
+        if backend is None:
+            self._rest()
+        elif self._is_pushed:
+            with acting_for(backend.app, self._oid, backend):
+                self._receive()
+        else:
+            self._look()
+
     def _leave(self) -> None:
         """Have the reader end when nobody awaits any more: the app was closed."""
-        _waiters.pop(self._backend, None)
+        if (backend := self._backend) is not None:
+            _waiters.pop(backend, None)
         self._is_leaving = True
         self._news.set()
 
@@ -177,7 +191,7 @@ class Waiter:
         return True
 
     def _receive(self) -> None:
-        """Receive documents until nobody waits any more."""
+        """Receive what is pushed."""
         consumer = self._backend.result_consumer
         while self._open:
             with self._asking:
@@ -195,7 +209,7 @@ class Waiter:
         self._rest()
 
     def _look(self) -> None:
-        """Look at the store until nobody waits any more."""
+        """Look at the store again and again."""
         pause = SHORTEST_PAUSE_S
         while self._open:
             if self._asked:
@@ -242,9 +256,13 @@ class Waiter:
     def _rest(self) -> None:
         """Sleep until somebody awaits again."""
         self._news.clear()
-        # What has been asked for by somebody who gave up is left for then.
-        if self._open:
-            self._news.set()
+        with self._lock:
+            if self._open:
+                self._news.set()
+            else:
+                # What has been asked for by somebody who gave up.
+                self._asked.clear()
+                self._ended.clear()
 
     def _fail(self, exc: Exception) -> None:
         with self._lock:

@@ -28,16 +28,21 @@ from typing import Any
 from redis import exceptions
 
 from celery._transport._held import MOST_AT_ONCE, Held, QoS as HeldQoS
+from celery._transport._redis_commands import (
+    CLAIM_BY_SHA,
+    CLAIM_BY_TEXT,
+    LEAVE_BY_SHA,
+    UNKNOWN,
+    Claimed,
+    Left,
+    Plan,
+)
 from celery._transport._redis_delayed import Delayed, tail_of
 from celery._transport._redis_lease import Lease
-from celery._transport._redis_link import Link, pack, pack_args
-from celery._transport._redis_message import (
-    LONG,
-    ClaimedMessage,
-    decode_envelope,
-    encode_envelope,
-)
-from celery._transport._redis_scripts import CLAIM, LEAVE, PUT_BACK
+from celery._transport._redis_link import Link, lost, pack, pack_args
+from celery._transport._redis_message import ClaimedMessage, decode_envelope, encode_envelope
+from celery._transport._redis_scripts import CLAIM
+from celery._transport._redis_waits import Wait, Waits
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
@@ -53,43 +58,10 @@ MOST_ACKS = 512
 #: Seconds between a claim and the next, unless there is much room; as long as an
 #: acknowledgement waits for company. Keeps quick tasks from costing a round trip each.
 PACE_S = 0.002
-#: Seconds for which a server that is at its memory limit is not asked to move messages.
-FULL_S = 5.0
 #: Seconds without a claim after which a consumer without an event loop is not busy.
 QUIET_S = 0.05
-#: How errors begin that another attempt, perhaps on another server, may not see.
-PASSING = ("UNBLOCKED", "FENCED", "BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN")
-#: A channel waits at so many keys, with a connection each, and looks at others now and then.
-MOST_WAITS = 32
 #: Seconds between looks at keys that are not waited at.
 LOOK_S = 0.5
-
-#: Bytes at the end of a message that tell it from others: tag and task id are in them.
-KNOWN_END = 512
-#: What a claim says that has read none of its messages.
-UNKNOWN = (-1, "")
-PACKED_UNKNOWN = pack_args(UNKNOWN)
-
-CLAIM_BY_SHA = pack_args(["EVALSHA", CLAIM.sha])
-CLAIM_BY_TEXT = pack_args(["EVAL", CLAIM.text])
-LEAVE_BY_SHA = pack_args(["EVALSHA", LEAVE.sha])
-LEAVE_BY_TEXT = pack_args(["EVAL", LEAVE.text])
-
-
-class Wait:
-    """One blocking move after the other, from a queue into an inbox, on a link of its own."""
-
-    __slots__ = ("inbox", "key", "link", "queue", "sent_at", "server_id")
-
-    def __init__(self, link: Link, queue: str, key: str, inbox: str) -> None:
-        self.link = link
-        self.queue = queue
-        self.key = key
-        self.inbox = inbox
-        #: When the move was sent; 0.0 while none is under way.
-        self.sent_at = 0.0
-        #: What the server calls the connection; 0 before it has told, -1 where it won't.
-        self.server_id = 0
 
 
 class QoS(HeldQoS):
@@ -123,6 +95,8 @@ class Claims:
         #: Messages that are left on the server until their time.
         self.delayed = Delayed(self)
         self.lease = Lease(self)
+        #: Tell when something has come into a queue that was empty.
+        self.waits = Waits(self)
         self.link: Link = channel.new_link()
         #: Consumers by queue: callback, and whether a message is done when it is delivered.
         self.sinks: dict[str, tuple[Callable[[Any], Any], bool]] = {}
@@ -144,20 +118,13 @@ class Claims:
         self._is_claiming = False
         self._sent_at = 0.0
         self._settled_at = 0.0
-        #: Until then queues are looked at: the server has no memory for waits.
-        self._look_until = 0.0
         self._looked_at = 0.0
         self._is_dry = False
         #: Entry in the timer of the loop, while we have asked to be called.
         self._wake_entry: Any = None
         #: Whether the call that was asked for has come and nothing was done about it yet.
         self._is_woken = False
-        self._waits: dict[str, Wait] = {}
-        self._idle_waits: set[str] = set()
-        #: Waits whose inbox has something in it.
-        self._fired: list[Wait] = []
         self._plan: Plan | None = None
-        self._move_command = b"BLMOVE"
 
     # -- what channel and consumers ask for
 
@@ -174,7 +141,7 @@ class Claims:
         if self.sinks.pop(queue, None) is None:
             return
         self._plan = None
-        self._disarm([wait for wait in self._waits.values() if wait.queue == queue])
+        self.waits.disarm_queue(queue)
 
     def ack(self, tag: str) -> None:
         """Note that a message is done.
@@ -281,14 +248,15 @@ class Claims:
         self._is_woken = False
         if room and self.sinks and self._may_claim(now):
             limit = self.channel.qos.prefetch_count
-            if room >= min(limit - (limit >> 2), MUCH_ROOM) or self._fired or is_time:
+            if room >= min(limit - (limit >> 2), MUCH_ROOM) or self.waits.fired or is_time:
                 self._claim(min(room, MOST_AT_ONCE), now)
                 return
             self._wake(PACE_S)
-        if self._fired and not room:
-            self._put_back_inboxes()
-        if self._is_dry and room and self._idle_waits:
-            self._arm(now)
+        if self.waits.fired and not room:
+            self._is_dry = False
+            self.waits.put_back_inboxes()
+        if self._is_dry and room and self.waits.idle:
+            self.waits.arm(self.keys(), now)
         if self._acks:
             if len(self._acks) >= MOST_ACKS or is_time:
                 self._claim(0, now)
@@ -324,45 +292,22 @@ class Claims:
         for reply in self.link.receive():
             self._under_way.popleft()(reply)
 
-    def on_wait_readable(self, key: str) -> None:
-        """Read the end of a blocking move."""
-        wait = self._waits.get(key)
-        if wait is None:
-            # Its queue was cancelled by what came before in the same turn of the loop.
-            return
-        for reply in wait.link.receive():
-            if wait.server_id == 0:
-                wait.server_id = reply if isinstance(reply, int) else -1
-            elif isinstance(reply, Exception) and "BLMOVE" in str(reply):
-                # Redis before 6.2 has the same under another name.
-                self._move_command = b"BRPOPLPUSH"
-                self._rest(wait)
-            elif isinstance(reply, exceptions.OutOfMemoryError):
-                self._rest(wait)
-                self._look_until = monotonic() + FULL_S
-            elif isinstance(reply, Exception):
-                raise _lost(reply, wait.link.broker)
-            else:
-                self._rest(wait)
-                if reply is not None:
-                    self._fired.append(wait)
-                    self._claim_early(reply)
-
-    def _claim_early(self, raw: bytes) -> None:
+    def on_fired(self, raw: bytes) -> None:
         """Claim what has just come into an inbox, and hand it out without waiting for that.
 
         It is safe in the inbox until the server has filed it, and its acknowledgement will
         follow on the same link. Without an event loop it might take another.
         """
-        if self.call_later is None or self._is_claiming or len(self._fired) > 1 or not self.sinks:
+        if (
+            self.call_later is None
+            or self._is_claiming
+            or len(self.waits.fired) > 1
+            or not self.sinks
+        ):
             return
         room = self.channel.qos.room(len(self.ready))
         if room:
             self._claim(min(room, MOST_AT_ONCE), monotonic(), raw)
-
-    def _rest(self, wait: Wait) -> None:
-        wait.sent_at = 0.0
-        self._idle_waits.add(wait.key)
 
     def check_health(self, now: float) -> None:
         """Notice a server that owes us an answer.
@@ -378,13 +323,7 @@ class Claims:
             raise exceptions.TimeoutError(
                 f"{self.link.broker}: no answer to a claim within {patience} s"
             )
-        for wait in self._waits.values():
-            overdue = wait.sent_at and now - wait.sent_at > self.lease.wait_s + patience
-            if overdue and wait.link.is_silent():
-                wait.link.disconnect()
-                raise exceptions.TimeoutError(
-                    f"{self.link.broker}: a wait did not end within {patience} s of its time"
-                )
+        self.waits.check_health(now, patience)
 
     def watches(self) -> dict[int, Callable[[], None]]:
         """Return descriptors to be polled, with what to call when one is readable."""
@@ -392,21 +331,15 @@ class Claims:
         found: dict[int, Callable[[], None]] = {}
         if self.link.sock is not None:
             found[self.link.fileno()] = self.on_link_readable
-        for wait in self._waits.values():
-            if wait.link.sock is not None:
-                found[wait.link.fileno()] = _Bound(self.on_wait_readable, wait.key)
+        found.update(self.waits.watches())
         return found
 
     # -- claiming
 
     def _may_claim(self, now: float) -> bool:
-        if not self._is_dry or self._fired:
+        if not self._is_dry or self.waits.fired:
             return True
-        if (
-            now >= self._look_until
-            and len(self.keys()) <= MOST_WAITS
-            and self.lease.lasts_for_a_wait()
-        ):
+        if self.waits.suffice(self.keys(), now):
             return False
         if now - self._looked_at >= LOOK_S:
             return True
@@ -422,11 +355,7 @@ class Claims:
         if plan is None:
             channel = self.channel
             plan = self._plan = Plan(self, channel.queue_order([*self.sinks]))
-            for key, queue in zip(plan.keys[:MOST_WAITS], plan.names, strict=False):
-                if key not in self._waits:
-                    inbox = channel.full_key(f"{channel.unacked_key}.inbox:{self.owner}:{key}")
-                    self._waits[key] = Wait(channel.new_link(), queue, key, inbox)
-                    self._idle_waits.add(key)
+            self.waits.prepare(plan.keys, plan.names)
         return plan
 
     def _claim(self, room: int, now: float, early: bytes | None = None) -> None:
@@ -435,27 +364,30 @@ class Claims:
         Args:
             early: The first message that it will bring, to be handed out at once.
         """
-        fired, self._fired = (self._fired, []) if room else ((), self._fired)
+        waits = self.waits
+        fired: Sequence[Wait] = ()
+        if room:
+            fired, waits.fired = waits.fired, []
         plan = self._planned() if not fired else Plan(self, self._planned().queues, fired)
         acks = self._unconfirmed = self._take_acks()
         number = self._number
         self._number += room
         self._looked_at = self._sent_at = now
         self._is_claiming = True
-        claimed = _Claimed(self, plan, number, room, acks, early, fired)
+        claimed = Claimed(self, plan, number, room, acks, early, fired)
         if early is not None:
             message = self._open(early, number, plan.names[0])
             if message is not None:
                 self.ready.append(message)
-        self._send(claimed.command(CLAIM_BY_SHA, plan), claimed)
+        self.send(claimed.command(CLAIM_BY_SHA, plan), claimed)
 
     def _leave(self) -> None:
         """Send what is to wait on the server until its time."""
         self._sent_at = monotonic()
         for keys, args in self.delayed.commands():
             rest = pack_args([len(keys), *keys, *args])
-            left = _Left(self, 3 + len(keys) + len(args), rest)
-            self._send(left.command(LEAVE_BY_SHA), left)
+            left = Left(self, 3 + len(keys) + len(args), rest)
+            self.send(left.command(LEAVE_BY_SHA), left)
 
     def _take_acks(self) -> list[str]:
         # Other threads may add to them, and in the absence of a loop also send them.
@@ -465,7 +397,8 @@ class Claims:
                 acks.append(self._acks.popleft())
         return acks
 
-    def _send(self, data: bytes, on_reply: Callable[[Any], None]) -> None:
+    def send(self, data: bytes, on_reply: Callable[[Any], None]) -> None:
+        """Send commands on the link of claims; *on_reply* gets the one answer."""
         link = self.link
         with link.lock:
             if not link.is_connected:
@@ -474,7 +407,7 @@ class Claims:
             self._under_way.append(on_reply)
             link.send(data)
 
-    def on_claimed(self, reply: Any, claimed: _Claimed) -> None:
+    def on_claimed(self, reply: Any, claimed: Claimed) -> None:
         """Take what a claim brought."""
         self._is_claiming = False
         self._unconfirmed = []
@@ -485,7 +418,7 @@ class Claims:
         if claimed.fired and not self._is_dry:
             # There may have been less room than inboxes, each of which holds one message.
             taken = set(reply[::2])
-            self._fired += [
+            self.waits.fired += [
                 wait for at, wait in enumerate(claimed.fired, 1) if at not in taken
             ]  # fmt: skip
         start = 0
@@ -516,91 +449,15 @@ class Claims:
         self.held[tag] = message
         return message
 
-    def refuse_claim(self, error: Exception, claimed: _Claimed) -> None:
+    def refuse_claim(self, error: Exception, claimed: Claimed) -> None:
         """Deal with the error that a claim ended with."""
         if isinstance(error, exceptions.NoScriptError):
             # The server has not seen the script yet, or has forgotten it.
-            self._send(claimed.command(CLAIM_BY_TEXT, claimed.plan), claimed)
+            self.send(claimed.command(CLAIM_BY_TEXT, claimed.plan), claimed)
             return
         if str(error).startswith("FENCED"):
             self.lease.has_ended = True
-        raise _lost(error, self.link.broker)
-
-    # -- waiting
-
-    def _arm(self, now: float) -> None:
-        """Wait at the queues where nothing waits."""
-        if now < self._look_until or not self.lease.lasts_for_a_wait():
-            return
-        keys = [key for key in self.keys()[:MOST_WAITS] if key in self._idle_waits]
-        for key in keys:
-            wait = self._waits[key]
-            data = b""
-            if not wait.link.is_connected:
-                try:
-                    self.lease.add_inbox(wait.inbox, wait.key)
-                except exceptions.OutOfMemoryError:
-                    self._look_until = now + FULL_S
-                    return
-                wait.link.connect()
-                self.watches_changed = True
-                wait.server_id = 0
-                data = pack("CLIENT", "ID")
-            data += pack(self._move_command, key, wait.inbox, *self._move_ends())
-            wait.sent_at = now
-            self._idle_waits.discard(key)
-            wait.link.send(data)
-
-    def _move_ends(self) -> tuple[Any, ...]:
-        timeout = self.lease.wait_s
-        if self._move_command == b"BRPOPLPUSH":
-            return (max(int(timeout), 1),)
-        return ("RIGHT", "LEFT", timeout)
-
-    def _put_back_inboxes(self) -> None:
-        """Give back at once what came while there is no room; others may have some."""
-        fired, self._fired = self._fired, []
-        self._is_dry = False
-        for wait in fired:
-            self.channel.desk.run(PUT_BACK, [wait.inbox, wait.key], [])
-
-    def _disarm(self, waits: list[Wait]) -> None:
-        """End blocking moves for good, and give back what they had taken."""
-        armed = [wait for wait in waits if wait.sent_at and wait.link.is_connected]
-        desk = self.channel.desk
-        clean = True
-        for wait in armed:
-            if wait.server_id == 0:
-                self._read_wait(wait)
-            if wait.server_id > 0:
-                desk.ask("CLIENT", "UNBLOCK", wait.server_id)
-                clean = self._read_wait(wait) and clean
-            else:
-                clean = False
-        for wait in waits:
-            wait.link.disconnect()
-            self._waits.pop(wait.key, None)
-            self._idle_waits.discard(wait.key)
-            if wait in self._fired:
-                self._fired.remove(wait)
-            if wait.server_id:
-                desk.run(PUT_BACK, [wait.inbox, wait.key], [])
-        self.watches_changed = True
-        if not clean:
-            # A move may still end: whoever sweeps looks into the inbox again.
-            self.lease.needs_sweeping = True
-
-    def _read_wait(self, wait: Wait) -> bool:
-        """Read until the blocking move of *wait* has ended; False when it has not."""
-        try:
-            while wait.sent_at:
-                before = wait.server_id
-                self.on_wait_readable(wait.key)
-                if before == 0 and wait.server_id != 0 and wait.sent_at:
-                    return False
-        except (exceptions.RedisError, OSError):
-            return False
-        return True
+        raise lost(error, self.link.broker)
 
     def _wake(self, delay_s: float) -> None:
         """Ask to be called again soon."""
@@ -656,7 +513,7 @@ class Claims:
         self._acks.extendleft(self._unconfirmed)
         self.settle_now()
         self.delayed.settle(self.channel.desk)
-        self._disarm(list(self._waits.values()))
+        self.waits.disarm(list(self.waits.by_key.values()))
 
     def _finish_claim(self) -> None:
         """Wait until what was sent on the link of claims has been done."""
@@ -696,131 +553,6 @@ class Claims:
         self._disconnect()
 
     def _disconnect(self) -> None:
-        for wait in self._waits.values():
-            wait.link.disconnect()
-        self._waits.clear()
+        self.waits.disconnect()
         self.link.disconnect()
         self._under_way.clear()
-
-
-class Plan:
-    """What claims take from, and the parts of their commands that stay the same.
-
-    Args:
-        queues: In the order in which they are taken from.
-        fired: Waits whose inboxes come first.
-    """
-
-    __slots__ = ("after", "before", "keys", "names", "queues", "size")
-
-    def __init__(self, claims: Claims, queues: Sequence[str], fired: Sequence[Wait] = ()) -> None:
-        channel = claims.channel
-        self.queues = queues
-        #: Keys of the queues, step of priority by step.
-        self.keys = [
-            channel.full_key(channel._q_for_pri(queue, step))
-            for step in channel.priority_steps
-            for queue in queues
-        ]
-        #: Queue of each list that is taken from.
-        self.names = [wait.queue for wait in fired] + [
-            queue for _ in channel.priority_steps for queue in queues
-        ]
-        lists = [*channel.claim_keys, *(wait.inbox for wait in fired), *self.keys]
-        owner = claims.lease.owner_to_check
-        self.before = pack_args(
-            [len(lists), *lists, owner, claims.tags, max(len(queues), 1), len(fired)]
-        )
-        self.after = pack_args(tail_of(name) for name in self.names)
-        self.size = 2 + 1 + len(lists) + 8 + len(self.names)
-
-
-class _Claimed:
-    """One claim, and what is to be done with its reply."""
-
-    __slots__ = ("acks", "claims", "early", "fired", "number", "plan", "room")
-
-    def __init__(
-        self,
-        claims: Claims,
-        plan: Plan,
-        number: int,
-        room: int,
-        acks: Sequence[str],
-        early: bytes | None,
-        fired: Sequence[Wait],
-    ) -> None:
-        self.claims = claims
-        self.plan = plan
-        self.number = number
-        self.room = room
-        self.acks = acks
-        self.early = early
-        self.fired = fired
-
-    def command(self, how: bytes, plan: Plan) -> bytes:
-        """Return the packed command, with *how* for its beginning."""
-        number, room = b"%d" % self.number, b"%d" % self.room
-        early, known = self.early, PACKED_UNKNOWN
-        if early is not None and len(early) >= LONG:
-            known = pack_args((len(early), early[-KNOWN_END:]))
-        return b"*%d\r\n%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b%b%b" % (
-            plan.size + len(self.acks), how, plan.before,
-            len(number), number, len(room), room, known, plan.after, pack_args(self.acks),
-        )  # fmt: skip
-
-    def is_early(self, text: bytes) -> bool:
-        """Say whether a message of the reply is the one that was handed out before."""
-        early = self.early
-        if early is None:
-            return False
-        return text == early or (not text and len(early) >= LONG)
-
-    def __call__(self, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            self.claims.refuse_claim(reply, self)
-        else:
-            self.claims.on_claimed(reply, self)
-
-
-class _Left:
-    """One script that leaves messages on the server, and what is to be done with its reply."""
-
-    __slots__ = ("claims", "rest", "size")
-
-    def __init__(self, claims: Claims, size: int, rest: bytes) -> None:
-        self.claims = claims
-        self.size = size
-        self.rest = rest
-
-    def command(self, how: bytes) -> bytes:
-        """Return the packed command, with *how* for its beginning."""
-        return b"*%d\r\n%b%b" % (self.size, how, self.rest)
-
-    def __call__(self, reply: Any) -> None:
-        if isinstance(reply, exceptions.NoScriptError):
-            self.claims._send(self.command(LEAVE_BY_TEXT), self)
-        elif isinstance(reply, Exception):
-            raise _lost(reply, self.claims.link.broker)
-
-
-class _Bound:
-    """A call with its argument; as cheap as a partial, and comparable."""
-
-    __slots__ = ("arg", "call")
-
-    def __init__(self, call: Callable[[str], None], arg: str) -> None:
-        self.call = call
-        self.arg = arg
-
-    def __call__(self) -> None:
-        self.call(self.arg)
-
-
-def _lost(error: Exception, broker: str) -> Exception:
-    """Return *error*, as the loss of the connection where a new one may mend it."""
-    if isinstance(error, exceptions.ConnectionError):
-        return error
-    if isinstance(error, exceptions.ReadOnlyError) or str(error).startswith(PASSING):
-        return exceptions.ConnectionError(f"{broker}: {error}")
-    return error

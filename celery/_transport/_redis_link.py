@@ -25,7 +25,7 @@ from celery.utils.sockets import has_data
 #: A parser in C; without it the one below is slower, and enough.
 hiredis: Any = try_import("hiredis")
 
-__all__ = ("Link", "PureReader", "pack", "pack_args")
+__all__ = ("Link", "PureReader", "lost", "pack", "pack_args")
 
 #: Bytes asked for with one read. For twice as many the C library may get memory from the system,
 #: and give it back, each time, which costs more than the rest of a call.
@@ -36,6 +36,9 @@ MOST_READS = 64
 REST_S = 1.0
 #: Answers that may be outstanding when more is posted.
 MOST_OWED = 4
+
+#: How errors begin that another attempt, perhaps on another server, may not see.
+PASSING = ("UNBLOCKED", "FENCED", "BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN")
 
 #: How many forks lie between this process and the one that imported this module.
 _forks = 0
@@ -422,3 +425,12 @@ def _with_kernel_timeout(sock: Any, timeout_s: float | None) -> Any:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
     return sock
+
+
+def lost(error: Exception, broker: str) -> Exception:
+    """Return *error*, as the loss of the connection where a new one may mend it."""
+    if isinstance(error, exceptions.ConnectionError):
+        return error
+    if isinstance(error, exceptions.ReadOnlyError) or str(error).startswith(PASSING):
+        return exceptions.ConnectionError(f"{broker}: {error}")
+    return error

@@ -178,42 +178,19 @@ class Dispatch:
         queue: Any = None,
         event_dispatcher: Any = None,
         retry: bool | None = None,
-        retry_policy: Mapping[str, Any] | None = None,
-        serializer: str | None = None,
-        delivery_mode: Any = None,
-        compression: str | None = None,
-        declare: list[Any] | None = None,
-        headers: Mapping[str, Any] | None = None,
-        exchange_type: str | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> Any:
         """Publish *message* of the task *name*.
 
         Args:
-            exchange, routing_key, queue: Destination; what is missing comes from the queue,
-                by default the app's default queue.
-            retry, retry_policy: Override ``task_publish_retry`` and ``…_policy``.
-            kwargs: Further message properties and options of `kombu.Producer.publish`.
+            exchange, routing_key, queue, retry, options: See `ready`.
+            event_dispatcher: Sends the ``task-sent`` event; None for one of the app's.
 
         Raises:
             kombu.exceptions.OperationalError: The broker can't be reached; retries are used up.
             kombu.exceptions.EncodeError: The arguments can't be serialized.
         """
-        ready = self.ready(
-            message,
-            exchange,
-            routing_key,
-            queue,
-            retry,
-            retry_policy,
-            serializer,
-            delivery_mode,
-            compression,
-            declare,
-            headers,
-            exchange_type,
-            **kwargs,
-        )
+        ready = self.ready(message, exchange, routing_key, queue, retry, **options)
         before, after = signals.before_task_publish, signals.after_task_publish
         if before.receivers:
             before.send(
@@ -258,7 +235,15 @@ class Dispatch:
         confirm_timeout: float | None = None,
         **kwargs: Any,
     ) -> Ready:
-        """Complete *message* and its destination; see `publish_task` for the arguments."""
+        """Complete *message* and its destination.
+
+        Args:
+            exchange, routing_key, queue: Destination; what is missing comes from the queue,
+                by default the app's default queue.
+            retry, retry_policy: Override ``task_publish_retry`` and ``…_policy``.
+            confirm_timeout: Seconds to wait for the broker's confirmation.
+            kwargs: Further message properties and options of `kombu.Producer.publish`.
+        """
         plan = self.plan
         if headers:
             message.headers.update(headers)

@@ -47,7 +47,38 @@ def connect_pymemcache(servers: Iterable[str], **options: Any) -> Any:
     return HashClient(list(servers), **{**ALWAYS_TRY, **DEFAULT_CLIENT_OPTIONS, **options})
 
 
-class PylibmcClient:
+class _Client:
+    """What drivers but pymemcache have in common."""
+
+    def _call(self, method: str, *args: Any) -> Any:
+        raise NotImplementedError
+
+    def get_multi(self, keys: list[str]) -> Any:
+        """Read those of *keys* that have a value."""
+        return self._call("get_multi", keys)
+
+    def set(self, key: str, value: bytes, expire: int) -> Any:
+        """Write a value that lives for *expire* seconds."""
+        return self._call("set", key, value, expire)
+
+    def add(self, key: str, value: bytes, expire: int) -> Any:
+        """Write a value unless there is one; say whether it was written."""
+        return bool(self._call("add", key, value, expire))
+
+    def delete(self, key: str) -> Any:
+        """Delete a key; say whether it was there."""
+        return bool(self._call("delete", key))
+
+    def incr(self, key: str, delta: int) -> Any:
+        """Add to a counter and return it, None when there is none."""
+        return self._call("incr", key, delta)
+
+    def touch(self, key: str, expire: int) -> Any:
+        """Let a key live for *expire* more seconds; say whether it was there."""
+        return bool(self._call("touch", key, expire))
+
+
+class PylibmcClient(_Client):
     """A client of pylibmc for each thread."""
 
     #: Milliseconds, and microseconds, as libmemcached counts.
@@ -98,31 +129,11 @@ class PylibmcClient:
 
     def get_multi(self, keys: list[str]) -> Any:
         """Read those of *keys* that have a value."""
-        found = self._call("get_multi", keys)
-        return self._call("get_multi", keys) if len(found) < len(set(keys)) else found
-
-    def set(self, key: str, value: bytes, expire: int) -> Any:
-        """Write a value that lives for *expire* seconds."""
-        return self._call("set", key, value, expire)
-
-    def add(self, key: str, value: bytes, expire: int) -> Any:
-        """Write a value unless there is one; say whether it was written."""
-        return self._call("add", key, value, expire)
-
-    def delete(self, key: str) -> Any:
-        """Delete a key; say whether it was there."""
-        return bool(self._call("delete", key))
-
-    def incr(self, key: str, delta: int) -> Any:
-        """Add to a counter and return it, None when there is none."""
-        return self._call("incr", key, delta)
-
-    def touch(self, key: str, expire: int) -> Any:
-        """Let a key live for *expire* more seconds; say whether it was there."""
-        return bool(self._call("touch", key, expire))
+        found = super().get_multi(keys)
+        return super().get_multi(keys) if len(found) < len(set(keys)) else found
 
 
-class PythonMemcachedClient:
+class PythonMemcachedClient(_Client):
     """A client of python-memcached, which says nothing of servers that it can't reach.
 
     It would go to another server then, where nobody looks. Here that is an error.
@@ -165,31 +176,11 @@ class PythonMemcachedClient:
         finally:
             self._client.reset_cas()
 
-    def get_multi(self, keys: list[str]) -> Any:
-        """Read those of *keys* that have a value."""
-        return self._call("get_multi", keys)
-
     def set(self, key: str, value: bytes, expire: int) -> Any:
         """Write a value that lives for *expire* seconds."""
-        if not self._call("set", key, value, expire):
+        if not super().set(key, value, expire):
             raise BackendStoreError(f"memcached does not take this: {len(value)} bytes for {key}")
         return True
-
-    def add(self, key: str, value: bytes, expire: int) -> Any:
-        """Write a value unless there is one; say whether it was written."""
-        return bool(self._call("add", key, value, expire))
-
-    def delete(self, key: str) -> Any:
-        """Delete a key."""
-        return bool(self._call("delete", key))
-
-    def incr(self, key: str, delta: int) -> Any:
-        """Add to a counter and return it, None when there is none."""
-        return self._call("incr", key, delta)
-
-    def touch(self, key: str, expire: int) -> Any:
-        """Let a key live for *expire* more seconds; say whether it was there."""
-        return bool(self._call("touch", key, expire))
 
 
 #: By name: the module of the driver, its package, and what makes its clients. The first that is

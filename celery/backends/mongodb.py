@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Any
 
 from kombu.utils.url import maybe_sanitize_url
@@ -20,6 +19,7 @@ from celery._protocol import meta as documents
 from celery.backends._finality import lasting_states
 from celery.backends.base import BaseBackend
 from celery.exceptions import ImproperlyConfigured
+from celery.utils.objects import lasting_property
 
 try:
     import pymongo
@@ -118,7 +118,7 @@ class MongoBackend(BaseBackend):
 
     # -- the database
 
-    @cached_property
+    @lasting_property
     def _connection(self) -> Any:
         hosts = self.mongo_host or [f"{self.host}:{self.port}"]
         options = {
@@ -133,17 +133,17 @@ class MongoBackend(BaseBackend):
             hosts = self.url
         return pymongo.MongoClient(host=hosts, **options)
 
-    @cached_property
+    @lasting_property
     def database(self) -> Any:
         """The database."""
         return self._connection[self.database_name]
 
-    @cached_property
+    @lasting_property
     def collection(self) -> Any:
         """The documents of tasks, with an index by the time when they were written."""
         return self._indexed(self.taskmeta_collection)
 
-    @cached_property
+    @lasting_property
     def group_collection(self) -> Any:
         """The documents of groups, the same."""
         return self._indexed(self.groupmeta_collection)

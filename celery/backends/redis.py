@@ -38,6 +38,7 @@ from celery.backends.asynchronous import (
 from celery.backends.base import BaseKeyValueStoreBackend
 from celery.exceptions import BackendStoreError, ChordError, ImproperlyConfigured
 from celery.result import GroupResult
+from celery.utils.objects import lasting_property
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -229,14 +230,14 @@ class RedisBackend(BaseKeyValueStoreBackend, AsyncBackendMixin):
         """Return the pool of connections; made at its first use."""
         return self._pool
 
-    @cached_property
+    @lasting_property
     def _pool(self) -> Any:
         return self._given_pool or self._make_pool()
 
     def _make_pool(self) -> Any:
         return self.ConnectionPool(**self.connparams)
 
-    @cached_property
+    @lasting_property
     def client(self) -> Any:
         """A client of the driver, on the same pool of connections."""
         return self.redis.StrictRedis(connection_pool=self._pool)

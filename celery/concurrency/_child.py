@@ -160,6 +160,9 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         self.close_fds = tuple(close_fds)
         self.detach_fds = tuple(detach_fds)
         self.death_signal = death_signal
+        if death_signal and sys.platform == "linux":
+            # Before the fork, for all children.
+            platforms.c_library()
         self.forked = True
         self.parent_pid = os.getpid()
         self._prepare()

@@ -139,6 +139,11 @@ class Bridge:
         if self.on_stop is not None:
             self.on_stop()
 
+    def stop_soon(self) -> None:
+        """Do what `stop` does in the thread itself; may be called while garbage is collected."""
+        # No lock may be taken then, and this takes none.
+        self._calls.put((self.stop, None, None))
+
     def _run(self) -> None:
         get = self._calls.get
         while True:

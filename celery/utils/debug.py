@@ -12,12 +12,8 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import Any, TextIO, TypeVar
 
+from celery.local import try_import
 from celery.utils.text import WhateverIO
-
-try:
-    from psutil import Process
-except ImportError:
-    Process = None
 
 __all__ = (
     "blockdetection",
@@ -126,10 +122,12 @@ def _rss_of_proc(path: str = "/proc/self/statm") -> int | None:
 def ps() -> Any:
     """Return psutil's view of this process; None without psutil."""
     global _process  # noqa: PLW0603 - made once in each process
-    if Process is None:
+    # Every worker imports this module, and few ever ask.
+    psutil = try_import("psutil")
+    if psutil is None:
         return None
     if _process is None or _process.pid != os.getpid():
-        _process = Process(os.getpid())
+        _process = psutil.Process(os.getpid())
     return _process
 
 

@@ -6,6 +6,7 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -282,13 +283,18 @@ BACKENDS = {
     ),
 }
 
-MARKS = {
+#: It has no wheels for Python 3.13 and later.
+WITH_PYLIBMC = pytest.mark.skipif(
+    find_spec("pylibmc") is None, reason="pylibmc is not installed, see requirements/test.txt"
+)
+
+MARKS: dict[str, Any] = {
     "redis": pytest.mark.redis,
     "redis cluster": pytest.mark.redis,
     "rpc": pytest.mark.rabbitmq,
     "postgresql": pytest.mark.postgresql,
     "memcached": pytest.mark.memcached,
-    "memcached by pylibmc": pytest.mark.memcached,
+    "memcached by pylibmc": (pytest.mark.memcached, WITH_PYLIBMC),
     "memcached by python-memcached": pytest.mark.memcached,
 }
 

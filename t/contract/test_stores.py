@@ -11,7 +11,7 @@ import pytest
 from celery import Celery, states
 from celery.backends import _http, cosmosdbsql, couchbase
 from celery.exceptions import BackendStoreError
-from t.contract.backends import new_id
+from t.contract.backends import WITH_PYLIBMC, new_id
 
 
 @pytest.fixture
@@ -222,7 +222,9 @@ def test_a_result_waits_for_a_stand_in_that_comes_back(store, made, monkeypatch)
 
 
 @pytest.mark.memcached
-@pytest.mark.parametrize("driver", ["pymemcache", "pylibmc", "memcache"])
+@pytest.mark.parametrize(
+    "driver", ["pymemcache", pytest.param("pylibmc", marks=WITH_PYLIBMC), "memcache"]
+)
 def test_memcached_that_is_away_or_refuses_is_an_error_with_every_driver(app_of, driver):
     """Nothing is dropped in silence, or kept on another server where nobody looks."""
     from t.harness.servers import MemcachedServer

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import glob
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -75,12 +78,22 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    # Others than those of the processes beside this one, and below those from which systems take
+    # the near ends of connections: so nobody gets the port between the look and the server's start.
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
+    first = 12_000 + process * 1_250
+    return itertools.cycle(random.SystemRandom().sample(range(first, first + 1_250), 1_250))
+
+
 def free_port() -> int:
-    """Return a port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a port on loopback that nobody listens on, another one each time."""
+    for port in itertools.islice(_own_ports(), 1_250):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("there is no free port")
 
 
 def wait_until(condition: Any, what: str, timeout_s: float = READY_S) -> None:

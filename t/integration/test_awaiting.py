@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,7 +19,7 @@ import pytest
 from celery import Celery, chain, group
 from celery.exceptions import TimeoutError
 from t.harness.servers import RedisServer
-from t.harness.worker import ROOT, WorkerProcess
+from t.harness.worker import ROOT, WorkerProcess, eventually
 
 TASKS = """
 import asyncio
@@ -155,6 +157,29 @@ def test_a_new_loop_can_be_used_after_another(app: Celery) -> None:
         return await (await task(app, "add").adelay(number, 1))
 
     assert [asyncio.run(main(number)) for number in range(3)] == [1, 2, 3]
+
+
+def test_threads_with_a_loop_each_leave_no_threads_behind(app: Celery) -> None:
+    """Frameworks run coroutines like that, one thread and one loop for each request."""
+
+    async def main(number: int) -> None:
+        assert await (await task(app, "add").adelay(number, 1)) == number + 1
+        given_up = await task(app, "nap").adelay(0.2)
+        with pytest.raises(TimeoutError):
+            await given_up.aget(timeout=0.01)
+
+    def readers() -> list[str]:
+        gc.collect()
+        names = [thread.name for thread in threading.enumerate()]
+        return [name for name in names if name in {"celery-results", "celery-subscriber"}]
+
+    before = len(readers())
+    for number in range(4):
+        thread = threading.Thread(target=asyncio.run, args=(main(number),))
+        thread.start()
+        thread.join()
+
+    eventually(lambda: len(readers()) <= before)
 
 
 @asynccontextmanager

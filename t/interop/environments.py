@@ -29,7 +29,7 @@ def interpreter(name: str, variable: str, *packages: str) -> str:
     with lock.open("w") as waiting:
         fcntl.flock(waiting, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
-            venv.create(home, with_pip=True, clear=True)
+            venv.create(home, with_pip=True, clear=not stamp.exists())
             subprocess.run(
                 [python, "-m", "pip", "install", "-q", *packages], check=True, timeout=600
             )

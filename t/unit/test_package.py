@@ -76,6 +76,22 @@ print(sorted(({HEAVY!r} & set(sys.modules)) - before))
     assert _output(program) == "[]"
 
 
+def test_a_worker_loads_nothing_that_only_questions_need():
+    """billiard has a parser of C do what one call of the C library does, in every child."""
+    program = """
+import os, sys
+import celery.apps.worker, celery.concurrency.prefork
+from celery import platforms
+pid = os.fork()
+if not pid:
+    platforms.set_pdeathsig("KILL")
+    print(sorted({"psutil", "pycparser", "cffi.cparser"} & set(sys.modules)), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    assert _output(program) == "[]"
+
+
 def _output(program: str) -> str:
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
@@ -422,6 +423,10 @@ def test_the_death_of_the_parent_can_be_a_signal():
     if pid == 0:
         try:
             platforms.set_pdeathsig("TERM")
+            if sys.platform == "linux":
+                found = ctypes.c_int()
+                ctypes.CDLL(None).prctl(2, ctypes.byref(found))
+                assert found.value == stdlib_signal.SIGTERM
         except BaseException:
             os._exit(1)
         os._exit(0)

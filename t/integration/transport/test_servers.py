@@ -235,7 +235,7 @@ def test_a_large_message_leaves_the_server_once(redis_url: str, hub: Hub) -> Non
 
 def has_waiting_move(client: Client) -> bool:
     claims = client.channel.claims
-    return not claims._is_claiming and any(wait.sent_at for wait in claims._waits.values())
+    return not claims._is_claiming and any(wait.sent_at for wait in claims.waits.by_key.values())
 
 
 def test_an_event_loop_that_waits_gets_a_message_at_once(redis_url: str, hub: Hub) -> None:

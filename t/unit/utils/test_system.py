@@ -277,7 +277,8 @@ def test_bytes_read_well():
 
 def test_memory_is_sampled(monkeypatch, capsys):
     process = SimpleNamespace(pid=os.getpid(), memory_info=lambda: SimpleNamespace(rss=2**20))
-    monkeypatch.setattr(debug, "Process", lambda pid: process)
+    psutil = SimpleNamespace(Process=lambda pid: process)
+    monkeypatch.setattr(debug, "try_import", lambda name: psutil)
     monkeypatch.setattr(debug, "_process", None)
 
     assert debug.sample_mem() == "1MB"
@@ -288,7 +289,7 @@ def test_memory_is_sampled(monkeypatch, capsys):
 
 
 def test_without_psutil_linux_tells_the_memory(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(debug, "Process", None)
+    monkeypatch.setattr(debug, "try_import", lambda name: None)
     statm = tmp_path / "statm"
     statm.write_text("40960 256 100 1 0 50 0\n")
     assert debug._rss_of_proc(str(statm)) == 256 * os.sysconf("SC_PAGE_SIZE")
