@@ -173,6 +173,9 @@ class BasePool:
     #: Both limits are enforced where the body is a coroutine, even if not for plain functions.
     limits_coroutines = False
 
+    #: Has processes, which leave after a number of tasks or when they have grown.
+    recycles = False
+
     #: The body of a message may be handed over as a view of the receive buffer.
     body_can_be_buffer = False
 
@@ -258,13 +261,20 @@ class BasePool:
             for name, (option, is_enforced) in limits.items()
             if self.options.get(option) and not is_enforced
         ]
+        kind = type(self).__module__.rpartition(".")[2]
         if ignored:
             logger.warning(
                 "The %s pool can't interrupt tasks: %s not enforced%s",
-                type(self).__module__.rpartition(".")[2],
+                kind,
                 " and ".join(ignored),
                 ", but in coroutines" if self.limits_coroutines else "",
             )
+        for option, value in {
+            "--max-tasks-per-child": self.options.get("maxtasksperchild"),
+            "--max-memory-per-child": self.options.get("max_memory_per_child"),
+        }.items():
+            if value and not self.recycles:
+                logger.warning("%s has no effect: the %s pool has no processes", option, kind)
 
     def stop(self) -> None:
         """Take no more calls, wait for the running ones, release everything."""

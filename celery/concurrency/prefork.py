@@ -88,6 +88,7 @@ class TaskPool(BasePool):
     BlockingPool = billiard_pool.Pool
 
     uses_semaphore = True
+    recycles = True
     reports_terminated = True
     enforces_soft_limit = True
     enforces_hard_limit = True

@@ -196,3 +196,15 @@ def test_a_threads_pool_offers_what_its_job_returned() -> None:
     assert job.f.done()
     assert job.get() is None
     pool.stop()
+
+
+def test_a_pool_without_processes_says_that_it_recycles_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = ThreadPool(1, maxtasksperchild=2, max_memory_per_child=None)
+    pool.start()
+    pool.stop()
+
+    assert caplog.messages == [
+        "--max-tasks-per-child has no effect: the thread pool has no processes"
+    ]
