@@ -329,10 +329,12 @@ def _seconds(milliseconds: Any) -> float | None:
 
 def _content(message: dict[str, Any], rank: int, now: float) -> queues.Content:
     """Return what is stored of a message in kombu's form."""
-    expires = None
-    with suppress(KeyError, TypeError, ValueError):
-        expires = now + float(message["properties"]["expiration"]) / 1000
-    due = queues.timestamp(message["headers"].get("eta"))
+    expires, headers = None, message["headers"]
+    # A task that expires is revoked by the worker: nobody hears of one that is forgotten here.
+    if headers.get("expires") is None:
+        with suppress(KeyError, TypeError, ValueError):
+            expires = now + float(message["properties"]["expiration"]) / 1000
+    due = queues.timestamp(headers.get("eta"))
     return queues.Content(rank, queues.head_of(message), message["body"], expires, due)
 
 

@@ -167,6 +167,7 @@ class Autoscaler(bgThread):
 
     def _shrink(self, n: int) -> None:
         logger.info("Scaling down %s processes.", n)
+        before = self.processes
         try:
             self.pool.shrink(n)
         except ValueError:
@@ -174,7 +175,8 @@ class Autoscaler(bgThread):
         except Exception:
             logger.exception("Autoscaler: scale down failed")
         else:
-            self._follow(-n)
+            # Only idle processes leave, so these may be fewer.
+            self._follow(self.processes - before)
 
     def _follow(self, by: int) -> None:
         if self.worker is not None and self.worker.consumer is not None:

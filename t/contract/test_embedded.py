@@ -298,6 +298,16 @@ def test_a_message_is_forgotten_when_it_expires(connect: Any, path: Path) -> Non
     assert counts(path)["messages"] == 1
 
 
+def test_a_task_that_expires_reaches_the_worker_which_says_so(connect: Any, path: Path) -> None:
+    """B-WORK-037: whoever waits for the result has to hear of it."""
+    connection = connect()
+    past = _iso(time.time() - 1)
+    send(connection, "expired", expiration=0.001, headers={"expires": past})
+    send(connection, "next")
+
+    assert Inbox(connect()).wait_for(2) == ["expired", "next"]
+
+
 def _expiry(path: Path) -> float:
     db = sqlite3.connect(path)
     (moment,) = db.execute("SELECT min(expires) FROM messages").fetchone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,44 @@ from celery._transport.filesystem import Transport
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Any:
-    """A connection to a broker in a folder."""
-    folders = {}
-    for option in ("data_folder_in", "control_folder"):
-        (tmp_path / option).mkdir()
-        folders[option] = str(tmp_path / option)
-    app = Celery("t", set_as_current=False)
-    app.conf.broker_transport_options = {**folders, "data_folder_out": folders["data_folder_in"]}
-    with app.connection_for_read("filesystem://") as made:
-        assert isinstance(made.transport, Transport)
-        yield made
+def connect(tmp_path: Path) -> Iterator[Any]:
+    """Connections to brokers in folders."""
+    with ExitStack() as connections:
+
+        def connect(name: str) -> Any:
+            folders = {}
+            for option in ("data_folder_in", "control_folder"):
+                folder = tmp_path / name / option
+                folder.mkdir(parents=True)
+                folders[option] = str(folder)
+            app = Celery("t", set_as_current=False)
+            app.conf.broker_transport_options = {
+                **folders,
+                "data_folder_out": folders["data_folder_in"],
+            }
+            made = connections.enter_context(app.connection_for_read("filesystem://"))
+            assert isinstance(made.transport, Transport)
+            return made
+
+        yield connect
+
+
+@pytest.fixture
+def connection(connect: Any) -> Any:
+    return connect("")
+
+
+def test_a_queue_is_bound_in_each_folder_that_it_is_declared_in(connect: Any) -> None:
+    """Under the same names; kombu takes the second for bound, and loses its messages."""
+    news = Exchange("news", type="fanout")
+    counts = []
+    for name in ("first", "second"):
+        connection = connect(name)
+        with connection.channel() as channel:
+            Queue("work", news)(channel).declare()
+            connection.Producer(exchange=news).publish("one")
+            counts.append(channel.queue_declare("work", passive=True).message_count)
+    assert counts == [1, 1]
 
 
 def test_a_mailbox_takes_its_messages_along(connection: Any, tmp_path: Path) -> None:

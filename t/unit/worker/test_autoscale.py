@@ -89,6 +89,26 @@ def test_busy_processes_are_not_shrunk(scaler, now, caplog):
     assert "all processes busy" in caplog.text
 
 
+def test_slots_follow_the_processes_that_really_leave(scaler, make_request, now):
+    """With slots for fewer tasks than there are processes, tasks would wait for ever."""
+    kept = reserve(make_request, 4)
+    scaler.on_task_received(kept[-1])
+    for request in kept:
+        state.task_ready(request)
+    idle = 1
+
+    def shrink(n):
+        scaler.pool.num_processes -= min(n, idle)
+
+    scaler.pool.shrink = shrink
+    for _ in range(4):
+        now.time += 31
+        scaler.maybe_scale()
+
+    assert scaler.pool.num_processes == 1
+    assert scaler.followed == [3, -1, -1, -1]
+
+
 def test_new_bounds_are_followed_at_once(scaler):
     """B-WORK-063: raising the minimum grows the pool, lowering the maximum shrinks it."""
     assert scaler.update(5, 3) == (5, 3)
