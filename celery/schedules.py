@@ -16,7 +16,7 @@ import numbers
 from bisect import bisect_left, bisect_right
 from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
@@ -407,7 +407,7 @@ class crontab(BaseSchedule):
         """Return the first run later than the minute of *moment*, in UTC."""
         here = moment.astimezone(zone)
         begun = timedelta(seconds=here.second, microseconds=here.microsecond)
-        first = here.astimezone(timezone.utc) - begun + _MINUTE
+        first = here.astimezone(UTC) - begun + _MINUTE
         wall = wall_time(first, zone)
         # Places on the wall clock come in another order than moments where it was changed.
         slot = self._slot_after(wall - spread(first, zone) - _MINUTE)
@@ -424,7 +424,7 @@ class crontab(BaseSchedule):
 
     def _run_until(self, moment: datetime, zone: tzinfo) -> datetime | None:
         """Return the last run not later than *moment*, in UTC; None if there is none."""
-        last = moment.astimezone(timezone.utc)
+        last = moment.astimezone(UTC)
         wall = wall_time(last, zone)
         slot = self._slot_before(wall + spread(last, zone))
         best: datetime | None = None
@@ -577,7 +577,7 @@ class solar(BaseSchedule):
     def _next_event(self, after: datetime) -> datetime:
         """Return the first event later than *after*, in UTC."""
         options = {} if self.method == "next_transit" else {"use_center": self.use_center}
-        start = localize(after, timezone.utc).replace(tzinfo=None)
+        start = localize(after, UTC).replace(tzinfo=None)
         for days in range(self.max_search_days + 1):
             try:
                 found = getattr(self.cal, self.method)(
@@ -585,7 +585,7 @@ class solar(BaseSchedule):
                 )
             except self.ephem.CircumpolarError:  # the sun stays up, or down, all that day
                 continue
-            moment: datetime = found.datetime().replace(tzinfo=timezone.utc)
+            moment: datetime = found.datetime().replace(tzinfo=UTC)
             return moment
         raise RuntimeError(
             f"no {self.event} at latitude {self.lat} within {self.max_search_days} days"

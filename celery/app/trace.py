@@ -87,6 +87,25 @@ __all__ = (
     "trace_task",
 )
 
+#: What replacements of `build_tracer` by other packages import from here, and where it is.
+_FOR_OTHERS = {
+    "AsyncResult": "celery.result",
+    "BackendGetMetaError": "celery.exceptions",
+    "Retry": "celery.exceptions",
+    "group": "celery.canvas",
+    "safe_repr": "kombu.utils.encoding",
+    "_task_stack": "celery._state",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _FOR_OTHERS:
+        return getattr(import_module(_FOR_OTHERS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 logger = get_logger(__name__)
 
 send_prerun = signals.task_prerun.send

@@ -362,6 +362,8 @@ def reply_lines(replies: Any, width: int) -> list[Line]:
                 verdict, text = ("ERROR", "bad"), answer["error"]
             elif isinstance(answer, dict) and "ok" in answer:
                 text = answer["ok"]
+            elif answer in ({}, []):
+                text = "nothing"
             lines.append([(f" {node}: ", "bold"), verdict])
             lines += text_lines(str(text), width)
     return lines

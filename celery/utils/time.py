@@ -118,10 +118,16 @@ class LocalTimezone(tzinfo):
 class _Zone:
     """The zones that are always at hand, and the way to the others."""
 
-    utc: tzinfo = _UTC
-
     def __init__(self) -> None:
         self._local: LocalTimezone | None = None
+        self._utc: tzinfo | None = None
+
+    @property
+    def utc(self) -> tzinfo:
+        """UTC as a zone with a name, ``key``, which others look for; equal times to any UTC."""
+        if self._utc is None:
+            self._utc = self.get_timezone("UTC")
+        return self._utc
 
     @property
     def local(self) -> LocalTimezone:
@@ -149,7 +155,7 @@ class _Zone:
         orig: tzinfo | None = None,
     ) -> datetime:
         """Convert *dt* to the zone *local*; a naive one is in the zone *orig*, or UTC."""
-        return localize(make_aware(dt, orig or self.utc), self.tz_or_local(local))
+        return localize(make_aware(dt, orig or _UTC), self.tz_or_local(local))
 
     def to_system(self, dt: datetime) -> datetime:
         """Convert *dt* to the zone of the machine."""
@@ -199,7 +205,7 @@ def maybe_make_aware(
         tz: A zone or its name.
         naive_as_utc: A naive *dt* is in UTC; otherwise it is in the zone *tz*.
     """
-    zone = timezone.utc if tz is None else timezone.get_timezone(tz)
+    zone = _UTC if tz is None else timezone.get_timezone(tz)
     if is_naive(dt) and naive_as_utc:
         dt = dt.replace(tzinfo=_UTC)
     return make_aware(dt, zone)

@@ -29,6 +29,8 @@ class Runs:
     ends: list[str]
     #: Process that started a task last.
     pids: dict[str, int]
+    #: Process of each start.
+    starters: list[int]
 
     @property
     def running(self) -> set[str]:
@@ -77,21 +79,24 @@ class Ledger:
         self._held: set[str] = set()
         self._fault_at: int | None = None
         self._window = 0
+        self._sleepers: frozenset[int] = frozenset()
 
     def runs(self) -> Runs:
         """Read the file."""
         starts: list[str] = []
         ends: list[str] = []
         pids: dict[str, int] = {}
+        starters: list[int] = []
         # What follows the last line feed is a line being written.
         for line in self.path.read_text().split("\n")[:-1]:
             kind, task_id, pid = line.split()
             if kind == "start":
                 starts.append(task_id)
                 pids[task_id] = int(pid)
+                starters.append(int(pid))
             else:
                 ends.append(task_id)
-        return Runs(starts, ends, pids)
+        return Runs(starts, ends, pids, starters)
 
     def wait_until(self, condition: Callable[[Runs], bool], timeout_s: float) -> bool:
         """Wait for *condition*; returns whether it came true within *timeout_s*."""
@@ -103,7 +108,9 @@ class Ledger:
             pause.wait(LOOK_S)
         return True
 
-    def fault_happens(self, window: int, received: Iterable[str] = ()) -> None:
+    def fault_happens(
+        self, window: int, received: Iterable[str] = (), sleepers: Iterable[int] = ()
+    ) -> None:
         """Note where in the file the fault is.
 
         Args:
@@ -112,7 +119,10 @@ class Ledger:
                 yet, and a worker that lives on runs those it holds, which the broker delivers
                 again.
             received: Ids that a worker has got; those that have not ended are in flight.
+            sleepers: Processes of a worker that lives on, and to which messages may have been sent
+                that it has not read: the first it starts after this point are of these.
         """
+        self._sleepers = frozenset(sleepers)
         runs = self.runs()
         self._held = runs.running | (set(received) - set(runs.ends))
         self._fault_at = len(runs.starts)
@@ -123,10 +133,19 @@ class Ledger:
         if self._fault_at is None:
             return set()
         # Second runs are left out, they would hide first ones.
-        starts = self.runs().starts
+        runs = self.runs()
+        starts = runs.starts
         firsts = list(dict.fromkeys(starts))
         before = len(set(starts[: self._fault_at]))
-        return self._held | set(firsts[max(0, before - self._window) : before + self._window])
+        around = firsts[max(0, before - self._window) : before + self._window]
+        unread = [
+            task_id
+            for task_id, pid in zip(
+                starts[self._fault_at :], runs.starters[self._fault_at :], strict=True
+            )
+            if pid in self._sleepers
+        ]
+        return self._held | set(around) | set(unread[: self._window])
 
     def started_before_fault(self) -> set[str]:
         """Return the ids of the starts up to the fault."""

@@ -1043,3 +1043,12 @@ def test_a_task_without_anything_around_it_takes_few_calls(app):
 
     # Among them: this test's own, and those that find task and accepted content.
     assert len(calls) <= 32, calls
+
+
+@pytest.mark.parametrize(
+    "name", ["AsyncResult", "BackendGetMetaError", "Retry", "group", "safe_repr", "_task_stack"]
+)
+def test_names_that_replacements_of_the_tracer_import_are_here(name: str) -> None:
+    assert getattr(trace, name) is not None
+    with pytest.raises(AttributeError):
+        trace.no_such_name

@@ -136,6 +136,7 @@ def test_replies_say_who_said_what() -> None:
         " w1@h: OK", " new rate limit set", " w2@h: ERROR", " unknown task",
     ]  # fmt: skip
     assert "No worker replied" in text_of(_screen.reply_lines([], 80))
+    assert text_of(_screen.reply_lines([{"w1@h": {}}], 80)).splitlines()[1] == " nothing"
 
 
 def test_wide_characters_take_two_columns() -> None:

@@ -124,6 +124,12 @@ def test_only_text_is_parsed():
     assert maybe_iso8601(None) is None
 
 
+def test_utc_is_a_zone_with_a_name():
+    assert timezone.utc.key == "UTC"
+    assert timezone.utc is timezone.utc
+    assert datetime(2020, 7, 1, tzinfo=timezone.utc) == datetime(2020, 7, 1, tzinfo=UTC)
+
+
 def test_naive_times_get_a_zone():
     naive = datetime(2020, 7, 1, 12)
     assert is_naive(naive)
