@@ -35,13 +35,16 @@ def test_errors_of_commands_are_replies(program: Program, worker: WorkerProcess)
     """B-CLI-016, B-EVT-024, B-EVT-029: ->  NODE: ERROR with the text, exit 0."""
     for words, text in (
         (["rate_limit", "nosuch", "1/m"], "unknown task"),
-        (["rate_limit", "proj.add"], "TypeError("),
         (["terminate", "SIGFOO", "some-id"], "AttributeError("),
         (["autoscale", "3", "1"], "ValueError('Autoscale not enabled')"),
     ):
         output = program.output("control", *words)
         assert output.startswith("->  w1@lab: ERROR\n    "), output
         assert text in output
+    # What is missing is said here, and no worker is asked.
+    result = program.run("control", "rate_limit", "proj.add")
+    assert result.returncode == 2
+    assert "rate_limit needs 2 arguments" in result.stderr
 
 
 def test_a_task_is_called_and_its_result_printed(program: Program, worker: WorkerProcess) -> None:

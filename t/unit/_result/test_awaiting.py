@@ -22,6 +22,9 @@ class Result:
     id = "r"
     _cache = None
 
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
 
 class PushingBackend:
     """Subscribes when it is let, and then has nothing to tell."""
@@ -50,11 +53,12 @@ def test_the_reader_rests_when_the_last_one_gives_up_while_his_result_is_asked_f
     waiter = Waiter(backend, "oid")
 
     async def give_up() -> None:
-        waiting = asyncio.ensure_future(waiter.wait(Result()))  # type: ignore[arg-type]
+        waiting = asyncio.ensure_future(waiter.wait(Result(backend)))  # type: ignore[arg-type]
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, backend.subscribing.wait, PATIENCE_S)
         waiting.cancel()
-        await asyncio.wait([waiting])
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
 
     asyncio.run(give_up())
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 from uuid import UUID
 
@@ -80,6 +82,19 @@ def test_a_long_body_of_another_kind_is_decoded_as_json(body: str, others: str) 
 def test_base64_is_what_the_standard_library_makes_of_it(data: bytes) -> None:
     assert _redis_message.to_base64(data) == b64encode(data)
     assert _redis_message.from_base64(b64encode(data).decode()) == data
+
+
+def test_without_pybase64_the_standard_library_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pybase64", None)
+    spec = spec_from_file_location("_redis_message_without", _redis_message.__file__)
+    assert spec
+    assert spec.loader
+    without = module_from_spec(spec)
+    spec.loader.exec_module(without)
+
+    assert without.pybase64 is None
+    assert without.to_base64(b"x" * 100) == b64encode(b"x" * 100)
+    assert without.from_base64(b64encode(b"x" * 100).decode()) == b"x" * 100
 
 
 def test_a_long_body_of_any_text_is_escaped() -> None:

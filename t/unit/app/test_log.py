@@ -253,7 +253,7 @@ def test_a_pool_process_opens_a_file_of_its_own(
 
     for _ in range(2):
         logs.setup("INFO", path, hostname="w1@h")
-    get_task_logger("proj").warning("from the child")
+    get_task_logger("child").warning("from the child")
 
     assert (tmp_path / "w1.log").read_text() == ""
     assert (tmp_path / "w1-2.log").read_text().count("from the child") == 1
