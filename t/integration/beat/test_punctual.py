@@ -82,8 +82,11 @@ def test_a_hundred_entries_a_second_are_sent_once_each_and_in_time(
     assert set(times) == set(range(ENTRIES))
     for moments in times.values():
         assert all(earlier < later for earlier, later in pairwise(moments))
-    assert min(late) > -1
     assert percentile(late, 0.99) < LATE_MS
+    if IS_LONG:
+        # Beside other tests one may be late by a whole interval, and the next is left out then:
+        # those before it seem early, counted back.
+        assert min(late) > -1
 
 
 @pytest.mark.timeout(300)
