@@ -45,17 +45,19 @@ class Heart:
         if tref is not None:
             self.timer.cancel(tref)
             if self.eventer.enabled:
-                self._send("worker-offline", retry=False)
+                self._send("worker-offline")
 
-    def _send(self, event: str, retry: bool = True) -> Any:
+    def _send(self, event: str) -> Any:
         heartbeat_sent.send(sender=self)
+        # Not tried again: that would hold up the loop, which has yet to see that the broker is
+        # gone, until it is back.
         return self.eventer.send(
             event,
             freq=self.interval,
             active=len(state.active_requests),
             processed=state.all_total_count[0],
             loadavg=_load_average(),
-            retry=retry,
+            retry=False,
             **state.SOFTWARE_INFO,
         )
 

@@ -7,6 +7,7 @@ other interpreter.
 from __future__ import annotations
 
 import argparse
+import random
 import re
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from t.faults.report import table
-from t.faults.scenarios import BROKERS, SCENARIOS, Broker, run_scenario
+from t.faults.scenarios import BROKERS, SCENARIOS, Broker, Load, run_scenario, scenario_drawn
 
 
 def main() -> int:
@@ -27,29 +28,36 @@ def main() -> int:
         help="interpreter with the celery that the workers run",
     )
     parser.add_argument("--only", metavar="REGEX", default="", help="of scenario names")
+    parser.add_argument(
+        "--seed", type=int, action="append", default=[], help="draw what the long form drew by it"
+    )
     parser.add_argument("--logs", action="store_true", help="print logs of broken runs")
     options = parser.parse_args()
 
     # Others have no embedded broker.
     possible = BROKERS if options.against == sys.executable else BROKERS.keys() - {"embedded"}
+    known = [(scenario, Load()) for scenario in SCENARIOS]
+    if options.seed:
+        draws = map(random.Random, options.seed)
+        known = [(scenario_drawn(draw), Load.drawn(draw)) for draw in draws]
     chosen = [
-        scenario
-        for scenario in SCENARIOS
+        (scenario, load)
+        for scenario, load in known
         if scenario.broker in possible and re.search(options.only, str(scenario))
     ]
     outcomes = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
         brokers: dict[str, Broker] = {}
-        for scenario in chosen:
+        for number, (scenario, load) in enumerate(chosen):
             if scenario.broker not in brokers:
                 broker = BROKERS[scenario.broker]()
                 stack.enter_context(broker.server)
                 brokers[scenario.broker] = broker
-            place = folder / str(scenario)
+            place = folder / f"{number}-{scenario}"
             place.mkdir()
             outcome = run_scenario(
-                scenario, brokers[scenario.broker], place, python=options.against
+                scenario, brokers[scenario.broker], place, load=load, python=options.against
             )
             outcomes.append(outcome)
             print(scenario, outcome.verdict, *outcome.complaints, sep=": ", flush=True)

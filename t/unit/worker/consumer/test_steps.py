@@ -234,6 +234,8 @@ def test_the_heart_beats_while_connected(c):
     fields = c.event_dispatcher.sent[1][1]
     assert {"freq", "active", "processed", "loadavg", "sw_ident", "sw_ver", "sw_sys"} <= set(fields)
     assert (fields["freq"], fields["sw_ident"]) == (2.0, "py-celery")
+    # Trying again would hold up the loop until the broker is back.
+    assert not any(fields["retry"] for _, fields in c.event_dispatcher.sent)
 
 
 def test_no_heartbeat_without_events(c):
