@@ -43,6 +43,7 @@ from celery.app.utils import (
 from celery.loaders import get_loader_cls
 from celery.local import PromiseProxy
 from celery.utils.dispatch import Signal
+from celery.utils.ids import new_id
 from celery.utils.imports import instantiate, symbol_by_name
 from celery.utils.log import get_logger
 from celery.utils.objects import lasting_property, mro_lookup
@@ -279,6 +280,7 @@ class Celery(Configured, Registration, Sending, BrokerConnections):
     def _forget_connections(self) -> None:
         """Let go of connections, without closing anything: they may be those of a parent."""
         self._pool = None
+        vars(self._local).pop("oid", None)
         amqp = self.__dict__.get("amqp")
         if amqp is not None:
             amqp.forget_connections()
@@ -380,12 +382,14 @@ class Celery(Configured, Registration, Sending, BrokerConnections):
 
     @property
     def thread_oid(self) -> str:
-        """Id of this app in this thread."""
+        """Id of this app in this thread: the name of its reply queue there.
+
+        By chance: a number made of the thread's is that of a later thread too, whose replies
+        would go to whoever still reads for the earlier one.
+        """
         oid: str | None = getattr(self._local, "oid", None)
         if oid is None:
-            from kombu.common import oid_from
-
-            oid = self._local.oid = oid_from(self, threads=True)
+            oid = self._local.oid = new_id()
         return oid
 
     def _series(self, producer: Any) -> AbstractContextManager[Series]:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +31,7 @@ from kombu import pools
 from celery import Celery, states
 from t.harness.ledger import Ledger, Runs, Verdict
 from t.harness.proxy import Proxy
-from t.harness.servers import RabbitMQServer, RedisServer, wait_until
+from t.harness.servers import RabbitMQServer, RedisServer, freeze, wait_until
 from t.harness.worker import WorkerProcess
 
 PROJECT = Path(__file__).with_name("project")
@@ -245,9 +245,22 @@ class EmbeddedBroker:
         """Return nothing: a process that is gone is noticed soon."""
         return {}
 
+    def is_free(self) -> bool:
+        """Say whether nobody writes to the store now."""
+        with closing(sqlite3.connect(self._path, timeout=0, isolation_level=None)) as store:
+            try:
+                store.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            return True
+
+    @property
+    def _path(self) -> str:
+        return self.url(0).removeprefix("sqlite:///")
+
     def held(self) -> set[str]:
         """Return the ids of all messages that are stored."""
-        store = sqlite3.connect(self.url(0).removeprefix("sqlite:///"))
+        store = sqlite3.connect(self._path)
         heads = store.execute("SELECT head FROM messages WHERE queue = 'celery'").fetchall()
         store.close()
         return {json.loads(head)["headers"]["id"] for (head,) in heads}
@@ -415,7 +428,7 @@ def kill_worker(run: Run) -> None:
 
 def freeze_and_kill_worker(run: Run) -> None:
     """SIGSTOP to the worker, which holds messages, then SIGKILL."""
-    run.worker.signal(signal.SIGSTOP)
+    _freeze(run)
     run.publish(UNSEEN)
     run.kill_worker()
     run.strikes()
@@ -432,11 +445,27 @@ def freeze_idle_worker(run: Run) -> None:
     if isinstance(run.broker, RedisBroker) and is_stock_redis(run):
         _freeze_in_read(run, run.broker)
     else:
-        run.worker.signal(signal.SIGSTOP)
+        _freeze(run)
     run.publish(UNSEEN)
     run.kill_worker()
     run.strikes()
     run.start_worker()
+
+
+def _freeze(run: Run) -> None:
+    """Stop the worker, but not while it writes to the embedded store.
+
+    Who is frozen there keeps all others out, publishers too, until it goes on or is gone.
+    """
+
+    def is_frozen() -> bool:
+        freeze(run.worker.pid)
+        if not isinstance(run.broker, EmbeddedBroker) or run.broker.is_free():
+            return True
+        run.worker.signal(signal.SIGCONT)
+        return False
+
+    wait_until(is_frozen, "a moment without the lock of the store", STEP_S)
 
 
 def _freeze_in_read(run: Run, broker: RedisBroker) -> None:
@@ -444,7 +473,7 @@ def _freeze_in_read(run: Run, broker: RedisBroker) -> None:
     def is_frozen() -> bool:
         if not any(idle < 1 for idle in broker.waiting_clients()):
             return False
-        run.worker.signal(signal.SIGSTOP)
+        freeze(run.worker.pid)
         if broker.waiting_clients():
             return True
         run.worker.signal(signal.SIGCONT)
@@ -456,7 +485,7 @@ def _freeze_in_read(run: Run, broker: RedisBroker) -> None:
 def put_worker_to_sleep(run: Run) -> None:
     """SIGSTOP to the worker until another one has got its messages, then SIGCONT."""
     sleeper = run.worker
-    sleeper.signal(signal.SIGSTOP)
+    _freeze(run)
     run.strikes(sleepers=[sleeper.pid, *sleeper.children()])
     run.start_worker()
     run.wait_for(lambda runs: runs.starts.count(run.at_gate) > 1, "the delivery to another")

@@ -110,6 +110,21 @@ def wait_until(condition: Any, what: str, timeout_s: float = READY_S) -> None:
         pause.wait(CHECK_S)
 
 
+def freeze(pid: int) -> None:
+    """Stop a process and return once none of its threads runs any more: SIGSTOP alone is a wish."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    if threads.exists():
+        wait_until(lambda: all(_is_stopped(thread) for thread in threads.iterdir()), "a stop")
+
+
+def _is_stopped(thread: Path) -> bool:
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] in "TtZ"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def accepts_connections(port: int) -> bool:
     """Say whether something listens on *port*."""
     try:
@@ -237,7 +252,7 @@ class Server:
     def frozen(self) -> Iterator[None]:
         """Keep the server from answering, with its connections open."""
         pid = self.server_pid()
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         try:
             yield
         finally:

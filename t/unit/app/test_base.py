@@ -121,6 +121,21 @@ def test_on_after_fork_is_a_signal_of_the_app(app):
     assert seen == [None]
 
 
+def test_no_thread_has_the_reply_queue_of_one_before_it(app):
+    """The system gives a new thread the number of one that has ended; a fork keeps it."""
+    names = []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: names.append((app.thread_oid, app.thread_oid)))
+        thread.start()
+        thread.join()
+    names.append((app.thread_oid, app.thread_oid))
+    app._after_fork()
+    names.append((app.thread_oid, app.thread_oid))
+
+    assert all(first == second for first, second in names)
+    assert len(set(names)) == 5
+
+
 def test_a_subclass_may_define_on_configure_as_a_method():
     class App(Celery):
         def on_configure(self, **kwargs):
