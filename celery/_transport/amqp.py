@@ -257,6 +257,10 @@ class Channel(PatientChannel, KombuChannel):  # type: ignore[misc]  # kombu's, u
         if self.deliveries.due:
             self.connection.write(self.deliveries.take_due())
 
+    def settle_now(self) -> None:
+        """Have the server told of all that is acknowledged, before the turn of the loop ends."""
+        self.flush()
+
     def send_method(self, *args: Any, **kwargs: Any) -> Any:
         """Send a method, after the acknowledgements that are due."""
         deliveries = self.deliveries

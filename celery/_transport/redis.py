@@ -390,6 +390,10 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         reply = (link or self.desk).run(GIVE_BACK, [*self.unacked_keys, *keys], [push, *batch])
         return int(reply)
 
+    def settle_now(self) -> None:
+        """Have the server told of all that is acknowledged, before the turn of the loop ends."""
+        self.claims.settle_now()
+
     # -- the end
 
     def leave_acks(self, tags: Iterable[str]) -> None:

@@ -297,6 +297,10 @@ class Channel(KombuVirtualChannel):  # type: ignore[misc]  # kombu's, untyped
             self.claims.ack(message.delivery_tag)
         return message
 
+    def settle_now(self) -> None:
+        """Have the store told of all that is acknowledged, before the turn of the loop ends."""
+        self.claims.settle_now()
+
     def close(self) -> None:
         """Close the channel: what is not settled goes back to its queue."""
         if self.closed:

@@ -176,6 +176,9 @@ class BasePool:
     #: Has processes, which leave after a number of tasks or when they have grown.
     recycles = False
 
+    #: Runs each body within the call that hands it over, while the loop waits.
+    runs_in_call = False
+
     #: The body of a message may be handed over as a view of the receive buffer.
     body_can_be_buffer = False
 

@@ -19,6 +19,7 @@ __all__ = ("TaskPool",)
 class TaskPool(BasePool):
     """Run each call in the thread of the caller."""
 
+    runs_in_call = True
     body_can_be_buffer = True
     limits_coroutines = True
     _default_limits: dict[str, float | None]

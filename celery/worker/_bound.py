@@ -26,8 +26,12 @@ def pool_caller(
     results: Results | None,
     revoked_tasks: Any,
     revoked_stamps: Any,
+    in_call: bool,
 ) -> Callable[..., Any]:
-    """Return ``execute_using_pool`` for a pool with *apply_async*, to have *trace* called."""
+    """Return ``execute_using_pool`` for a pool with *apply_async*, to have *trace* called.
+
+    With *in_call* the pool runs the body within that call.
+    """
 
     def execute_using_pool(self: Request, pool: Any, **kwargs: Any) -> Any:
         task_id = self.id
@@ -47,7 +51,7 @@ def pool_caller(
                 self._content_encoding,
             ),
             kwargs=extra,
-            accept_callback=self.on_accepted,
+            accept_callback=self.on_accepted_in_call if in_call else self.on_accepted,
             timeout_callback=self._on_pool_timeout,
             callback=self._on_pool_success,
             error_callback=self._on_pool_failure,

@@ -185,11 +185,8 @@ class Pool(bootsteps.StartStopStep):
 
 
 def _runs_elsewhere(pool_cls: Any) -> bool:
-    """Say whether tasks run beside the loop, so that one can wait for a free slot.
-
-    The solo pool runs each task within the call that hands it over.
-    """
-    return not pool_cls.__module__.endswith("concurrency.solo")
+    """Say whether tasks run beside the loop, so that one can wait for a free slot."""
+    return not getattr(pool_cls, "runs_in_call", False)
 
 
 class Beat(bootsteps.StartStopStep):

@@ -249,7 +249,11 @@ class Request(Announced):
                 self._content_encoding,
             ),
             kwargs=None if fast or pool.uses_semaphore else {"app": self._app},
-            accept_callback=self.on_accepted,
+            accept_callback=(
+                self.on_accepted_in_call
+                if getattr(pool, "runs_in_call", False)
+                else self.on_accepted
+            ),
             timeout_callback=self._on_pool_timeout,
             callback=self._on_pool_success,
             error_callback=self._on_pool_failure,
@@ -345,6 +349,23 @@ class Request(Announced):
             logger.debug("Task accepted: %s[%s] pid:%r", self.name, self.id, pid)
         if self._terminate_on_accept is not None:
             self.terminate(*self._terminate_on_accept)
+
+    def on_accepted_in_call(self, pid: int, time_accepted: float) -> None:
+        """Do as `on_accepted`, where the body runs before the loop goes on.
+
+        The loop would tell the broker what is acknowledged: after the body, and so never if that
+        takes the process with it, and this task and the ones before it would run again.
+        """
+        self.on_accepted(pid, time_accepted)
+        settle_now = getattr(self.message.channel, "settle_now", None)
+        if settle_now is None:
+            # Those of kombu tell it at once.
+            return
+        try:
+            settle_now()
+        except self._connection_errors as exc:
+            # As if it had been lost a moment later; the loop will see to that.
+            logger.debug("Acknowledgements may be lost with the connection: %r", exc)
 
     def on_success(self, failed__retval__runtime: tuple[int, Any, float], **kwargs: Any) -> None:
         """Take the answer of the pool process, which may be a failure that it has stored."""
@@ -669,6 +690,7 @@ def create_request_cls(
     # Remembering each success costs more than all else here, and only this setting reads it.
     remembers = app is None or bool(app.conf.worker_deduplicate_successful_tasks)
     in_process = not getattr(pool, "uses_semaphore", False)
+    in_call = bool(getattr(pool, "runs_in_call", False))
     # A pool in this process may serve an app that is not the current one of its thread.
     extra = {"app": app} if in_process and trace is tracing.trace_task_ret else None
 
@@ -682,7 +704,7 @@ def create_request_cls(
         __slots__ = ()
 
         execute_using_pool = bound.pool_caller(
-            task, pool.apply_async, trace, extra, results, revoked_tasks, revoked_stamps
+            task, pool.apply_async, trace, extra, results, revoked_tasks, revoked_stamps, in_call
         )
 
     if is_plain:

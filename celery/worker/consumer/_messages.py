@@ -162,7 +162,7 @@ class TaskMessages:
             return False
         if self.hub is not None and pool.uses_semaphore:
             return True
-        return getattr(type(pool), "__module__", "").endswith(".solo")
+        return bool(getattr(pool, "runs_in_call", False))
 
     def _on_refused(self, body: Any, message: Any, exc: Exception) -> None:
         if isinstance(exc, self.connection_errors) and not isinstance(exc, ValueError):
