@@ -233,7 +233,7 @@ def test_a_large_message_leaves_the_server_once(redis_url: str, hub: Hub) -> Non
 
 
 def only_waits(client: Client) -> bool:
-    """Say whether a blocking move is under way, and no claim, which would fetch the next message."""
+    """Say whether a blocking move is under way, and no claim, which would fetch what comes."""
     claims = client.channel.claims
     waits = any(wait.sent_at for wait in claims.waits.by_key.values())
     return waits and claims.is_settled and not claims._is_claiming
