@@ -215,10 +215,15 @@ def test_an_event_loop_delivers_many_messages_with_few_commands(redis_url: str, 
         assert store.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 30
 
 
-def test_a_large_message_leaves_the_server_once(redis_url: str, hub: Hub) -> None:
+def test_a_large_message_leaves_the_server_once(hub: Hub) -> None:
     """Also one that a blocking move has brought, which a claim then files."""
     text, count = "x" * 75_000, 10
-    with Client(redis_url) as client, redis.Redis.from_url(redis_url) as store:
+    with (
+        # Of its own: what others read from it counts as well.
+        RedisServer() as server,
+        Client(server.url) as client,
+        redis.Redis.from_url(server.url) as store,
+    ):
         client.connection.register_with_event_loop(hub)
         before = store.info("stats")["total_net_output_bytes"]
         for number in range(count):
