@@ -56,7 +56,7 @@ from celery.concurrency._reports import RETURNED, UP, Outbox, encode, fit
 from celery.concurrency._seals import Seals
 from celery.concurrency._shelf import Shelf
 from celery.concurrency.base import describe, exit_status, judge
-from celery.utils.log import get_logger
+from celery.utils.log import flush_redirected, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -92,6 +92,7 @@ class _LastWords:
 
     def put(self, message: tuple[int, tuple[int, int]]) -> NoReturn:
         _kind, (_pid, status) = message
+        flush_redirected()
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
