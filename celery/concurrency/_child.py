@@ -19,6 +19,7 @@ SIGHUP asks a child to leave as soon as it has no job.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import select
@@ -239,6 +240,9 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         self._handle_signals()
 
     def _let_go(self) -> None:
+        # Garbage of the main process is its own to collect: the end of a driver's connection may
+        # wait for threads that are not here.
+        gc.freeze()
         for fd in self.close_fds:
             os.close(fd)
         # Python objects still own these numbers and would close them one day, whatever they
