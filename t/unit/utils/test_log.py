@@ -18,6 +18,7 @@ from celery.utils.log import (
     iter_open_logger_fds,
     mlevel,
 )
+from t.harness.forks import forked
 
 
 class Lines(logging.Handler):
@@ -170,9 +171,12 @@ def test_a_forked_process_leaves_the_begun_lines_of_its_parent_alone(logger):
     def child():
         stream.write("of the child")
         stream.flush_all()
-        return logger.handlers[0].lines
+        assert logger.handlers[0].lines == [(40, "of the child")]
 
-    assert forked(child) == [(40, "of the child")]
+    with forked(child):
+        pass
+    stream.flush()
+    assert logger.handlers[0].lines == [(40, "of the parent")]
 
 
 def test_begun_lines_are_logged_as_the_process_ends():
