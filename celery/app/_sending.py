@@ -165,7 +165,7 @@ class Sending:
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature bound to this app; see `celery.signature`."""
         kwargs["app"] = self
-        return canvas.signature(*args, **kwargs)  # type: ignore[no-any-return]  # or a subclass
+        return canvas.signature(*args, **kwargs)  # or a subclass
 
 
 def _lineage(
