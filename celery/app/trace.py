@@ -352,57 +352,61 @@ def build_tracer(
     enter, leave = _tracer.entrance(traced), _tracer.exit_from(traced)
     returned = _tracer.hook_after(traced, IGNORE_STATES)
     fail = _failer(traced, Info, monotonic)
+    refuse = _refuser(fail)
     run, run_steps = _runners(traced, body, fail, propagate, monotonic)
-
-    def refuse(error: InvalidTaskError, ctx: Context) -> Executed:
-        """Conclude a call that can't be made."""
-        try:
-            # Described with a traceback, which only a raised error has.
-            raise error
-        except InvalidTaskError as exc:
-            return fail(exc, ctx, None)
 
     def trace_task(uuid: str, args: Any, kwargs: Any, request: Any = None) -> trace_ok_t:
         done: Executed | None = None
-        bad_call = None if type(kwargs) is dict else _outcome.argument_error(kwargs)
         ctx = enter(uuid, args, kwargs, request)
         if ctx is None:
             return trace_ok_t(None, None, 0.0, "")
         try:
-            if bad_call is not None:
-                done = refuse(bad_call, ctx)
-                return trace_ok_t(*done[:4])
-            done = run(uuid, args, kwargs, ctx)
-            if returned is not None:
-                returned(uuid, args, kwargs, ctx, done)
-            return trace_ok_t(*done[:4])
-        finally:
-            leave(uuid, args, kwargs, done)
-
-    def steps(
-        uuid: str, args: Any, kwargs: Any, request: Any = None
-    ) -> Generator[Any, Any, trace_ok_t]:
-        """Do what `trace_task` does, with the coroutine run by the caller."""
-        done: Executed | None = None
-        bad_call = None if type(kwargs) is dict else _outcome.argument_error(kwargs)
-        ctx = enter(uuid, args, kwargs, request)
-        if ctx is None:
-            return trace_ok_t(None, None, 0.0, "")
-        try:
-            if bad_call is not None:
-                done = refuse(bad_call, ctx)
-                return trace_ok_t(*done[:4])
-            done = yield from run_steps(uuid, args, kwargs, ctx)
-            if returned is not None:
-                returned(uuid, args, kwargs, ctx, done)
+            if type(kwargs) is not dict and (error := _outcome.argument_error(kwargs)):
+                done = refuse(error, ctx)
+            else:
+                done = run(uuid, args, kwargs, ctx)
+                if returned is not None:
+                    returned(uuid, args, kwargs, ctx, done)
             return trace_ok_t(*done[:4])
         finally:
             leave(uuid, args, kwargs, done)
 
     if is_coroutine_function(body):
+        steps = _stepwise(enter, refuse, run_steps, returned, leave)
         setattr(trace_task, "steps", steps)  # noqa: B010 - a function has no such field by type
 
     return trace_task
+
+
+def _stepwise(
+    enter: Callable[..., Context | None],
+    refuse: Callable[[InvalidTaskError, Context], Executed],
+    run_steps: Callable[..., Generator[Any, Any, Executed]],
+    returned: Callable[..., None] | None,
+    leave: Callable[..., None],
+) -> Callable[..., Generator[Any, Any, trace_ok_t]]:
+    """Return what does as a tracer does, with the coroutine of the task run by the caller."""
+
+    def steps(
+        uuid: str, args: Any, kwargs: Any, request: Any = None
+    ) -> Generator[Any, Any, trace_ok_t]:
+        # The same as in `build_tracer`, but for one "yield from", which a function can't share.
+        done: Executed | None = None
+        ctx = enter(uuid, args, kwargs, request)
+        if ctx is None:
+            return trace_ok_t(None, None, 0.0, "")
+        try:
+            if type(kwargs) is not dict and (error := _outcome.argument_error(kwargs)):
+                done = refuse(error, ctx)
+            else:
+                done = yield from run_steps(uuid, args, kwargs, ctx)
+                if returned is not None:
+                    returned(uuid, args, kwargs, ctx, done)
+            return trace_ok_t(*done[:4])
+        finally:
+            leave(uuid, args, kwargs, done)
+
+    return steps
 
 
 def _runners(
@@ -508,6 +512,19 @@ def _failer(
         return einfo, end, 0.0 if started is None else monotonic() - started, "", end.state
 
     return fail
+
+
+def _refuser(fail: Callable[..., Executed]) -> Callable[[InvalidTaskError, Context], Executed]:
+    """Return what concludes a call that can't be made."""
+
+    def refuse(error: InvalidTaskError, ctx: Context) -> Executed:
+        try:
+            # Described with a traceback, which only a raised error has.
+            raise error
+        except InvalidTaskError as exc:
+            return fail(exc, ctx, None)
+
+    return refuse
 
 
 def trace_task(

@@ -38,7 +38,7 @@ from celery.utils import static, term
 from celery.utils.debug import cry
 from celery.utils.garbage import collect_as_usual
 from celery.utils.imports import qualname
-from celery.utils.log import get_logger, set_in_sighandler
+from celery.utils.log import flush_redirected, get_logger, set_in_sighandler
 from celery.utils.text import pluralize
 from celery.worker import WorkController, state
 
@@ -171,11 +171,13 @@ class Worker(WorkController):
         super().start()
         if self._restarts:
             farewell.close_all()
+            flush_redirected()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         if state.is_terminating() and state.active_requests:
             # Threads can't be ended, and the interpreter would wait for them.
             logger.warning("Leaving %s tasks that run on.", len(state.active_requests))
             farewell.close_all()
+            flush_redirected()
             logging.shutdown()
             os._exit(self.exitcode or EX_OK)
 

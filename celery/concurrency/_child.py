@@ -19,6 +19,7 @@ SIGHUP asks a child to leave as soon as it has no job.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import select
@@ -56,7 +57,7 @@ from celery.concurrency._reports import RETURNED, UP, Outbox, encode, fit
 from celery.concurrency._seals import Seals
 from celery.concurrency._shelf import Shelf
 from celery.concurrency.base import describe, exit_status, judge
-from celery.utils.log import get_logger
+from celery.utils.log import flush_redirected, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -92,6 +93,7 @@ class _LastWords:
 
     def put(self, message: tuple[int, tuple[int, int]]) -> NoReturn:
         _kind, (_pid, status) = message
+        flush_redirected()
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -238,6 +240,9 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         self._handle_signals()
 
     def _let_go(self) -> None:
+        # Garbage of the main process is its own to collect: the end of a driver's connection may
+        # wait for threads that are not here.
+        gc.freeze()
         for fd in self.close_fds:
             os.close(fd)
         # Python objects still own these numbers and would close them one day, whatever they

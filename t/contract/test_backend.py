@@ -25,6 +25,7 @@ from celery.exceptions import (
     TimeoutError,
 )
 from t.contract.backends import new_id
+from t.harness.forks import forked
 from t.harness.servers import wait_until
 
 
@@ -1128,21 +1129,15 @@ def test_connections_are_not_shared_with_a_forked_child(case, task_id):
     succeed(case, task_id, "parent")
     assert case.app.AsyncResult(task_id).get(timeout=10) == "parent"
     theirs = [new_id() for _ in range(20)]
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            for name in theirs:
-                succeed(case, name, name)
-                if case.app.AsyncResult(name).get(timeout=5) != name:
-                    break
-            else:
-                status = 0
-        finally:
-            os._exit(status)
-    for _ in range(20):
-        assert case.backend.get_result(task_id) == "parent"
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def live() -> None:
+        for name in theirs:
+            succeed(case, name, name)
+            assert case.app.AsyncResult(name).get(timeout=30) == name
+
+    with forked(live):
+        for _ in range(20):
+            assert case.backend.get_result(task_id) == "parent"
 
     for name in theirs:
         assert case.app.AsyncResult(name).get(timeout=5) == name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import sqlite3
 import stat
@@ -30,6 +29,7 @@ from celery._transport.connection import BrokerConnection
 from celery.exceptions import ImproperlyConfigured
 from celery.worker._hub import Hub
 from t.contract.inbox import PATIENCE_S, QUEUE, Inbox, send
+from t.harness.forks import forked
 from t.harness.servers import wait_until
 
 TABLES = ("messages", "ready", "delayed", "claimed")
@@ -619,14 +619,8 @@ def test_a_child_process_does_not_use_the_connection_of_its_parent(
 ) -> None:
     connection = connect()
     send(connection, "parent")
-    child = os.fork()
-    if not child:
-        try:
-            send(connection, "child")
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+    with forked(lambda: send(connection, "child")):
+        pass
     send(connection, "parent again")
 
     assert Inbox(connect()).wait_for(3) == ["parent", "child", "parent again"]
@@ -650,28 +644,11 @@ def test_a_child_inherits_nothing_that_another_thread_holds(path: Path) -> None:
     thread.start()
     try:
         for _ in range(50):
-            child = os.fork()
-            if not child:
-                try:
-                    write(Store(path))
-                    os._exit(0)
-                finally:
-                    os._exit(1)
-            assert status_of(child) == 0
+            with forked(lambda: write(Store(path))):
+                pass
     finally:
         over.set()
         thread.join()
-
-
-def status_of(child: int) -> int | None:
-    """Wait for a process and return its status; None for one that does not end."""
-    watched = os.pidfd_open(child)
-    in_time = select.select([watched], [], [], PATIENCE_S)[0]
-    os.close(watched)
-    if not in_time:
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    return status if in_time else None
 
 
 # -- the file

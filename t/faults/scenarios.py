@@ -15,7 +15,6 @@ import random
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,12 +26,14 @@ from typing import Any, ClassVar
 
 import redis
 from kombu import pools
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from celery import Celery, states
 from t.harness.ledger import Ledger, Runs, Verdict
 from t.harness.proxy import Proxy
-from t.harness.servers import RabbitMQServer, RedisServer, freeze, wait_until
-from t.harness.worker import WorkerProcess
+from t.harness.servers import RabbitMQServer, RedisServer, Server, ask, freeze, wait_until
+from t.harness.worker import ROOT, WorkerProcess
 
 PROJECT = Path(__file__).with_name("project")
 
@@ -106,6 +107,12 @@ class Load:
 # -- Brokers
 
 
+def revive(server: Server) -> None:
+    """Start *server* if the last run has left it dead."""
+    if server.process is None:
+        server.start()
+
+
 class RedisBroker:
     """A Redis server that keeps its data through a crash; results are stored in it as well."""
 
@@ -117,7 +124,9 @@ class RedisBroker:
 
     def begin(self) -> None:
         """Forget the last run."""
-        self.server.flush()
+        revive(self.server)
+        # A server that reads its data, or is busy, refuses.
+        wait_until(lambda: ask(self.server.port, b"FLUSHALL\r\n").startswith(b"+OK"), "FLUSHALL")
 
     def url(self, port: int) -> str:
         """Return the URL of the broker as seen through *port*."""
@@ -140,10 +149,14 @@ class RedisBroker:
             },
         }
 
+    def _client(self, **options: Any) -> redis.Redis:
+        patience = Retry(ConstantBackoff(0.1), round(STEP_S / 0.1))
+        return redis.Redis(port=self.server.port, retry=patience, **options)
+
     def held(self) -> set[str]:
         """Return the ids of all messages that the broker keeps in whatever place."""
         # Typed as if every command might be asynchronous.
-        client: Any = redis.Redis(port=self.server.port, decode_responses=True)
+        client: Any = self._client(decode_responses=True)
         found: set[str] = set()
         for key in client.scan_iter():
             kind = client.type(key)
@@ -164,7 +177,7 @@ class RedisBroker:
 
     def waiting_clients(self) -> list[float]:
         """Return for each client blocked in a read how many seconds it has been."""
-        client: Any = redis.Redis(port=self.server.port)
+        client: Any = self._client()
         found = [
             float(entry["idle"])
             for entry in client.client_list()
@@ -185,6 +198,7 @@ class RabbitMQBroker:
 
     def begin(self) -> None:
         """Take a virtual host for the run."""
+        revive(self.server)
         self.vhost = self.server.new_vhost()
 
     def url(self, port: int) -> str:
@@ -203,6 +217,7 @@ class RabbitMQBroker:
     def held(self) -> set[str]:
         """Return the ids of all messages in the queue; nobody may consume meanwhile."""
         with Celery(broker=self.url(self.server.port), set_as_current=False).connection() as link:
+            link.ensure_connection(timeout=STEP_S, interval_start=0.1, interval_step=0)
             channel = link.channel()
             found = set()
             while (message := channel.basic_get("celery")) is not None:
@@ -260,9 +275,10 @@ class EmbeddedBroker:
 
     def held(self) -> set[str]:
         """Return the ids of all messages that are stored."""
-        store = sqlite3.connect(self._path)
-        heads = store.execute("SELECT head FROM messages WHERE queue = 'celery'").fetchall()
-        store.close()
+        with closing(sqlite3.connect(self._path, timeout=STEP_S)) as store:
+            if not store.execute("SELECT 1 FROM sqlite_master WHERE name = 'messages'").fetchall():
+                return set()  # no worker has ever got as far
+            heads = store.execute("SELECT head FROM messages WHERE queue = 'celery'").fetchall()
         return {json.loads(head)["headers"]["id"] for (head,) in heads}
 
 
@@ -298,7 +314,12 @@ class Run:
 
     def __post_init__(self) -> None:
         self.app = Celery("client", set_as_current=False)
-        self.app.conf.update(broker_url=self.broker.url(self.broker.server.port))
+        # Nothing here tests how soon a client gives up.
+        self.app.conf.update(
+            broker_url=self.broker.url(self.broker.server.port),
+            broker_connection_timeout=STEP_S,
+            task_publish_retry_policy={"max_retries": 100, "interval_max": 0.3},
+        )
         if isinstance(self.broker, RabbitMQBroker):
             # Only what the broker has confirmed counts as published.
             self.app.conf.broker_transport_options = {"confirm_publish": True}
@@ -307,6 +328,11 @@ class Run:
     def is_ours(self) -> bool:
         """Whether the worker is of this library."""
         return self.python == sys.executable
+
+    @property
+    def imported(self) -> str:
+        """What the worker imports: the tasks, and this library from where this process has it."""
+        return os.pathsep.join(map(str, [PROJECT, ROOT] if self.is_ours else [PROJECT]))
 
     @property
     def gate(self) -> Path:
@@ -350,7 +376,7 @@ class Run:
             app="fault_tasks",
             cwd=PROJECT,
             env={
-                "PYTHONPATH": str(PROJECT),
+                "PYTHONPATH": self.imported,
                 "FAULT_CONF": json.dumps(conf),
                 "FAULT_LEDGER": str(self.ledger.path),
             },
@@ -739,8 +765,9 @@ def complain(run: Run, verdict: Verdict) -> list[str]:
         unstarted = lost & verdict.lost_unstarted
         if len(unstarted) > accepted_at_most(run):
             found.append(f"lost before they started: {sorted(unstarted)}")
-        if lost - flying or unstored - flying:
-            found.append(f"lost though not in flight: {sorted((lost | unstored) - flying)}")
+        unwritten = run.ledger.unwritten_at_fault(verdict)
+        if away := (lost | unstored) - flying - unwritten:
+            found.append(f"lost though not in flight: {sorted(away)}")
     if scenario.fault == "child" and not scenario.late:
         if verdict.failed != {run.at_gate}:
             found.append("the task of the killed process has to fail, and no other")
@@ -780,8 +807,8 @@ def run_scenario(
         recovery_s = None
         try:
             recovery_s = _play(run)
-        except (AssertionError, TimeoutError, subprocess.TimeoutExpired) as exc:
-            complaints.append(str(exc).partition("\n")[0])
+        except Exception as exc:  # whatever broke it is the outcome of this run
+            complaints.append(f"{type(exc).__name__}: {str(exc).partition(chr(10))[0]}")
         run.open_gate()
         verdict = ledger.verdict(run.store(), broker.held())
         complaints += complain(run, verdict)

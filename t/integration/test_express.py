@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -15,6 +14,7 @@ from kombu import Exchange, Queue
 
 from celery import Celery, signals
 from celery.app._express import Express
+from t.harness.forks import forked
 from t.harness.servers import RabbitMQServer, RedisServer, wait_until
 
 FRAME_MAX = 131072
@@ -202,18 +202,15 @@ def test_a_child_never_sends_through_a_connection_of_its_parent(app):
     for _ in range(3):
         app.send_task("p.t", (0,))
     parents = connections_of(app)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            for count in range(20):
-                app.send_task("p.t", (count,))
-            status = 2 if connections_of(app) & parents else 0
-        finally:
-            os._exit(status)
-    for count in range(20):
-        app.send_task("p.t", (count,))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def live() -> None:
+        for count in range(20):
+            app.send_task("p.t", (count,))
+        assert not connections_of(app) & parents
+
+    with forked(live):
+        for count in range(20):
+            app.send_task("p.t", (count,))
     assert connections_of(app) == parents
     with app.connection_for_read() as connection:
         wait_until(

@@ -17,6 +17,7 @@ from kombu import Consumer, Queue
 from kombu.exceptions import OperationalError
 
 from celery._transport.connection import BrokerConnection
+from t.harness.forks import forked
 from t.harness.servers import RedisServer, wait_until
 from t.integration.transport.consumer import QUEUE, ConsumerProcess
 
@@ -252,16 +253,12 @@ def test_a_fork_gets_a_connection_of_its_own(server: RedisServer) -> None:
     with BrokerConnection(server.url) as connection, redis.Redis.from_url(server.url) as store:
         producer = connection.Producer()
         producer.publish("parent", routing_key=QUEUE)
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                for _ in range(100):
-                    producer.publish("child", routing_key=QUEUE)
-                code = 0
-            finally:
-                os._exit(code)
-        for _ in range(100):
-            producer.publish("parent", routing_key=QUEUE)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+        def live() -> None:
+            for _ in range(100):
+                producer.publish("child", routing_key=QUEUE)
+
+        with forked(live):
+            for _ in range(100):
+                producer.publish("parent", routing_key=QUEUE)
         assert store.llen(QUEUE) == 201
