@@ -501,6 +501,21 @@ class Request(Acknowledged):
                 return
         self._announce_cancelled(emit_retry)
 
+    def abandon(self) -> bool:
+        """Do as `cancel` for a task that can't be ended: it runs on, and nobody hears of it.
+
+        False where the pool can't do that, and when the body has ended: then the rest is
+        waited for.
+        """
+        abandon = getattr(self._job, "abandon", None)
+        if self._ended or self._is_storing or self._is_cancelled or abandon is None:
+            return False
+        if not abandon():
+            self._is_cancelled = True
+            return False
+        self._announce_cancelled(emit_retry=True)
+        return True
+
     def is_being_cancelled(self) -> bool:
         """Say whether it was cancelled, and the pool has still to tell how it ended."""
         return self._is_cancelled and not self._ended
