@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 
 from celery import states
-from celery._canvas import algebra, stamping
+from celery._canvas import algebra
 from celery._canvas.chord import ends_in_group, oldest
 from celery._canvas.signature import (
     H,
@@ -128,14 +128,7 @@ class _chain(Signature[R, H]):
         self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any
     ) -> Self:
         """Put stamps on all steps; see `Signature.stamp`."""
-        found = headers
-        if visitor is not None:
-            found = stamping.combine(headers, visitor.on_chain_start(self, **headers))
-        self.stamp_links(visitor, append_stamps, **found)
-        for task in self.tasks:
-            task.stamp(visitor, append_stamps, **found)
-        if visitor is not None:
-            visitor.on_chain_end(self, **found)
+        self._stamp_parts("chain", lambda: self.tasks, visitor, append_stamps, headers)
         return self
 
     # -- Identity and results --------------------------------------------------------------

@@ -230,14 +230,9 @@ class _chord(Signature[R, H]):
         self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any
     ) -> Self:
         """Put stamps on header and body; see `Signature.stamp`."""
-        found = headers
-        if visitor is not None:
-            found = stamping.combine(headers, visitor.on_chord_header_start(self, **headers))
-        self.stamp_links(visitor, append_stamps, **found)
-        for task in self.header_group().tasks:
-            task.stamp(visitor, append_stamps, **found)
-        if visitor is not None:
-            visitor.on_chord_header_end(self, **found)
+        found = self._stamp_parts(
+            "chord_header", lambda: self.header_group().tasks, visitor, append_stamps, headers
+        )
         if self.body is not None:
             if visitor is not None:
                 found = stamping.combine(found, visitor.on_chord_body(self, **found))

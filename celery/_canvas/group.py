@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from itertools import chain as concatenated, count
 from typing import TYPE_CHECKING, Any, Self, cast, overload
 
-from celery._canvas import stamping
 from celery._canvas.signature import Signature, as_list, copied_options, maybe_signature, signature
 from celery.utils.functional import regen
 from celery.utils.ids import new_id
@@ -234,14 +233,7 @@ class group(Signature["list[T]", "GroupResult[T]"]):
         self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any
     ) -> Self:
         """Put stamps on all members; see `Signature.stamp`."""
-        found = headers
-        if visitor is not None:
-            found = stamping.combine(headers, visitor.on_group_start(self, **headers))
-        self.stamp_links(visitor, append_stamps, **found)
-        for task in self.tasks:
-            task.stamp(visitor, append_stamps, **found)
-        if visitor is not None:
-            visitor.on_group_end(self, **found)
+        self._stamp_parts("group", lambda: self.tasks, visitor, append_stamps, headers)
         return self
 
     # -- Identity and results ----------------------------------------------------------

@@ -385,6 +385,31 @@ class Signature(dict[str, Any], Generic[R, H]):
                     found = stamping.combine(headers, hook(link, **headers))
                 link.stamp(visitor, append_stamps, **found)
 
+    def _stamp_parts(
+        self,
+        kind: str,
+        parts: Callable[[], Iterable[Signature]],
+        visitor: StampingVisitor | None,
+        append_stamps: bool,
+        headers: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Put stamps on links and parts of a workflow, and return them.
+
+        Args:
+            kind: How the visitor's methods call it: they are asked before and told after.
+            parts: Gives the parts, once the visitor, which may change them, was asked.
+        """
+        found = headers
+        if visitor is not None:
+            ask = getattr(visitor, f"on_{kind}_start")
+            found = stamping.combine(headers, ask(self, **headers))
+        self.stamp_links(visitor, append_stamps, **found)
+        for part in parts():
+            part.stamp(visitor, append_stamps, **found)
+        if visitor is not None:
+            getattr(visitor, f"on_{kind}_end")(self, **found)
+        return found
+
     # -- Identity and results --------------------------------------------------------
 
     def freeze(

@@ -15,20 +15,19 @@ from __future__ import annotations
 import logging
 import sys
 import time
-import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from kombu.exceptions import EncodeError
 from kombu.serialization import prepare_accept_content
 
 from celery import _state, signals
 from celery._protocol.body import loads as loads_message
-from celery.app import _coroutines, _outcome, _tracer
+from celery.app import _coroutines, _internal_errors, _outcome, _tracer
 from celery.app._context import Context
+from celery.app._internal_errors import report_internal_error as report_internal_error
 from celery.app._outcome import (
     LOG_FAILURE as LOG_FAILURE,
     LOG_IGNORED as LOG_IGNORED,
@@ -547,54 +546,10 @@ def _internal_error(
     task: Task, uuid: str, args: Any, kwargs: Any, request: Any, exc: BaseException
 ) -> trace_ok_t:
     """Report *exc*, which the machinery around the body raised, and say that the task failed."""
-    _signal_internal_error(task, uuid, args, kwargs, request, exc)
+    _internal_errors.send_signal(task, uuid, args, kwargs, request, exc)
     einfo = report_internal_error(task, exc)
-    _store_internal_error(task, uuid, einfo, request)
+    _internal_errors.store(task, uuid, einfo, request)
     return trace_ok_t(einfo, TraceInfo(FAILURE, exc), 0.0, "")
-
-
-def _signal_internal_error(
-    task: Task, uuid: str, args: Any, kwargs: Any, request: Any, exc: BaseException
-) -> None:
-    einfo = ExceptionInfo((type(exc), exc, exc.__traceback__))
-    signals.task_internal_error.send(
-        sender=task,
-        task_id=uuid,
-        args=args,
-        kwargs=kwargs,
-        request=request,
-        exception=exc,
-        traceback=exc.__traceback__,
-        einfo=einfo,
-    )
-
-
-def _store_internal_error(task: Task, uuid: str, einfo: Any, request: Any) -> None:
-    """Leave a final state behind even when the machinery around the body failed."""
-    try:
-        task.backend.mark_as_failure(
-            uuid,
-            plain_exception(einfo.exception),
-            einfo.traceback,
-            request=Context(request or ()),
-            call_errbacks=False,
-        )
-    except Exception:
-        logger.exception("Cannot store the failure of task %s[%s]", task.name, uuid)
-
-
-def report_internal_error(task: Task, exc: BaseException) -> Any:
-    """Warn that *exc* was raised around a task body, not by it; returns its `ExceptionInfo`."""
-    einfo = ExceptionInfo((type(exc), exc, exc.__traceback__))
-    if isinstance(exc, EncodeError):
-        # An unserializable value is the task's own doing; say no more than that.
-        return einfo
-    warnings.warn(
-        f"Exception raised outside body of task {task.name}: {exc!r}\n{einfo.traceback}",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return einfo
 
 
 def trace_task_ret(

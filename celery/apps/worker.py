@@ -170,9 +170,10 @@ class Worker(WorkController):
             farewell.close_all()
             flush_redirected()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-        if state.is_terminating() and state.active_requests:
+        left = len(state.active_requests) + len(self.consumer.abandoned if self.consumer else ())
+        if state.is_terminating() and left:
             # Threads can't be ended, and the interpreter would wait for them.
-            logger.warning("Leaving %s tasks that run on.", len(state.active_requests))
+            logger.warning("Leaving %s tasks that run on.", left)
             farewell.close_all()
             flush_redirected()
             logging.shutdown()

@@ -226,6 +226,8 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self._packed_timer = NO_TIMER
         #: Requests that were running when the connection was lost.
         self.carried: set[Request] = set()
+        #: Cancelled for good, while threads that can't be ended still run them.
+        self.abandoned: list[Request] = []
         #: The same, and those about to run, as their messages may come again.
         self.survivors = Survivors()
         #: Called now and then while connecting, when the loop does not turn.
@@ -383,12 +385,12 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         return bool(keep(running))
 
     def cancel_active_requests(self) -> None:
-        """Cancel every request that is running; what that means is up to each."""
+        """Cancel every request that is running, as the worker ends."""
         if self.results is not None:
             # These have ended, and only wait for the store.
             self.results.finish()
         for request in tuple(active_requests):
-            self._cancel(request)
+            self._cancel(request, for_good=True)
 
     def await_cancelled(self, timeout: float) -> None:
         """Let the loop work until the cancelled requests have ended, for *timeout* seconds."""
@@ -426,11 +428,14 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         if self.turn is not None:
             self.turn(timeout)
 
-    def _cancel(self, request: Request) -> None:
+    def _cancel(self, request: Request, for_good: bool = False) -> None:
         try:
             request.cancel(self.pool)
         except NotImplementedError:
-            logger.warning("The pool cannot cancel %s; it runs on.", request)
+            if for_good and request.abandon():
+                self.abandoned.append(request)
+            elif not request.is_being_cancelled():
+                logger.warning("The pool cannot cancel %s; it runs on.", request)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let every step register with *hub*."""
