@@ -20,6 +20,7 @@ from celery import _state, canvas
 from celery._types import Generic
 from celery.app import _eager, _replacement, annotations as task_annotations
 from celery.app._context import X_DEATH_HEADERS as X_DEATH_HEADERS, Context, options_to_repeat
+from celery.app._sealing import note_retry
 from celery.exceptions import (
     CDeprecationWarning,
     Ignore,
@@ -520,6 +521,7 @@ class Task(Generic[P, R]):
             return again
         # A publish that fails for good reaches the body as what it is, and fails the task.
         sig.apply_async()
+        note_retry(again)
         if throw:
             raise again
         return again
