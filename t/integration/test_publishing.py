@@ -68,7 +68,8 @@ class LongRead(RedisServer):
     def reading(self) -> Iterator[None]:
         """Crash and start; the server reads until the end of the block."""
         # It looks at its clients after each thousand commands.
-        ask(self.port, b"EVAL \"for i = 1, 50000 do redis.call('INCR', 'read') end\" 0\r\n")
+        fill = b"EVAL \"for i = 1, 50000 do redis.call('INCR', 'read') end\" 0\r\n"
+        assert ask(self.port, fill) == b"$-1\r\n"
         self.kill()
         self.options += ("--key-load-delay", "300")
         self.start()
