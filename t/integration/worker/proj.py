@@ -428,6 +428,25 @@ app.task(lead, name="leads", bind=True)
 app.task(lead, name="leads_late", bind=True, acks_late=True, reject_on_worker_lost=True)
 
 
+class Mourned(Task):
+    """Stops in the hook after a failure."""
+
+    abstract = True
+
+    def on_failure(self, exc, task_id, *args):
+        gated_store.stop_at(task_id)
+
+
+@app.task(name="fails_mourned", base=Mourned)
+def fails_mourned() -> None:
+    raise KeyError("nothing there")
+
+
+@app.task(name="notes_failure", bind=True)
+def notes_failure(self, failed_id: str, path: str) -> None:
+    write(path, f"errback {self.request.id} of {failed_id}")
+
+
 @app.task(name="total")
 def total(numbers: list[int]) -> int:
     return sum(numbers)
