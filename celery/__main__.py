@@ -14,6 +14,9 @@ def main() -> None:
         from celery import maybe_patch_concurrency
 
         maybe_patch_concurrency()
+    from celery.utils.garbage import collect_rarely
+
+    collect_rarely()
     from celery.bin.celery import main as run
 
     sys.exit(run())

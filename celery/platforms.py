@@ -1,13 +1,13 @@
 """
 What differs between operating systems, and what a daemon asks of one.
 
-Exit codes, pid files, detaching from the terminal, dropping privileges, signal handlers, and the
-title of the process.  `close_open_fds` is looked up here when it is used, so it may be replaced.
+Exit codes, detaching from the terminal, signal handlers, and the title of the process; pid files
+are in `celery.utils.pidfile`, users and groups in `celery.utils.privileges`.  `close_open_fds` is
+looked up here when it is used, so it may be replaced.
 """
 
 from __future__ import annotations
 
-import atexit
 import errno
 import math
 import numbers
@@ -15,8 +15,7 @@ import os
 import platform as _platform
 import signal as _signal
 import sys
-import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from types import ModuleType
@@ -26,11 +25,32 @@ from billiard.compat import close_open_fds, get_fdmax
 from billiard.process import current_process
 from kombu.utils.encoding import safe_str
 
-from celery.exceptions import SecurityError, SecurityWarning, reraise
 from celery.local import try_import
+from celery.utils.pidfile import (
+    EX_CANTCREAT as EX_CANTCREAT,
+    PIDFILE_FLAGS as PIDFILE_FLAGS,
+    PIDFILE_MODE as PIDFILE_MODE,
+    PIDLOCKED as PIDLOCKED,
+    LockFailed,
+    Pidfile,
+    create_pidlock,
+    refuse_held,
+    why_not_writable as why_not_writable,
+)
+from celery.utils.privileges import (
+    ASSUMING_ROOT as ASSUMING_ROOT,
+    ROOT_DISALLOWED as ROOT_DISALLOWED,
+    ROOT_DISCOURAGED as ROOT_DISCOURAGED,
+    check_privileges as check_privileges,
+    initgroups,
+    maybe_drop_privileges,
+    parse_gid,
+    parse_uid,
+    setgid,
+    setgroups,
+    setuid,
+)
 
-grp: ModuleType | None = try_import("grp")
-pwd: ModuleType | None = try_import("pwd")
 resource: ModuleType | None = try_import("resource")
 _setproctitle: ModuleType | None = try_import("setproctitle")
 
@@ -72,7 +92,6 @@ EX_OK = 0
 EX_FAILURE = 1
 EX_USAGE = 64
 EX_UNAVAILABLE = 69
-EX_CANTCREAT = 73
 
 SYSTEM = _platform.system()
 IS_macOS = SYSTEM == "Darwin"
@@ -80,35 +99,11 @@ IS_WINDOWS = SYSTEM == "Windows"
 
 DAEMON_WORKDIR = "/"
 
-PIDFILE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-PIDFILE_MODE = 0o644
-
-PIDLOCKED = """ERROR: Pidfile ({0}) already exists.
-Seems we're already running? (pid: {1})"""
-
-ROOT_DISALLOWED = """\
-This worker would run as root, and it accepts pickled messages: whoever can send one message can
-then do anything to this machine, which is a very bad idea.
-
-Start it as another user (--uid), or take pickle out of accept_content.  If you know what you are
-doing, set the environment variable C_FORCE_ROOT.
-
-User information: uid={uid} euid={euid} gid={gid} egid={egid}
-"""
-
-ROOT_DISCOURAGED = """\
-The worker runs as root, so every mistake in a task is made with all rights; start it as another
-user (--uid).  User information: uid={uid} euid={euid} gid={gid} egid={egid}
-"""
-
-ASSUMING_ROOT = "The user has no entry in the password database, so its rights count as root's."
+LockFailed.__module__ = Pidfile.__module__ = __name__
+PIDFile = Pidfile  # its name in former versions
 
 SIGNAMES = {name for name in dir(_signal) if name.startswith("SIG") and "_" not in name}
 SIGMAP = {getattr(_signal, name): name for name in SIGNAMES}
-
-
-class LockFailed(Exception):
-    """Another process holds the lock, or its file can't be made."""
 
 
 def pyimplementation() -> str:
@@ -127,11 +122,6 @@ def isatty(fh: Any) -> bool:
 def get_errno_name(n: int | str) -> str:
     """Return the name of an error number; a name is returned as it is."""
     return errno.errorcode[n] if isinstance(n, int) else n
-
-
-def _complain(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 @contextmanager
@@ -166,142 +156,6 @@ def fd_by_path(paths: Iterable[str]) -> list[int]:
             if (status.st_dev, status.st_ino) in wanted:
                 found.append(fd)
     return found
-
-
-# -- pid files ------------------------------------------------------------------------------------
-
-
-class Pidfile:
-    """
-    A file that holds the number of the process that has it.
-
-    Also a context: entering acquires it, leaving removes it.
-    """
-
-    path: str = None  # type: ignore[assignment]  # set for each
-
-    def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)
-        self._owner: int | None = None
-
-    def acquire(self) -> Pidfile:
-        """
-        Write the file.
-
-        Raises:
-            LockFailed: It exists, or can't be made.
-        """
-        try:
-            self.write_pid()
-        except OSError as exc:
-            reraise(LockFailed, LockFailed(str(exc)), exc.__traceback__)
-        return self
-
-    __enter__ = acquire
-
-    def is_locked(self) -> bool:
-        """Say whether the file exists."""
-        return os.path.exists(self.path)
-
-    def release(self, *args: Any) -> None:
-        """Remove the file; a child of the process that wrote it leaves it alone."""
-        if self._owner in (None, os.getpid()):
-            self.remove()
-
-    __exit__ = release
-
-    def read_pid(self) -> int | None:
-        """
-        Return the number in the file, None if there is no file.
-
-        Raises:
-            ValueError: The file holds something else, or was not written to its end.
-        """
-        try:
-            with open(self.path) as content:
-                line = content.readline()
-        except FileNotFoundError:
-            return None
-        if not line.endswith("\n"):
-            raise ValueError(f"the pidfile {self.path} is incomplete")
-        try:
-            return int(line)
-        except ValueError:
-            raise ValueError(f"the pidfile {self.path} holds no number: {line!r}") from None
-
-    def remove(self) -> None:
-        """Remove the file if it is there and we may."""
-        with ignore_errno(errno.ENOENT, errno.EACCES):
-            os.unlink(self.path)
-
-    def remove_if_stale(self) -> bool:
-        """Remove the file if no process has it any more, and say so on stderr."""
-        try:
-            pid = self.read_pid()
-        except ValueError:
-            _complain("Broken pidfile found - Removing it.")
-            pid = None
-        if not pid:
-            self.remove()
-            return True
-        # In a container the number of a former life is often our own.  A process of another user
-        # (EPERM) took over the number of one that ended: ours would run as we do.
-        if pid != os.getpid() and self._runs(pid):
-            return False
-        _complain("Stale pidfile exists - Removing it.")
-        self.remove()
-        return True
-
-    @staticmethod
-    def _runs(pid: int) -> bool:
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, PermissionError, OverflowError):
-            return False
-        return True
-
-    def write_pid(self) -> None:
-        """Make the file, which must not exist, and write our number to the disk."""
-        content = f"{os.getpid()}\n"
-        fd = os.open(self.path, PIDFILE_FLAGS, PIDFILE_MODE)
-        with os.fdopen(fd, "w") as pidfile:
-            pidfile.write(content)
-            pidfile.flush()
-            os.fsync(fd)
-        self._owner = os.getpid()
-        with open(self.path) as written:
-            if written.read() != content:
-                raise LockFailed(f"the pidfile {self.path} was changed by another process")
-
-
-PIDFile = Pidfile  # its name in former versions
-
-
-def create_pidlock(pidfile: str) -> Pidfile:
-    """Acquire the file for the life of the process, or end it with status 73 if one has it."""
-    lock = Pidfile(pidfile)
-    _refuse_held(lock)
-    lock.acquire()
-    atexit.register(lock.release)
-    return lock
-
-
-def _refuse_held(lock: Pidfile) -> None:
-    if lock.is_locked() and not lock.remove_if_stale():
-        _complain(PIDLOCKED.format(lock.path, lock.read_pid()))
-        raise SystemExit(EX_CANTCREAT)
-
-
-def why_not_writable(path: str) -> str | None:
-    """Return why a file can't be written, None if it can; it doesn't have to be there."""
-    if os.path.isdir(path):
-        return "it is a folder"
-    if os.path.exists(path):
-        return None if os.access(path, os.W_OK) else "permission denied"
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        return f"there is no folder {folder}"
-    return None if os.access(folder, os.W_OK | os.X_OK) else f"no permission in {folder}"
 
 
 # -- daemons --------------------------------------------------------------------------------------
@@ -425,7 +279,7 @@ def detached(
     maybe_drop_privileges(uid=uid, gid=gid)
     if pidfile:
         # While there is somebody who waits for the exit code.
-        _refuse_held(Pidfile(os.path.join(workdir, pidfile)))
+        refuse_held(Pidfile(os.path.join(workdir, pidfile)))
 
     def check_files() -> None:
         # Later there is no terminal left to complain to.
@@ -440,151 +294,9 @@ def detached(
 
 def _check_pidfile(path: str) -> None:
     lock = Pidfile(path)
-    _refuse_held(lock)
+    refuse_held(lock)
     lock.acquire()
     lock.release()
-
-
-# -- users and groups -----------------------------------------------------------------------------
-
-
-def parse_uid(uid: int | str) -> int:
-    """
-    Return the number of a user, given that or a name.
-
-    Raises:
-        KeyError: There is no such user.
-    """
-    return _id_of(uid, pwd and pwd.getpwnam, "pw_uid", "User")
-
-
-def parse_gid(gid: int | str) -> int:
-    """
-    Return the number of a group, given that or a name.
-
-    Raises:
-        KeyError: There is no such group.
-    """
-    return _id_of(gid, grp and grp.getgrnam, "gr_gid", "Group")
-
-
-def _id_of(name: int | str, look_up: Any, field: str, kind: str) -> int:
-    try:
-        return int(name)
-    except ValueError:
-        pass
-    try:
-        if look_up is None:
-            raise KeyError(name)
-        return int(getattr(look_up(name), field))
-    except KeyError:
-        raise KeyError(f"{kind} does not exist: {name}") from None
-
-
-def setgroups(groups: list[int]) -> None:
-    """Become a member of these groups, of as many as the system allows."""
-    limit = len(groups)
-    with suppress(ValueError, OSError):
-        limit = max(os.sysconf("SC_NGROUPS_MAX"), 1)
-    try:
-        os.setgroups(groups[:limit])
-    except PermissionError:
-        # Without privileges this is only an error if it would change something.
-        if set(groups) != set(os.getgroups()):
-            raise
-
-
-def initgroups(uid: int, gid: int) -> None:
-    """Become a member of all groups of the user *uid*, and of *gid*."""
-    if pwd is not None:
-        os.initgroups(pwd.getpwuid(uid).pw_name, gid)
-
-
-def setgid(gid: int | str) -> None:
-    """Change the group of the process, by number or name."""
-    os.setgid(parse_gid(gid))
-
-
-def setuid(uid: int | str) -> None:
-    """Change the user of the process, by number or name."""
-    os.setuid(parse_uid(uid))
-
-
-def maybe_drop_privileges(uid: int | str | None = None, gid: int | str | None = None) -> None:
-    """
-    Become another user and group, for good; only root can, for others nothing happens.
-
-    Args:
-        uid: The user, by number or name.
-        gid: The group; by default that of the user.
-
-    Raises:
-        SecurityError: Root's privileges are still there afterwards.
-    """
-    if sys.platform == "win32" or not (uid or gid):
-        return
-    if os.geteuid():
-        if not os.getuid():
-            raise SecurityError("the effective user is not root, but the real one is")
-        return
-    if uid:
-        user = parse_uid(uid)
-        group = parse_gid(gid) if gid else _group_of(user)
-        # Groups first: afterwards we may not.
-        setgid(group)
-        initgroups(user, group)
-        setuid(user)
-        _check_root_is_gone()
-    elif gid:
-        setgid(gid)
-
-
-def _group_of(uid: int) -> int:
-    if pwd is None:
-        raise KeyError(f"User does not exist: {uid}")
-    return int(pwd.getpwuid(uid).pw_gid)
-
-
-def _check_root_is_gone() -> None:
-    try:
-        os.setuid(0)
-    except PermissionError:
-        return
-    if os.getuid() == 0 or os.geteuid() == 0:
-        raise SecurityError("privileges were dropped, but the process can still become root")
-
-
-def check_privileges(accept_content: Collection[str] | None) -> None:
-    """
-    Refuse to run as root with pickle accepted; warn about root in any case.
-
-    Raises:
-        SystemExit: As above, unless the environment has ``C_FORCE_ROOT``.
-    """
-    if not hasattr(os, "geteuid"):
-        return
-    uid, euid, gid, egid = os.getuid(), os.geteuid(), os.getgid(), os.getegid()
-    if not _has_roots_rights(uid, euid, gid, egid):
-        return
-    about = {"uid": uid, "euid": euid, "gid": gid, "egid": egid}
-    pickled = {"pickle", "application/x-python-serialize"} & set(accept_content or ())
-    if pickled and not os.environ.get("C_FORCE_ROOT"):
-        _complain(ROOT_DISALLOWED.format(**about))
-        raise SystemExit(EX_FAILURE)
-    warnings.warn(SecurityWarning(ROOT_DISCOURAGED.format(**about)), stacklevel=2)
-
-
-def _has_roots_rights(uid: int, euid: int, gid: int, egid: int) -> bool:
-    if 0 in (uid, euid, gid, egid):
-        return True
-    if pwd is not None and grp is not None:
-        try:
-            pwd.getpwuid(euid)
-            return grp.getgrgid(egid).gr_name in ("sudo", "wheel")
-        except KeyError:
-            warnings.warn(SecurityWarning(ASSUMING_ROOT), stacklevel=3)
-            return True
-    return False
 
 
 # -- signals --------------------------------------------------------------------------------------

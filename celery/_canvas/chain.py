@@ -7,24 +7,35 @@ in the middle say, is folded into a chord before (`celery._canvas.algebra`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 
 from celery import states
-from celery._canvas import algebra, stamping
+from celery._canvas import algebra
 from celery._canvas.chord import ends_in_group, oldest
-from celery._canvas.signature import Signature, as_list, copied_options, maybe_signature
+from celery._canvas.signature import (
+    H,
+    R,
+    Signature,
+    as_list,
+    copied_options,
+    maybe_signature,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from celery._canvas.stamping import StampingVisitor
     from celery.app.base import Celery
+    from celery.result import EagerResult, GroupResult
+
+    T = TypeVar("T")
+    AnyStep: TypeAlias = Signature[Any, Any]
 
 #: States of an eager step after which a chain does not go on, and has this state itself.
 _STOPPED = frozenset({states.IGNORED, states.REJECTED})
 
 
-class _chain(Signature):
+class _chain(Signature[R, H]):
     """Steps in order, kept as they are given; see `chain`, which makes them."""
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
@@ -62,7 +73,7 @@ class _chain(Signature):
         return new
 
     @classmethod
-    def _join(cls, left: Signature, right: Any) -> Any:
+    def _join(cls, left: Signature[Any, Any], right: Any) -> Any:
         app = left._app
         result = algebra.joined(left, right, lambda steps: cls._of(steps, app))
         if isinstance(left, _chain) and isinstance(result, _chain) and result is not left:
@@ -89,12 +100,12 @@ class _chain(Signature):
         tasks = self.tasks
         return cast("Signature", maybe_signature(tasks[0])) if tasks else None
 
-    def awaited(self) -> Iterator[Signature]:
+    def awaited(self) -> Iterator[Signature[Any, Any]]:
         """Yield the tasks whose results stand for that of the chain: those of the last step."""
         if self.tasks:
             yield from maybe_signature(self.tasks[-1], self._app).awaited()
 
-    def clone(self, *args: Any, **kwargs: Any) -> _chain:
+    def clone(self, *args: Any, **kwargs: Any) -> Self:
         """Return a copy with arguments for the first task put in front and options replaced."""
         return super().clone(*args, **kwargs)
 
@@ -115,16 +126,9 @@ class _chain(Signature):
 
     def stamp(
         self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any
-    ) -> _chain:
+    ) -> Self:
         """Put stamps on all steps; see `Signature.stamp`."""
-        found = headers
-        if visitor is not None:
-            found = stamping.combine(headers, visitor.on_chain_start(self, **headers))
-        self.stamp_links(visitor, append_stamps, **found)
-        for task in self.tasks:
-            task.stamp(visitor, append_stamps, **found)
-        if visitor is not None:
-            visitor.on_chain_end(self, **found)
+        self._stamp_parts("chain", lambda: self.tasks, visitor, append_stamps, headers)
         return self
 
     # -- Identity and results --------------------------------------------------------------
@@ -223,7 +227,7 @@ class _chain(Signature):
         root_id: str | None = None,
         parent_id: str | None = None,
         group_index: int | None = None,
-    ) -> Any:
+    ) -> H:
         """Give all steps ids and return the result of the last; None for an empty chain."""
         options = self["options"]
         steps, results = self.prepare_steps(
@@ -238,16 +242,19 @@ class _chain(Signature):
             group_index=group_index,
         )
         if not results:
-            return None
+            return None  # type: ignore[return-value]
         self.tasks = steps[::-1]
+        result: H = results[0]
         options["task_id"] = results[0].id
-        return results[0]
+        return result
 
     # -- Applying --------------------------------------------------------------------------
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(  # type: ignore[override]  # a chain is sent
+        self, *args: Any, **kwargs: Any
+    ) -> H:
         """Send the first task; see `apply_async`."""
-        return self.apply_async(args, kwargs) if self.tasks else None
+        return self.apply_async(args, kwargs)
 
     def apply_async(
         self,
@@ -255,7 +262,7 @@ class _chain(Signature):
         kwargs: Mapping[str, Any] | None = None,
         route_name: str | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> H:
         """Send the first task, and with it what comes next.
 
         Args:
@@ -269,12 +276,16 @@ class _chain(Signature):
             The result of the last task, whose parents are the others; None for an empty chain.
         """
         if not self.tasks:
-            return None
+            return None  # type: ignore[return-value]
         if self.app.conf.task_always_eager:
-            return self.apply(args, kwargs, **options)
+            return self.apply(  # type: ignore[misc,return-value]  # with what `H` says
+                args, kwargs, **options
+            )
         if route_name is not None:
             options["route_name"] = route_name
-        return self.run(args, kwargs, **self._merge(None, None, options)[2])
+        return self.run(  # type: ignore[no-any-return]
+            args, kwargs, **self._merge(None, None, options)[2]
+        )
 
     def run(
         self,
@@ -336,6 +347,14 @@ class _chain(Signature):
             earlier.link(later)
         del steps[:-1]
 
+    @overload
+    def apply(
+        self: _chain[Any, GroupResult[T]], args: Any = None, kwargs: Any = None, **options: Any
+    ) -> GroupResult[T]: ...
+    @overload
+    def apply(
+        self: _chain[T], args: Any = None, kwargs: Any = None, **options: Any
+    ) -> EagerResult[T]: ...
     def apply(
         self,
         args: Iterable[Any] | None = None,
@@ -391,7 +410,7 @@ def _operands(tasks: tuple[Any, ...]) -> list[Any]:
 
 
 @Signature.register_type()
-class chain(_chain):
+class chain(_chain[R, H]):
     """Tasks that run one after the other, each given the value of the one before.
 
     What comes out may be a group or a chord where the steps come down to one. A group followed
@@ -402,7 +421,24 @@ class chain(_chain):
         **kwargs: Options of the chain; ``app``.
     """
 
-    def __new__(cls, *tasks: Any, **kwargs: Any) -> Any:
+    if TYPE_CHECKING:
+        # What the value is says the last of the steps.
+        @overload
+        def __new__(cls, last: Signature[R, H], /, **kwargs: Any) -> chain[R, H]: ...
+        @overload
+        def __new__(cls, _: AnyStep, last: Signature[R, H], /, **kwargs: Any) -> chain[R, H]: ...
+        @overload
+        def __new__(
+            cls, _: AnyStep, _2: AnyStep, last: Signature[R, H], /, **kwargs: Any
+        ) -> chain[R, H]: ...
+        @overload
+        def __new__(
+            cls, _: AnyStep, _2: AnyStep, _3: AnyStep, last: Signature[R, H], /, **kwargs: Any
+        ) -> chain[R, H]: ...
+        @overload
+        def __new__(cls, *tasks: Any, **kwargs: Any) -> chain[Any, Any]: ...
+
+    def __new__(cls, *tasks: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # last by position
         """Return the chain, group or chord that *tasks* make."""
         app = kwargs.pop("app", None)
         operands = _operands(tasks)
@@ -416,5 +452,7 @@ class chain(_chain):
             made["options"].update(kwargs)
         return made
 
-    def __init__(self, *tasks: Any, **kwargs: Any) -> None:
-        """Do nothing: `__new__` has made all of it."""
+    if not TYPE_CHECKING:  # mypy would ask this about the arguments
+
+        def __init__(self, *tasks, **kwargs):
+            """Do nothing: `__new__` has made all of it."""

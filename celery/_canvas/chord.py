@@ -6,18 +6,22 @@ the back-end counts them and sends the body when the last one has ended.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 from celery._canvas import stamping
 from celery._canvas.group import group
-from celery._canvas.signature import Signature, as_list, maybe_signature, plain
+from celery._canvas.signature import H, R, Signature, as_list, maybe_signature, plain
 from celery.utils.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from celery._canvas.signature import NextH, NextR
     from celery._canvas.stamping import StampingVisitor
     from celery.app.base import Celery
+    from celery.result import EagerResult, GroupResult
+
+    T = TypeVar("T")
 
 #: Options that say when the header may start; the body starts when the header has ended.
 _START_OPTIONS = ("countdown", "eta")
@@ -48,7 +52,7 @@ def oldest(result: Any) -> Any:
 
 
 @Signature.register_type(name="chord")
-class _chord(Signature):
+class _chord(Signature[R, H]):
     """A group, and a task that gets the list of its values; the result is that of the task.
 
     Args:
@@ -60,6 +64,17 @@ class _chord(Signature):
         app: The app; that of the header when None.
         **options: Options for header and body.
     """
+
+    if TYPE_CHECKING:
+        # What the value is says the body.
+        @overload
+        def __init__(
+            self: _chord[NextR, NextH], header: Any, body: Signature[NextR, NextH], **o: Any
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: _chord[Any, Any], header: Any, body: Any = None, **options: Any
+        ) -> None: ...
 
     def __init__(
         self,
@@ -118,7 +133,7 @@ class _chord(Signature):
             body = maybe_signature(body, app)._copy()
         return {**kwargs, "kwargs": dict(kwargs["kwargs"]), "header": header, "body": body}
 
-    def _with_body(self, body: Any) -> _chord:
+    def _with_body(self, body: Any) -> _chord[Any, Any]:
         """Return a chord with the same header and another body."""
         new = dict.__new__(type(self))
         new.update(self)
@@ -160,12 +175,12 @@ class _chord(Signature):
             return cast("Signature", maybe_signature(task))
         return cast("Signature | None", self.body)
 
-    def awaited(self) -> Iterator[Signature]:
+    def awaited(self) -> Iterator[Signature[Any, Any]]:
         """Yield the tasks whose results stand for that of the chord: those of the body."""
         if self.body is not None:
             yield from maybe_signature(self.body, self._app).awaited()
 
-    def clone(self, *args: Any, **kwargs: Any) -> _chord:
+    def clone(self, *args: Any, **kwargs: Any) -> Self:
         """Return a copy with arguments for the header put in front and options replaced."""
         return self._clone(*args, **kwargs)
 
@@ -174,7 +189,7 @@ class _chord(Signature):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **opts: Any,
-    ) -> _chord:
+    ) -> Self:
         new = super().clone(args, None, **opts)
         if kwargs:
             new["kwargs"]["kwargs"].update(kwargs)
@@ -213,16 +228,11 @@ class _chord(Signature):
 
     def stamp(
         self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any
-    ) -> _chord:
+    ) -> Self:
         """Put stamps on header and body; see `Signature.stamp`."""
-        found = headers
-        if visitor is not None:
-            found = stamping.combine(headers, visitor.on_chord_header_start(self, **headers))
-        self.stamp_links(visitor, append_stamps, **found)
-        for task in self.header_group().tasks:
-            task.stamp(visitor, append_stamps, **found)
-        if visitor is not None:
-            visitor.on_chord_header_end(self, **found)
+        found = self._stamp_parts(
+            "chord_header", lambda: self.header_group().tasks, visitor, append_stamps, headers
+        )
         if self.body is not None:
             if visitor is not None:
                 found = stamping.combine(found, visitor.on_chord_body(self, **found))
@@ -254,7 +264,7 @@ class _chord(Signature):
         root_id: str | None = None,
         parent_id: str | None = None,
         group_index: int | None = None,
-    ) -> Any:
+    ) -> H:
         """Give header and body ids and return the body's result.
 
         The chord's own id is that of its header.
@@ -265,13 +275,23 @@ class _chord(Signature):
         own_id = options["task_id"] = options.get("task_id") or header.id or new_id()
         header.id = own_id
         header_result = header.freeze(own_id, root_id=root_id, parent_id=parent_id)
-        result = body.freeze(_id, group_id=group_id, chord=chord, group_index=group_index)
+        result: H = body.freeze(_id, group_id=group_id, chord=chord, group_index=group_index)
         self.tasks, self.body = header, body
         oldest(result).parent = header_result
         return result
 
     # -- Applying ------------------------------------------------------------------------
 
+    if TYPE_CHECKING:
+
+        def __or__(  # type: ignore[override]  # a chord with a longer body, or a chain
+            self, other: Signature[NextR, NextH]
+        ) -> Signature[NextR, NextH]: ...
+
+    @overload
+    def __call__(self, body: Signature[NextR, NextH], **options: Any) -> NextH: ...
+    @overload
+    def __call__(self, body: None = None, **options: Any) -> H: ...
     def __call__(self, body: Any = None, **options: Any) -> Any:
         """Send the header, with *body* if given; see `apply_async`."""
         target = self if body is None else self._with_body(maybe_signature(body, self._app))
@@ -288,7 +308,7 @@ class _chord(Signature):
         router: Any = None,
         result_cls: Any = None,
         **options: Any,
-    ) -> Any:
+    ) -> H:
         """Send the header tasks; the last of them to end sends the body.
 
         Args:
@@ -305,7 +325,9 @@ class _chord(Signature):
         """
         app = self.app
         if app.conf.task_always_eager:
-            return self.apply(args, kwargs, task_id=task_id, **options)
+            return self.apply(  # type: ignore[misc,return-value]  # with what `H` says
+                args, kwargs, task_id=task_id, **options
+            )
         body = self._own_body()
         partial_args, header_kwargs, merged = self._call(args, kwargs, options)
         header = self._header_to_run()
@@ -327,7 +349,7 @@ class _chord(Signature):
             merged["connection"] = connection
         if router is not None:
             merged["router"] = router
-        return self.run(
+        return self.run(  # type: ignore[no-any-return]
             header,
             body,
             partial_args,
@@ -411,6 +433,14 @@ class _chord(Signature):
         header.apply_async(partial_args, kwargs, chord=plain(body), **options)
         return result
 
+    @overload
+    def apply(
+        self: _chord[Any, GroupResult[T]], args: Any = None, kwargs: Any = None, **options: Any
+    ) -> GroupResult[T]: ...
+    @overload
+    def apply(
+        self: _chord[T], args: Any = None, kwargs: Any = None, **options: Any
+    ) -> EagerResult[T]: ...
     def apply(
         self,
         args: Iterable[Any] | None = None,

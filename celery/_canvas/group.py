@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain as concatenated, count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
-from celery._canvas import stamping
 from celery._canvas.signature import Signature, as_list, copied_options, maybe_signature, signature
 from celery.utils.functional import regen
 from celery.utils.ids import new_id
@@ -18,9 +17,15 @@ from celery.utils.ids import new_id
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from typing_extensions import TypeVar
+
+    from celery._canvas.chord import _chord
+    from celery._canvas.signature import NextH, NextR
     from celery._canvas.stamping import StampingVisitor
     from celery.app.base import Celery
-    from celery.result import GroupResult
+    from celery.result import AsyncResult, GroupResult
+
+    T = TypeVar("T", default=Any)
 
 #: Options that name the group itself, or its place in something larger, not its members.
 _OWN_OPTIONS = ("task_id", "group_id", "group_index", "chain")
@@ -94,7 +99,7 @@ def _with_errbacks(sig: Signature, errbacks: Iterable[Any]) -> Signature:
 
 
 @Signature.register_type()
-class group(Signature):
+class group(Signature["list[T]", "GroupResult[T]"]):
     """Tasks that run side by side; the result is a `GroupResult`.
 
     Args:
@@ -102,7 +107,18 @@ class group(Signature):
         **options: Options for all of them; ``app``.
     """
 
-    def __init__(self, *tasks: Any, **options: Any) -> None:
+    if TYPE_CHECKING:
+        # A group within the group adds its members, whose values are anything.
+        @overload
+        def __init__(self: group[T], *tasks: Signature[T, AsyncResult[T]], **o: Any) -> None: ...
+        @overload
+        def __init__(
+            self: group[T], tasks: Iterable[Signature[T, AsyncResult[T]]], /, **o: Any
+        ) -> None: ...
+        @overload
+        def __init__(self: group[Any], *tasks: Any, **options: Any) -> None: ...
+
+    def __init__(self, *tasks: Any, **options: Any) -> None:  # type: ignore[misc]  # overload 2
         app = options.pop("app", None)
         args = options.pop("args", ())
         kwargs = options.pop("kwargs", None) or {}
@@ -173,7 +189,7 @@ class group(Signature):
         new["options"] = copied_options(self["options"])
         return new
 
-    def awaited(self) -> Iterator[Signature]:
+    def awaited(self) -> Iterator[Signature[Any, Any]]:
         """Yield the tasks whose results stand for that of the group."""
         for task in self.tasks:
             yield from maybe_signature(task, self._app).awaited()
@@ -183,7 +199,7 @@ class group(Signature):
         for task in self.tasks:
             task.set_immutable(immutable)
 
-    def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> group:
+    def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> Self:
         """Have the members start one after the other.
 
         Args:
@@ -215,16 +231,9 @@ class group(Signature):
 
     def stamp(
         self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any
-    ) -> group:
+    ) -> Self:
         """Put stamps on all members; see `Signature.stamp`."""
-        found = headers
-        if visitor is not None:
-            found = stamping.combine(headers, visitor.on_group_start(self, **headers))
-        self.stamp_links(visitor, append_stamps, **found)
-        for task in self.tasks:
-            task.stamp(visitor, append_stamps, **found)
-        if visitor is not None:
-            visitor.on_group_end(self, **found)
+        self._stamp_parts("group", lambda: self.tasks, visitor, append_stamps, headers)
         return self
 
     # -- Identity and results ----------------------------------------------------------
@@ -237,7 +246,7 @@ class group(Signature):
         root_id: str | None = None,
         parent_id: str | None = None,
         group_index: int | None = None,
-    ) -> Any:
+    ) -> GroupResult[T]:
         """Give the group and its members ids and return the `GroupResult` they will have."""
         options = self["options"]
         own_id = options.get("task_id") or _id or new_id()
@@ -253,23 +262,20 @@ class group(Signature):
         members = [member._copy() for member in self._members()]
         self.tasks = members
         results = [member.freeze(group_index=index) for index, member in enumerate(members)]
-        return self.app.GroupResult(own_id, results)
+        result: GroupResult[T] = self.app.GroupResult(own_id, results)
+        return result
 
     # -- Applying ------------------------------------------------------------------------
 
     if TYPE_CHECKING:
 
-        def delay(  # type: ignore[override]  # of several results
-            self, *partial_args: Any, **partial_kwargs: Any
-        ) -> GroupResult: ...
-        async def adelay(  # type: ignore[override]
-            self, *partial_args: Any, **partial_kwargs: Any
-        ) -> GroupResult: ...
-        async def aapply_async(  # type: ignore[override]
-            self, args: Any = None, kwargs: Any = None, **options: Any
-        ) -> GroupResult: ...
+        def __or__(  # type: ignore[override]  # a group with something after it is a chord
+            self, other: Signature[NextR, NextH]
+        ) -> _chord[NextR, NextH]: ...
 
-    def __call__(self, *partial_args: Any, **options: Any) -> Any:
+    def __call__(  # type: ignore[override]  # a group is sent
+        self, *partial_args: Any, **options: Any
+    ) -> GroupResult[T]:
         """Send all members; see `apply_async`."""
         return self.apply_async(partial_args, **options)
 
@@ -282,7 +288,7 @@ class group(Signature):
         link: Any = None,
         link_error: Any = None,
         **options: Any,
-    ) -> Any:
+    ) -> GroupResult[T]:
         """Send all members through one producer, many at a time where the transport can.
 
         Args:
@@ -306,7 +312,7 @@ class group(Signature):
         partial_args, partial_kwargs, merged = self._call(args, kwargs, options)
         rest = merged.pop("chain", None)
         if rest:
-            return self._followed_by(rest).apply_async(
+            return self._followed_by(rest).apply_async(  # type: ignore[no-any-return]
                 args, kwargs, producer=producer, link_error=link_error, **options
             )
         group_id = merged.pop("task_id", None) or new_id()
@@ -325,7 +331,7 @@ class group(Signature):
                         member = _with_errbacks(member, errbacks)
                     place = {**merged, "group_index": index}
                     results.append(send(member, partial_args, partial_kwargs, place))
-        result = app.GroupResult(group_id, results)
+        result: GroupResult[T] = app.GroupResult(group_id, results)
         running = app.current_worker_task
         if add_to_parent and running is not None:
             running.add_trail(result)
@@ -345,20 +351,20 @@ class group(Signature):
                 merged.pop(name, None)
         return partial_args, merged_kwargs, merged
 
-    def _followed_by(self, rest: list[Any]) -> Signature:
+    def _followed_by(self, rest: list[Any]) -> Signature[Any, Any]:
         """Return the workflow of this group and then *rest*, in the reversed order of messages."""
         step: Any = self._copy()
         step["options"].pop("chain", None)
         for following in reversed(rest):
             step = step | maybe_signature(following, self._app)
-        return cast("Signature", step)
+        return cast("Signature[Any, Any]", step)
 
-    def apply(
+    def apply(  # type: ignore[override]  # the result of a group
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> GroupResult[T]:
         """Run all members in this process, one after the other."""
         app = self.app
         partial_args, partial_kwargs, merged = self._call(args, kwargs, options)
@@ -371,7 +377,8 @@ class group(Signature):
             if errbacks:
                 member = _with_errbacks(member, errbacks)
             results.append(member.apply(partial_args, partial_kwargs, **merged))
-        return app.GroupResult(group_id, results)
+        result: GroupResult[T] = app.GroupResult(group_id, results)
+        return result
 
     # -- Showing -------------------------------------------------------------------------
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery._canvas.group import group
-from celery._canvas.signature import Signature, maybe_signature
+from celery._canvas.signature import H, R, Signature, maybe_signature
 from celery.utils.functional import chunks as in_chunks, regen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from celery.app.base import Celery
+    from celery.result import GroupResult
 
 
-class _OverItems(Signature):
+class _OverItems(Signature[R, H]):
     """A task that is given a signature and the items to call it with."""
 
     @classmethod
@@ -39,7 +40,7 @@ def _signature_of(task: Any, app: Celery | None) -> Any:
     return maybe_signature(task, app) if isinstance(task, dict) else Signature(task, app=app)
 
 
-class _basemap(_OverItems):
+class _basemap(_OverItems[R]):
     _task_name = ""
     _shown = ""
 
@@ -71,7 +72,7 @@ class _basemap(_OverItems):
 
 
 @Signature.register_type()
-class xmap(_basemap):
+class xmap(_basemap[R]):
     """Call a task with each item, one after the other; the result is the list of values."""
 
     _task_name = "celery.map"
@@ -79,7 +80,7 @@ class xmap(_basemap):
 
 
 @Signature.register_type()
-class xstarmap(_basemap):
+class xstarmap(_basemap[R]):
     """Call a task with each item as its arguments; the result is the list of values."""
 
     _task_name = "celery.starmap"
@@ -87,7 +88,7 @@ class xstarmap(_basemap):
 
 
 @Signature.register_type()
-class chunks(_OverItems):
+class chunks(_OverItems["list[R]", "GroupResult[R]"]):
     """A starmap cut into pieces that run side by side.
 
     Args:
@@ -108,11 +109,11 @@ class chunks(_OverItems):
             app=app,
         )
 
-    def __call__(self, **options: Any) -> Any:
+    def __call__(self, **options: Any) -> GroupResult[R]:  # type: ignore[override]
         """Send all pieces; see `apply_async`."""
         return self.apply_async(**options)
 
-    def group(self) -> group:
+    def group(self) -> group[R]:
         """Return the pieces as a group of starmaps."""
         kwargs, app = self["kwargs"], self._app
         pieces = in_chunks(iter(kwargs["it"]), kwargs["n"])
@@ -128,18 +129,18 @@ class chunks(_OverItems):
         kwargs: Mapping[str, Any] | None = None,
         route_name: str | None = None,
         **opts: Any,
-    ) -> Any:
+    ) -> GroupResult[R]:
         """Send all pieces; the result is a `GroupResult` with a list for each."""
         if route_name is not None:
             opts["route_name"] = route_name
         return self.group().apply_async(args, kwargs, **opts)
 
-    def apply(
+    def apply(  # type: ignore[override]  # the result of a group
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> GroupResult[R]:
         """Run all pieces in this process."""
         return self.group().apply(args, kwargs, **options)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import MutableSequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Never, Self, cast, overload
 
 from celery import _state
 from celery._canvas import stamping
@@ -23,16 +23,21 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from celery import result as results
+    from celery._canvas.chain import _chain
     from celery._canvas.stamping import StampingVisitor
     from celery.app.base import Celery
     from celery.app.task import Task
 
     R = TypeVar("R", default=Any)
-    S = TypeVar("S", bound="Signature")
+    H = TypeVar("H", default=results.AsyncResult[R])
+    S = TypeVar("S", bound="Signature[Any, Any]")
+    NextR = TypeVar("NextR")
+    NextH = TypeVar("NextH")
 else:
     from typing import TypeVar
 
     R = TypeVar("R")
+    H = TypeVar("H")
 
 #: Options that hold signatures; each a list, or one signature as given by the user.
 LINKS = ("link", "link_error")
@@ -100,10 +105,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-class Signature(dict[str, Any], Generic[R]):
+class Signature(dict[str, Any], Generic[R, H]):
     """The call of a task: name, arguments, options.
 
-    To type checkers it is generic in the value of its result.
+    To type checkers it is generic in the value of its result, and in what sending it gives: an
+    `AsyncResult` of the value, or a `GroupResult` where it ends in a group.
 
     Args:
         task: Task, name of a task, or a signature's plain data.
@@ -292,14 +298,20 @@ class Signature(dict[str, Any], Generic[R]):
         """Say whether the signature refuses further arguments."""
         self["immutable"] = immutable
 
-    def __or__(self, other: Any) -> Any:
-        return Signature.TYPES["chain"]._join(self, other)
+    def __or__(  # type: ignore[override]  # a dictionary makes a dictionary of this
+        self, other: Signature[NextR, NextH]
+    ) -> _chain[NextR, NextH]:
+        return Signature.TYPES["chain"]._join(self, other)  # type: ignore[no-any-return]
 
-    def __ior__(self, other: Any) -> Any:
+    if TYPE_CHECKING:
+        # mypy asks the right operand first; that of a dictionary would make a dictionary.
+        def __ror__(self, other: Never, /) -> Any: ...  # type: ignore[override]
+
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]  # likewise
         return self | other
 
     @classmethod
-    def _join(cls, left: Signature, right: Any) -> Any:
+    def _join(cls, left: Signature[Any, Any], right: Any) -> Any:
         raise NotImplementedError  # the chain, which knows all kinds, says what ``|`` makes
 
     # -- Links ---------------------------------------------------------------------
@@ -373,6 +385,31 @@ class Signature(dict[str, Any], Generic[R]):
                     found = stamping.combine(headers, hook(link, **headers))
                 link.stamp(visitor, append_stamps, **found)
 
+    def _stamp_parts(
+        self,
+        kind: str,
+        parts: Callable[[], Iterable[Signature]],
+        visitor: StampingVisitor | None,
+        append_stamps: bool,
+        headers: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Put stamps on links and parts of a workflow, and return them.
+
+        Args:
+            kind: How the visitor's methods call it: they are asked before and told after.
+            parts: Gives the parts, once the visitor, which may change them, was asked.
+        """
+        found = headers
+        if visitor is not None:
+            ask = getattr(visitor, f"on_{kind}_start")
+            found = stamping.combine(headers, ask(self, **headers))
+        self.stamp_links(visitor, append_stamps, **found)
+        for part in parts():
+            part.stamp(visitor, append_stamps, **found)
+        if visitor is not None:
+            getattr(visitor, f"on_{kind}_end")(self, **found)
+        return found
+
     # -- Identity and results --------------------------------------------------------
 
     def freeze(
@@ -383,7 +420,7 @@ class Signature(dict[str, Any], Generic[R]):
         root_id: str | None = None,
         parent_id: str | None = None,
         group_index: int | None = None,
-    ) -> Any:
+    ) -> H:
         """Give the signature its ids and return the result it will have, without sending.
 
         An id that it has already is kept.
@@ -407,9 +444,9 @@ class Signature(dict[str, Any], Generic[R]):
         if chord is not None:
             options["chord"] = chord
         task = self._known_type()
-        return (app if task is None else task).AsyncResult(task_id)
+        return (app if task is None else task).AsyncResult(task_id)  # type: ignore[return-value]
 
-    def awaited(self) -> Iterator[Signature]:
+    def awaited(self) -> Iterator[Signature[Any, Any]]:
         """Yield the tasks whose results stand for that of the signature, once it is frozen."""
         yield self
 
@@ -433,10 +470,10 @@ class Signature(dict[str, Any], Generic[R]):
         args, kwargs, _ = self._merge(partial_args, partial_kwargs)
         return cast("R", self.type(*args, **kwargs))
 
-    def __invert__(self) -> Any:
-        return self.apply_async().get()
+    def __invert__(self) -> R:
+        return self.apply_async().get()  # type: ignore[attr-defined,no-any-return]
 
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> results.AsyncResult[R]:
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> H:
         """Send the task with these arguments in front; see `apply_async`."""
         return self.apply_async(partial_args, partial_kwargs)
 
@@ -458,7 +495,7 @@ class Signature(dict[str, Any], Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         route_name: str | None = None,
         **options: Any,
-    ) -> results.AsyncResult[R]:
+    ) -> H:
         """Send the task.
 
         Args:
@@ -472,13 +509,11 @@ class Signature(dict[str, Any], Generic[R]):
             merged["route_name"] = route_name
         task = self._known_type()
         if task is None:
-            sent: results.AsyncResult[R] = self.app.send_task(
-                self["task"], merged_args, merged_kwargs, **merged
-            )
+            sent: H = self.app.send_task(self["task"], merged_args, merged_kwargs, **merged)
             return sent
-        return task.apply_async(merged_args, merged_kwargs, **merged)
+        return task.apply_async(merged_args, merged_kwargs, **merged)  # type: ignore[return-value]
 
-    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> results.AsyncResult[R]:
+    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> H:
         """Do what `delay` does on an event loop, without blocking it."""
         return await self.aapply_async(partial_args, partial_kwargs)
 
@@ -487,7 +522,7 @@ class Signature(dict[str, Any], Generic[R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> results.AsyncResult[R]:
+    ) -> H:
         """Do what `apply_async` does on an event loop, without blocking it."""
         # Who awaits has imported asyncio; others need not.
         from celery.utils.bridge import call_for
@@ -581,6 +616,14 @@ class Signature(dict[str, Any], Generic[R]):
     del _option, _field
 
 
+@overload
+def signature(varies: S, *args: Any, **kwargs: Any) -> S: ...
+@overload
+def signature(varies: Task[..., R], *args: Any, **kwargs: Any) -> Signature[R]: ...
+@overload
+def signature(varies: str, *args: Any, **kwargs: Any) -> Signature: ...
+@overload
+def signature(varies: Any, *args: Any, **kwargs: Any) -> Signature[Any, Any]: ...
 def signature(varies: Any, *args: Any, **kwargs: Any) -> Any:
     """Make a signature of a task, a task's name, or plain data; copy one that is given."""
     if isinstance(varies, Signature):

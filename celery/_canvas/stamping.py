@@ -79,33 +79,33 @@ class StampingVisitor(ABC):
     def on_group_end(self, group: group, **headers: Any) -> None:  # noqa: B027 - optional
         """Note that all members of *group* have been stamped."""
 
-    def on_chain_start(self, chain: _chain, **headers: Any) -> dict[str, Any]:
+    def on_chain_start(self, chain: _chain[Any, Any], **headers: Any) -> dict[str, Any]:
         """Return stamps for all tasks of *chain*."""
         return {}
 
-    def on_chain_end(self, chain: _chain, **headers: Any) -> None:  # noqa: B027 - optional
+    def on_chain_end(self, chain: _chain[Any, Any], **headers: Any) -> None:  # noqa: B027 - optional
         """Note that all tasks of *chain* have been stamped."""
 
     @abstractmethod
-    def on_signature(self, sig: Signature, **headers: Any) -> dict[str, Any]:
+    def on_signature(self, sig: Signature[Any, Any], **headers: Any) -> dict[str, Any]:
         """Return stamps for one task."""
 
-    def on_chord_header_start(self, sig: _chord, **header: Any) -> dict[str, Any]:
+    def on_chord_header_start(self, sig: _chord[Any, Any], **header: Any) -> dict[str, Any]:
         """Return stamps for the header of a chord and for its body: those of a group."""
         return self.on_group_start(sig.header_group(), **header)
 
-    def on_chord_header_end(self, sig: _chord, **header: Any) -> None:
+    def on_chord_header_end(self, sig: _chord[Any, Any], **header: Any) -> None:
         """Note that all header tasks have been stamped."""
         self.on_group_end(sig.header_group(), **header)
 
-    def on_chord_body(self, sig: _chord, **header: Any) -> dict[str, Any]:
+    def on_chord_body(self, sig: _chord[Any, Any], **header: Any) -> dict[str, Any]:
         """Return further stamps for the body of a chord."""
         return {}
 
-    def on_callback(self, callback: Signature, **header: Any) -> dict[str, Any]:
+    def on_callback(self, callback: Signature[Any, Any], **header: Any) -> dict[str, Any]:
         """Return further stamps for a linked task."""
         return {}
 
-    def on_errback(self, errback: Signature, **header: Any) -> dict[str, Any]:
+    def on_errback(self, errback: Signature[Any, Any], **header: Any) -> dict[str, Any]:
         """Return further stamps for a task linked for the case of an error."""
         return {}

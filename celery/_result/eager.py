@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from celery import states
 from celery._result.joining import assert_will_not_block
-from celery._result.single import AsyncResult, T
+from celery._result.node import T
+from celery._result.single import AsyncResult
 from celery.exceptions import TaskRevokedError
 
 if TYPE_CHECKING:

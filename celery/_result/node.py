@@ -14,9 +14,18 @@ from celery import _state
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from typing_extensions import TypeVar
+
     from celery._result.sets import ResultSet
     from celery._result.single import AsyncResult
     from celery.app.base import Celery
+
+    #: The value of a task; that of each member of a set.
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 #: Plain form of a result: ``((id, parent), children)``.
 ResultTuple = tuple[Any, Any]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from celery import _state, states
 from celery._result.joining import assert_will_not_block
-from celery._result.node import ResultBase, ResultTuple, importable_class, plain_form
+from celery._result.node import ResultBase, ResultTuple, T, importable_class, plain_form
 from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
 
 
-class ResultSet(ResultBase):
+class ResultSet(ResultBase, Generic[T]):
     """Several results, in order.
 
     Args:
@@ -114,11 +114,12 @@ class ResultSet(ResultBase):
     def _member_forms(self) -> list[ResultTuple] | None:
         return [result.as_tuple() for result in self.results]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[AsyncResult[T]]:
         return iter(self.results)
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.results[index]
+    def __getitem__(self, index: int) -> AsyncResult[T]:
+        member: AsyncResult[T] = self.results[index]
+        return member
 
     def __len__(self) -> int:
         return len(self.results)
@@ -252,14 +253,14 @@ class ResultSet(ResultBase):
         on_message: Callable[..., Any] | None = None,
         disable_sync_subtasks: bool = True,
         on_interval: Callable[..., Any] | None = None,
-    ) -> list[Any]:
+    ) -> list[T]:
         """Wait for all members and return their values in order; see `join`."""
         options = dict(locals())
         del options["self"]
         join = self.join_native if self.supports_native_join else self.join
         return join(**options)
 
-    async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[T]:
         """Do what `get` does on an event loop, without blocking it; ``await result`` is the same.
 
         Raises:
@@ -269,13 +270,13 @@ class ResultSet(ResultBase):
 
         return await awaiting.agather(self, timeout, propagate)
 
-    def __await__(self) -> Generator[Any, Any, list[Any]]:
+    def __await__(self) -> Generator[Any, Any, list[T]]:
         return self.aget().__await__()
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[AsyncResult[T]]:
         return self.aiter()
 
-    def aiter(self, timeout: float | None = None) -> AsyncIterator[Any]:
+    def aiter(self, timeout: float | None = None) -> AsyncIterator[AsyncResult[T]]:
         """Yield the members as they end: ``async for result in group_result``.
 
         Args:
@@ -295,7 +296,7 @@ class ResultSet(ResultBase):
         on_message: Callable[..., Any] | None = None,
         disable_sync_subtasks: bool = True,
         on_interval: Callable[..., Any] | None = None,
-    ) -> list[Any]:
+    ) -> list[T]:
         """Wait for one member after the other and return their values in order.
 
         Args:
@@ -362,7 +363,7 @@ class ResultSet(ResultBase):
         on_message: Callable[..., Any] | None = None,
         on_interval: Callable[..., Any] | None = None,
         disable_sync_subtasks: bool = True,
-    ) -> list[Any]:
+    ) -> list[T]:
         """Like `join`, with the bulk retrieval of the back-end; an error is raised as it comes."""
         if disable_sync_subtasks:
             assert_will_not_block()
@@ -387,7 +388,7 @@ class ResultSet(ResultBase):
         ]
 
 
-class GroupResult(ResultSet):
+class GroupResult(ResultSet[T]):
     """The results of a group, under an id that they can be saved by.
 
     Args:

@@ -16,6 +16,7 @@ from celery._result.joining import assert_will_not_block
 from celery._result.node import (
     ResultBase,
     ResultTuple,
+    T,
     ancestors,
     importable_class,
     plain_form,
@@ -26,18 +27,11 @@ from celery.exceptions import TimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
 
-    from typing_extensions import TypeVar
     from vine import promise
 
     from celery._result.sets import GroupResult, ResultSet
     from celery.app.base import Celery
     from celery.utils.graph import DependencyGraph, GraphFormatter
-
-    T = TypeVar("T", default=Any)
-else:
-    from typing import TypeVar
-
-    T = TypeVar("T")
 
 
 class AsyncResult(ResultBase, Generic[T]):

@@ -59,7 +59,7 @@ def _new_tag_prefix() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_tag_prefix)
 
-#: Characters of a body from which on it is worth not to look for what is or has to be escaped.
+#: Characters from which on a body is long: it is not searched for what is or must be escaped.
 LONG = 4096
 #: How envelopes begin.
 LEAD = b'{"body": "'

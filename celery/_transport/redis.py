@@ -26,9 +26,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
+from kombu.transport.redis import REFRESH_BINDING
 from redis import exceptions
 
 from celery._transport._kombu import (
@@ -46,7 +48,7 @@ from celery._transport._redis_link import Link, pack
 from celery._transport._redis_message import ClaimedMessage, encode_envelope, next_tag
 from celery._transport._redis_outlet import RedisOutlet
 from celery._transport._redis_poller import HEALTH_S, Poller, Tick
-from celery._transport._redis_scripts import GIVE_BACK
+from celery._transport._redis_scripts import GIVE_BACK, Script
 from celery.utils.log import get_logger
 
 __all__ = ("Channel", "SentinelChannel", "SentinelTransport", "Transport")
@@ -60,6 +62,9 @@ GIVE_BACK_AT_ONCE = 100
 
 #: Options that kombu's channels don't know.
 OWN_OPTIONS = ("claim_lease", "eta_window")
+
+#: kombu's: adds a binding that expires, and notes when.
+_REFRESH = Script(REFRESH_BINDING)
 
 #: Acknowledgements that a closed channel could not send, by server and key, for the next one.
 _left_acks: dict[tuple[str, str], list[str]] = {}
@@ -95,8 +100,6 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         self.broker = connection.client.as_uri()
         with self._naming_broker():
             super().__init__(connection, **kwargs)
-        #: For commands whose answer is waited for.
-        self.desk = self.new_link()
 
     # -- names of keys
 
@@ -134,6 +137,20 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
 
     # -- connections
 
+    @cached_property
+    def desk(self) -> Link:
+        """For commands whose answer is waited for."""
+        return self.new_link()
+
+    @property
+    def client(self) -> Any:
+        """The client on which kombu's code pops; until the channel is made, one to ping with."""
+        if not self._registered:
+            return _Pinger(self.desk)
+        if "client" not in self.__dict__:
+            self.__dict__["client"] = self._create_client(asynchronous=True)
+        return self.__dict__["client"]
+
     def new_link(self) -> Link:
         """Return a new connection, with the parameters that kombu's pool has."""
         return Link(self._new_connection, self.socket_timeout, self.broker)
@@ -148,7 +165,9 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
                 if not name.startswith("maint")
             }
             self._connection_class = self.pool.connection_class
-        return self._connection_class(**{**self._parameters, "protocol": 2})
+        # A link looks after its health itself.
+        own = {"protocol": 2, "health_check_interval": 0}
+        return self._connection_class(**{**self._parameters, **own})
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.socket_connect_timeout is None:
@@ -324,12 +343,50 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
             self.claims.ack(message.delivery_tag)
         return message
 
-    def _purge(self, queue: str) -> int:
-        return int(super()._purge(queue)) + purge(self, queue)
+    # -- queues
 
-    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> Any:
-        super()._delete(queue, *args, **kwargs)
+    def _size(self, queue: str) -> int:
+        keys = self.keys_of(queue)
+        return int(sum(self.desk.call(b"".join(pack("LLEN", key) for key in keys), len(keys))))
+
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        return bool(self.desk.ask("EXISTS", *self.keys_of(queue)))
+
+    def _purge(self, queue: str) -> int:
+        keys = self.keys_of(queue)
+        data = b"".join(pack("LLEN", key) + pack("DEL", key) for key in keys)
+        return int(sum(self.desk.call(data, 2 * len(keys))[::2])) + purge(self, queue)
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        if self.typeof(exchange).type == "fanout":
+            self._fanout_queues[queue] = exchange, routing_key.replace("#", "*")
+        table, permanent = self._binding_keys(exchange)
+        member = self._binding(routing_key, pattern, queue)
+        if queue in self._expires:
+            deadlines = self._script_binding_deadlines
+            ttl = self._binding_ttl(queue)
+            self.desk.run(_REFRESH, [table, deadlines], [member, exchange, ttl])
+            return
+        self.desk.call(pack("SADD", table, member) + pack("SADD", permanent, member), 2)
+
+    def _delete(
+        self, queue: str, exchange: str, routing_key: str, pattern: str, *args: Any, **kwargs: Any
+    ) -> None:
+        self.auto_delete_queues.discard(queue)
+        member = self._binding(routing_key, pattern, queue)
+        data = b"".join(pack("SREM", key, member) for key in self._binding_keys(exchange))
+        self.desk.call(data + pack("DEL", *self.keys_of(queue)), 3)
         purge(self, queue)
+
+    def _binding_keys(self, exchange: str) -> tuple[str, str]:
+        """Return the keys of all bindings of *exchange*, and of those that do not expire."""
+        return (
+            self.full_key(self.keyprefix_queue % exchange),
+            self.full_key(self.keyprefix_binding_permanent % exchange),
+        )
+
+    def _binding(self, routing_key: str, pattern: str, queue: str) -> str:
+        return str(self.sep.join((routing_key or "", pattern or "", queue or "")))
 
     # -- messages that wait for their time
 
@@ -454,6 +511,9 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         if self._subscriptions is not None:
             self._subscriptions.close()
         super()._close_clients()
+        # kombu's code does so only where it has made a client.
+        for queue in [name for name in self.auto_delete_queues if name in self._fanout_queues]:
+            self.queue_delete(queue)
 
     def _leave_desk(self) -> None:
         try:
@@ -461,6 +521,17 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
         except (exceptions.RedisError, OSError) as exc:
             logger.debug("a broadcast to %s may be lost: %r", self.broker, exc)
         self.desk.disconnect()
+
+
+class _Pinger:
+    """Stands for a client while kombu's code sees whether the server answers."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def ping(self) -> None:
+        """Ask the server for a sign of life."""
+        self._link.ask("PING")
 
 
 class SentinelChannel(Channel, KombuSentinelChannel):  # type: ignore[misc]  # kombu's, untyped

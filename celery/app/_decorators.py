@@ -2,7 +2,9 @@
 
 A task keeps the parameters of its function, less the first one with ``bind=True``. What an
 ``async def`` returns when awaited is the value of its results. With ``base=`` the task is an
-instance of that class, whose parameters it has.
+instance of that class: if it is generic as `Task` is, ``class Base(Task[P, R])``, with the
+parameters and value of the function; otherwise with those that the class states. Type checkers
+take such a class for something that makes a task of a function, which `Task.__init__` tells them.
 
 At run time nothing happens here: `factory` and `factory_method` return what they are given.
 """
@@ -65,6 +67,18 @@ if TYPE_CHECKING:
         def __call__(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
         @overload
         def __call__(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+        @overload
+        def __call__(
+            self, *, base: Callable[[Callable[P, R]], T], bind: Literal[True], **options: Any
+        ) -> Callable[[Callable[Concatenate[Any, P], R] | Method[P, R]], T]: ...
+        @overload
+        def __call__(
+            self,
+            *,
+            base: Callable[[Callable[P, R]], T],
+            bind: Literal[False] = ...,
+            **options: Any,
+        ) -> Callable[[Callable[P, R]], T]: ...
         @overload
         def __call__(
             self, *, base: type[T], **options: Any

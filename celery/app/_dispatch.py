@@ -337,22 +337,26 @@ class Dispatch:
                     options["headers"] = headers
                     give_up_on_silence(producer, exc)
 
+        connection = producer.__connection__ or producer.connection
+        was_connected = connection.connected
+
         def attempt() -> Any:
+            if policy is not None:
+                # One attempt to connect, of which the policy makes more. kombu would go on for
+                # as long as one connection may take, whatever the policy says.
+                connection._ensure_connection(max_retries=0, reraise_as_library_errors=False)
             # By itself kombu would go on with the channel that a failed declaration has closed.
             headers = dict(options["headers"])
             return producer.publish(
                 body, declare=list(declare), retry=False, **{**options, "headers": headers}
             )
 
-        connection = producer.__connection__ or producer.connection
-        if not connection.connected:
+        if not was_connected:
             producer.revive(connection)
         if policy is None:
             published = attempt()
         else:
-            # As kombu does: they also hold for a first connection.
-            connection.transport_options.update(policy)
-            patience = Patience(len(connection.alt) or 1, policy.get("errback"))
+            patience = Patience(len(connection.alt) or 1, policy.get("errback"), was_connected)
             published = connection.ensure(producer, attempt, **{**policy, "errback": patience})()
         declared = declared_by(producer)
         if declared is not None:

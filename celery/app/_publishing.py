@@ -138,13 +138,15 @@ class Patience:
     Args:
         servers: How many there are to try.
         errback: Called for each error, as that of the policy would be.
+        was_connected: The first error is that of the message; then come those of connections.
     """
 
-    def __init__(self, servers: int, errback: Callable[[Any, Any], Any] | None) -> None:
+    def __init__(
+        self, servers: int, errback: Callable[[Any, Any], Any] | None, was_connected: bool
+    ) -> None:
         self._errback = errback
         self._left = servers
-        #: The first error is that of the message; then come those of connections.
-        self._is_first = True
+        self._is_first = was_connected
 
     def __call__(self, exc: BaseException, interval: float) -> None:
         """Take an error; raise it if it was the last one."""

@@ -9,6 +9,9 @@ before it publishes what follows, and again before it stores the end. A pool who
 vanish keeps it where it outlives them, and reports an `UnreportedEnd` for one that did; then the
 worker does what the process was about to do. Storing twice the same leaves one final state, however
 much of the first attempt reached the store; only what was being published may come twice.
+
+A body that has published its next attempt goes on for a while: it may clean up. It can still be
+ended, but should it vanish, then it has been retried, whatever it was about to do.
 """
 
 from __future__ import annotations
@@ -16,12 +19,16 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 
 if TYPE_CHECKING:
-    from celery.app._follow_ups import FollowUp
+    from collections.abc import Callable
 
-__all__ = ("Ended", "Seal", "UnreportedEnd", "sealed_as", "sealing")
+    from celery.app._follow_ups import FollowUp
+    from celery.exceptions import Retry
+
+__all__ = ("Ended", "Seal", "UnreportedEnd", "note_retry", "noting", "sealed_as", "sealing")
 
 
 class Ended(NamedTuple):
@@ -60,6 +67,21 @@ class UnreportedEnd(WorkerLostError):  # type: ignore[misc]  # billiard has no t
 
 #: What the tracer calls, a few times, after the body of the task that runs in this context.
 sealing: ContextVar[Seal | None] = ContextVar("sealing", default=None)
+
+#: Called with the end that the task of this context has if its process vanishes in the body.
+noting: ContextVar[Callable[[Ended], object] | None] = ContextVar("noting", default=None)
+
+
+def note_retry(reason: Retry) -> None:
+    """Tell the pool, if its processes may vanish, that the next attempt is published."""
+    note = noting.get()
+    if note is not None:
+        try:
+            raise reason
+        except type(reason):
+            note(Ended(error=ExceptionInfo()))
+        # It is still to be raised, where it belongs.
+        reason.__traceback__ = None
 
 
 def sealed_as(how: Ended) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from celery import result as results
+    from celery.app._context import Context
     from celery.app.amqp import AMQP
     from celery.canvas import Signature
 
@@ -87,13 +88,7 @@ class Sending:
         request = None
         if parent is not None:
             request = parent.request
-            if request.id == task_id:
-                # A retry or a replacement: it takes the place of the running call.
-                parent = None
-            elif parent_id is None:
-                parent_id = request.id
-            if root_id is None:
-                root_id = request.root_id or request.id
+            root_id, parent_id = _lineage(request, task_id, root_id, parent_id)
         callbacks = None if link is None else functional.maybe_list(link)
         errbacks = None if link_error is None else functional.maybe_list(link_error)
         has_time = countdown is not None or eta is not None
@@ -108,51 +103,25 @@ class Sending:
             named = (route_name, shadow, time_limit, soft_time_limit)
             form = amqp.express.form(name, named, options)
             if form is not None and not (has_time and form.may_be_held_back):
+                moment = amqp.header_eta(countdown, eta) if has_time else None
+                embedded = None
+                if callbacks or errbacks or chain is not None or chord is not None:
+                    embedded = amqp.embedded(callbacks, errbacks, chain, chord)
                 call = amqp.ordinary(
-                    form,
-                    task_id,
-                    root_id or task_id,
-                    parent_id,
-                    group_id,
-                    group_index,
-                    amqp.header_eta(countdown, eta) if has_time else None,
-                    reply_to,
-                    args,
-                    kwargs,
-                    None
-                    if chord is None and chain is None and not callbacks and not errbacks
-                    else amqp.embedded(callbacks, errbacks, chain, chord),
-                )
+                    form, task_id, root_id or task_id, parent_id, group_id, group_index, moment,
+                    reply_to, args, kwargs, embedded,
+                )  # fmt: skip
         if call is None:
+            fields = {
+                "task_id": task_id, "countdown": countdown, "eta": eta, "expires": expires,
+                "group_id": group_id, "group_index": group_index, "retries": retries,
+                "callbacks": callbacks, "errbacks": errbacks, "chain": chain, "chord": chord,
+                "reply_to": reply_to, "root_id": root_id, "parent_id": parent_id,
+                "time_limit": time_limit, "soft_time_limit": soft_time_limit,
+                "shadow": shadow, "replaced_task_nesting": replaced_task_nesting,
+            }  # fmt: skip
             call = amqp.unusual(
-                name,
-                args,
-                kwargs,
-                {
-                    "task_id": task_id,
-                    "countdown": countdown,
-                    "eta": eta,
-                    "group_id": group_id,
-                    "group_index": group_index,
-                    "expires": expires,
-                    "retries": retries,
-                    "chord": chord,
-                    "callbacks": callbacks,
-                    "errbacks": errbacks,
-                    "reply_to": reply_to,
-                    "time_limit": time_limit,
-                    "soft_time_limit": soft_time_limit,
-                    "root_id": root_id,
-                    "parent_id": parent_id,
-                    "shadow": shadow,
-                    "chain": chain,
-                    "replaced_task_nesting": replaced_task_nesting,
-                },
-                options,
-                route_name,
-                router,
-                task_type,
-                request,
+                name, args, kwargs, fields, options, route_name, router, task_type, request
             )
         producer = producer or publisher
         if producer is not None and connection is None:
@@ -162,6 +131,7 @@ class Sending:
                 ignored = amqp.send(chosen, call)
         if request is not None and request.id == task_id:
             request._replaced = True
+            parent = None
         result: results.AsyncResult[Any] = (result_cls or self.AsyncResult)(task_id)
         # The caller knows whether there will be anything to wait for.
         result.ignored = bool(ignored)
@@ -195,7 +165,21 @@ class Sending:
     def signature(self, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature bound to this app; see `celery.signature`."""
         kwargs["app"] = self
-        return canvas.signature(*args, **kwargs)  # type: ignore[no-any-return]  # or a subclass
+        return canvas.signature(*args, **kwargs)  # or a subclass
+
+
+def _lineage(
+    request: Context, task_id: str, root_id: str | None, parent_id: str | None
+) -> tuple[str | None, str | None]:
+    """Return the root and the parent of a call that the task of *request* makes.
+
+    A retry or a replacement takes the place of the running call, and so has no new parent.
+    """
+    if parent_id is None and request.id != task_id:
+        parent_id = request.id
+    if root_id is None:
+        root_id = request.root_id or request.id
+    return root_id, parent_id
 
 
 #: What a call by name is; another function in its place goes its own way.

@@ -190,7 +190,7 @@ def add_chain_task(app: Celery) -> Any:
 
     def chain(*args: Any, tasks: Iterable[Any] = (), **kwargs: Any) -> Any:
         steps = [canvas.maybe_signature(task, app=app) for task in tasks]
-        result = canvas.chain(steps, app=app).apply_async(args, kwargs)
+        result: Any = canvas.chain(steps, app=app).apply_async(args, kwargs)
         return None if result is None else result.as_tuple()
 
     return app.task(name="celery.chain", shared=False, lazy=False)(chain)

@@ -10,6 +10,7 @@ that knows the running task, and may send everything printed to the log. A recei
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -129,6 +130,8 @@ class Logging:
             sys.stdout = proxy  # enough of a text file for print()
         if stderr:
             sys.stderr = proxy
+        # Runs before the handlers are closed, as logging registered its part earlier.
+        atexit.register(proxy.flush_all)
         return proxy
 
     def setup_logging_subsystem(

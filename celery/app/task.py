@@ -20,6 +20,7 @@ from celery import _state, canvas
 from celery._types import Generic
 from celery.app import _eager, _replacement, annotations as task_annotations
 from celery.app._context import X_DEATH_HEADERS as X_DEATH_HEADERS, Context, options_to_repeat
+from celery.app._sealing import note_retry
 from celery.exceptions import (
     CDeprecationWarning,
     Ignore,
@@ -173,6 +174,8 @@ class Task(Generic[P, R]):
     resultrepr_maxsize = 1024
     request_stack: Any = None
     abstract = True
+    #: Limit of retries that `retry_kwargs` of an automatic retry ask for; None for none.
+    override_max_retries: int | None
 
     from_config = (
         ("serializer", "task_serializer"),
@@ -192,9 +195,14 @@ class Task(Generic[P, R]):
         ("store_errors_even_if_ignored", "task_store_errors_even_if_ignored"),
     )
 
-    def __init__(self) -> None:
-        #: Limit of retries that `retry_kwargs` of an automatic retry ask for; None for none.
-        self.override_max_retries: int | None = None
+    if TYPE_CHECKING:
+        # What ``base=`` does with the class, for type checkers; nobody else gives a function.
+        def __init__(self, fun: Callable[P, R] = ..., /) -> None: ...
+
+    else:
+
+        def __init__(self) -> None:
+            self.override_max_retries = None
 
     # -- belonging to an app
 
@@ -513,6 +521,7 @@ class Task(Generic[P, R]):
             return again
         # A publish that fails for good reaches the body as what it is, and fails the task.
         sig.apply_async()
+        note_retry(again)
         if throw:
             raise again
         return again
@@ -581,15 +590,15 @@ class Task(Generic[P, R]):
         """Return an immutable signature: it takes no result of a parent."""
         return self.signature(args, kwargs, immutable=True)
 
-    def chunks(self, it: Iterable[Any], n: int) -> canvas.chunks:
+    def chunks(self, it: Iterable[Any], n: int) -> canvas.chunks[list[R]]:
         """Return calls of this task over *it*, *n* items to a message."""
         return canvas.chunks(self.s(), it, n, app=self.app)
 
-    def map(self, it: Iterable[Any]) -> canvas.xmap:
+    def map(self, it: Iterable[Any]) -> canvas.xmap[list[R]]:
         """Return one message that calls this task for each item of *it* in turn."""
         return canvas.xmap(self.s(), it, app=self.app)
 
-    def starmap(self, it: Iterable[Any]) -> canvas.xstarmap:
+    def starmap(self, it: Iterable[Any]) -> canvas.xstarmap[list[R]]:
         """Like `map`, where each item is a list of arguments."""
         return canvas.xstarmap(self.s(), it, app=self.app)
 
@@ -748,9 +757,14 @@ if TYPE_CHECKING:
     class CoroutineTask(Task[P, R]):
         """What the decorator makes of an ``async def``: a direct call has to be awaited."""
 
+        def __init__(self, fun: Callable[P, Coroutine[Any, Any, R]] = ..., /) -> None: ...
+
         def __call__(  # type: ignore[override]  # that is the difference
             self, *args: P.args, **kwargs: P.kwargs
         ) -> Coroutine[Any, Any, R]: ...
+
+else:
+    CoroutineTask = Task
 
 
 #: What a call of a task is; another function in its place goes its own way.

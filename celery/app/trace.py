@@ -15,20 +15,19 @@ from __future__ import annotations
 import logging
 import sys
 import time
-import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from kombu.exceptions import EncodeError
 from kombu.serialization import prepare_accept_content
 
 from celery import _state, signals
 from celery._protocol.body import loads as loads_message
-from celery.app import _coroutines, _outcome, _tracer
+from celery.app import _coroutines, _internal_errors, _outcome, _tracer
 from celery.app._context import Context
+from celery.app._internal_errors import report_internal_error as report_internal_error
 from celery.app._outcome import (
     LOG_FAILURE as LOG_FAILURE,
     LOG_IGNORED as LOG_IGNORED,
@@ -352,57 +351,61 @@ def build_tracer(
     enter, leave = _tracer.entrance(traced), _tracer.exit_from(traced)
     returned = _tracer.hook_after(traced, IGNORE_STATES)
     fail = _failer(traced, Info, monotonic)
+    refuse = _refuser(fail)
     run, run_steps = _runners(traced, body, fail, propagate, monotonic)
-
-    def refuse(error: InvalidTaskError, ctx: Context) -> Executed:
-        """Conclude a call that can't be made."""
-        try:
-            # Described with a traceback, which only a raised error has.
-            raise error
-        except InvalidTaskError as exc:
-            return fail(exc, ctx, None)
 
     def trace_task(uuid: str, args: Any, kwargs: Any, request: Any = None) -> trace_ok_t:
         done: Executed | None = None
-        bad_call = None if type(kwargs) is dict else _outcome.argument_error(kwargs)
         ctx = enter(uuid, args, kwargs, request)
         if ctx is None:
             return trace_ok_t(None, None, 0.0, "")
         try:
-            if bad_call is not None:
-                done = refuse(bad_call, ctx)
-                return trace_ok_t(*done[:4])
-            done = run(uuid, args, kwargs, ctx)
-            if returned is not None:
-                returned(uuid, args, kwargs, ctx, done)
-            return trace_ok_t(*done[:4])
-        finally:
-            leave(uuid, args, kwargs, done)
-
-    def steps(
-        uuid: str, args: Any, kwargs: Any, request: Any = None
-    ) -> Generator[Any, Any, trace_ok_t]:
-        """Do what `trace_task` does, with the coroutine run by the caller."""
-        done: Executed | None = None
-        bad_call = None if type(kwargs) is dict else _outcome.argument_error(kwargs)
-        ctx = enter(uuid, args, kwargs, request)
-        if ctx is None:
-            return trace_ok_t(None, None, 0.0, "")
-        try:
-            if bad_call is not None:
-                done = refuse(bad_call, ctx)
-                return trace_ok_t(*done[:4])
-            done = yield from run_steps(uuid, args, kwargs, ctx)
-            if returned is not None:
-                returned(uuid, args, kwargs, ctx, done)
+            if type(kwargs) is not dict and (error := _outcome.argument_error(kwargs)):
+                done = refuse(error, ctx)
+            else:
+                done = run(uuid, args, kwargs, ctx)
+                if returned is not None:
+                    returned(uuid, args, kwargs, ctx, done)
             return trace_ok_t(*done[:4])
         finally:
             leave(uuid, args, kwargs, done)
 
     if is_coroutine_function(body):
+        steps = _stepwise(enter, refuse, run_steps, returned, leave)
         setattr(trace_task, "steps", steps)  # noqa: B010 - a function has no such field by type
 
     return trace_task
+
+
+def _stepwise(
+    enter: Callable[..., Context | None],
+    refuse: Callable[[InvalidTaskError, Context], Executed],
+    run_steps: Callable[..., Generator[Any, Any, Executed]],
+    returned: Callable[..., None] | None,
+    leave: Callable[..., None],
+) -> Callable[..., Generator[Any, Any, trace_ok_t]]:
+    """Return what does as a tracer does, with the coroutine of the task run by the caller."""
+
+    def steps(
+        uuid: str, args: Any, kwargs: Any, request: Any = None
+    ) -> Generator[Any, Any, trace_ok_t]:
+        # The same as in `build_tracer`, but for one "yield from", which a function can't share.
+        done: Executed | None = None
+        ctx = enter(uuid, args, kwargs, request)
+        if ctx is None:
+            return trace_ok_t(None, None, 0.0, "")
+        try:
+            if type(kwargs) is not dict and (error := _outcome.argument_error(kwargs)):
+                done = refuse(error, ctx)
+            else:
+                done = yield from run_steps(uuid, args, kwargs, ctx)
+                if returned is not None:
+                    returned(uuid, args, kwargs, ctx, done)
+            return trace_ok_t(*done[:4])
+        finally:
+            leave(uuid, args, kwargs, done)
+
+    return steps
 
 
 def _runners(
@@ -510,6 +513,19 @@ def _failer(
     return fail
 
 
+def _refuser(fail: Callable[..., Executed]) -> Callable[[InvalidTaskError, Context], Executed]:
+    """Return what concludes a call that can't be made."""
+
+    def refuse(error: InvalidTaskError, ctx: Context) -> Executed:
+        try:
+            # Described with a traceback, which only a raised error has.
+            raise error
+        except InvalidTaskError as exc:
+            return fail(exc, ctx, None)
+
+    return refuse
+
+
 def trace_task(
     task: Task, uuid: str, args: Any, kwargs: Any, request: Any = None, **opts: Any
 ) -> trace_ok_t:
@@ -530,54 +546,10 @@ def _internal_error(
     task: Task, uuid: str, args: Any, kwargs: Any, request: Any, exc: BaseException
 ) -> trace_ok_t:
     """Report *exc*, which the machinery around the body raised, and say that the task failed."""
-    _signal_internal_error(task, uuid, args, kwargs, request, exc)
+    _internal_errors.send_signal(task, uuid, args, kwargs, request, exc)
     einfo = report_internal_error(task, exc)
-    _store_internal_error(task, uuid, einfo, request)
+    _internal_errors.store(task, uuid, einfo, request)
     return trace_ok_t(einfo, TraceInfo(FAILURE, exc), 0.0, "")
-
-
-def _signal_internal_error(
-    task: Task, uuid: str, args: Any, kwargs: Any, request: Any, exc: BaseException
-) -> None:
-    einfo = ExceptionInfo((type(exc), exc, exc.__traceback__))
-    signals.task_internal_error.send(
-        sender=task,
-        task_id=uuid,
-        args=args,
-        kwargs=kwargs,
-        request=request,
-        exception=exc,
-        traceback=exc.__traceback__,
-        einfo=einfo,
-    )
-
-
-def _store_internal_error(task: Task, uuid: str, einfo: Any, request: Any) -> None:
-    """Leave a final state behind even when the machinery around the body failed."""
-    try:
-        task.backend.mark_as_failure(
-            uuid,
-            plain_exception(einfo.exception),
-            einfo.traceback,
-            request=Context(request or ()),
-            call_errbacks=False,
-        )
-    except Exception:
-        logger.exception("Cannot store the failure of task %s[%s]", task.name, uuid)
-
-
-def report_internal_error(task: Task, exc: BaseException) -> Any:
-    """Warn that *exc* was raised around a task body, not by it; returns its `ExceptionInfo`."""
-    einfo = ExceptionInfo((type(exc), exc, exc.__traceback__))
-    if isinstance(exc, EncodeError):
-        # An unserializable value is the task's own doing; say no more than that.
-        return einfo
-    warnings.warn(
-        f"Exception raised outside body of task {task.name}: {exc!r}\n{einfo.traceback}",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-    return einfo
 
 
 def trace_task_ret(

@@ -16,6 +16,7 @@ USR2      open the remote debugger (with ``CELERY_RDBSIG``)
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import platform as python_platform
@@ -35,8 +36,9 @@ from celery.loaders.app import AppLoader
 from celery.platforms import EX_FAILURE, EX_OK, check_privileges, isatty
 from celery.utils import static, term
 from celery.utils.debug import cry
+from celery.utils.garbage import collect_as_usual
 from celery.utils.imports import qualname
-from celery.utils.log import get_logger, set_in_sighandler
+from celery.utils.log import flush_redirected, get_logger, set_in_sighandler
 from celery.utils.text import pluralize
 from celery.worker import WorkController, state
 
@@ -160,17 +162,23 @@ class Worker(WorkController):
             self.purge_messages()
         if not self._custom_logging and self.redirect_stdouts:
             self.app.log.redirect_stdouts(self.redirect_stdouts_level)
+        collect_as_usual()
+        # What exists now lives as long as the process and those that will be forked off it.
+        gc.freeze()
 
     def start(self) -> None:
         """Run until stopped; after SIGHUP, run the same command line in place of this."""
         super().start()
         if self._restarts:
             farewell.close_all()
+            flush_redirected()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-        if state.is_terminating() and state.active_requests:
+        left = len(state.active_requests) + len(self.consumer.abandoned if self.consumer else ())
+        if state.is_terminating() and left:
             # Threads can't be ended, and the interpreter would wait for them.
-            logger.warning("Leaving %s tasks that run on.", len(state.active_requests))
+            logger.warning("Leaving %s tasks that run on.", left)
             farewell.close_all()
+            flush_redirected()
             logging.shutdown()
             os._exit(self.exitcode or EX_OK)
 
@@ -241,7 +249,7 @@ class Worker(WorkController):
             app=_describe(app),
             hostname=self.hostname,
             version=_version(),
-            platform=python_platform.platform(),
+            platform=_platform(),
             timestamp=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"),
             conninfo=app.connection().as_uri(),
             results=app.backend.as_uri(),
@@ -300,6 +308,18 @@ def _version() -> str:
     from celery import VERSION_BANNER
 
     return VERSION_BANNER
+
+
+def _platform() -> str:
+    """Return what `platform.platform` does, which starts a program to ask for the processor."""
+    try:
+        libc = os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, ValueError, OSError):
+        libc = None
+    if not libc:
+        return python_platform.platform()
+    this = os.uname()
+    return f"{this.sysname}-{this.release}-{this.machine}-with-{libc.replace(' ', '')}"
 
 
 def _describe(app: Any) -> str:

@@ -21,6 +21,7 @@ from click.exceptions import UsageError
 from click_didyoumean import DYMGroup
 
 from celery.bin import base
+from celery.utils.garbage import collect_as_usual
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -374,6 +375,9 @@ def celery(
         app=_load_app(app) if app else None, no_color=no_color, workdir=workdir, quiet=quiet
     )
     _add_user_options(ctx)
+    if ctx.invoked_subcommand != "worker":
+        # The worker has most of its imports before it.
+        collect_as_usual()
 
 
 @click.command("report", cls=base.CeleryCommand)

@@ -215,6 +215,26 @@ def _remote(fun: Any) -> Any:
     return fun
 
 
+def _reply_printer(context: Any, json: bool, *, show_body: bool) -> Any:
+    """Return what prints each reply as it comes; None where all are printed as JSON.
+
+    Raises:
+        NoBroadcast: The broker takes no message to all workers.
+    """
+    _require_broadcasts(context.app)
+    return None if json else partial(_say_reply, context, show_body=show_body)
+
+
+def _conclude(
+    context: Any, replies: Any, timeout: float, destination: list[str] | None, json: bool
+) -> None:
+    """Print *replies* if they are wanted as JSON; raises an error if there are none."""
+    if not replies:
+        raise no_reply(context.app, timeout, destination)
+    if json:
+        context.echo(dumps(replies))
+
+
 @click.command("status", cls=CeleryCommand)
 @_remote
 @click.pass_context
@@ -223,15 +243,11 @@ def _remote(fun: Any) -> Any:
 def status(ctx: click.Context, timeout: float, destination: list[str] | None, json: bool) -> None:
     """Show which workers are online."""
     context = ctx.obj
-    _require_broadcasts(context.app)
-    callback = None if json else partial(_say_reply, context, show_body=False)
+    callback = _reply_printer(context, json, show_body=False)
     replies = context.app.control.inspect(
         timeout=timeout, destination=destination, callback=callback
     ).ping()
-    if not replies:
-        raise no_reply(context.app, timeout, destination)
-    if json:
-        context.echo(dumps(replies))
+    _conclude(context, replies, timeout, destination, json)
     if not context.quiet:
         context.echo(_count_line(len(replies)))
 
@@ -262,17 +278,12 @@ def inspect(
     context = ctx.obj
     info = _facts(ctx, "inspect", command)
     arguments = _arguments(ctx, command, info, ctx.args)
-    _require_broadcasts(context.app)
-    callback = None if json else partial(_say_reply, context, show_body=not context.quiet)
+    callback = _reply_printer(context, json, show_body=not context.quiet)
     replies = context.app.control.inspect(
         timeout=timeout, destination=destination, callback=callback
     )._request(command, **arguments)
-    if not replies:
-        raise no_reply(context.app, timeout, destination)
-    if json:
-        context.echo(dumps(replies))
-        return
-    if not context.quiet:
+    _conclude(context, replies, timeout, destination, json)
+    if not json and not context.quiet:
         context.echo(_count_line(len(replies)))
 
 
@@ -311,8 +322,7 @@ def control(
     context = ctx.obj
     info = _facts(ctx, "control", command)
     arguments = _arguments(ctx, command, info, ctx.args)
-    _require_broadcasts(context.app)
-    callback = None if json else partial(_say_reply, context, show_body=not context.quiet)
+    callback = _reply_printer(context, json, show_body=not context.quiet)
     where = {"timeout": timeout, "destination": destination}
     if command in _UNANSWERED:
         replies = _announced(context.app.control, command, arguments, **where)
@@ -323,7 +333,4 @@ def control(
         replies = context.app.control.broadcast(
             command, arguments=arguments, reply=True, callback=callback, **where
         )
-    if not replies:
-        raise no_reply(context.app, timeout, destination)
-    if json:
-        context.echo(dumps(replies))
+    _conclude(context, replies, timeout, destination, json)

@@ -41,7 +41,7 @@ from kombu.asynchronous import set_event_loop
 from celery import platforms
 from celery.app import _coroutines
 from celery.app._handover import handover
-from celery.app._sealing import Ended, sealing
+from celery.app._sealing import Ended, noting, sealing
 from celery.concurrency._packets import (
     DONT_WAIT,
     HANDS_OVER,
@@ -57,7 +57,7 @@ from celery.concurrency._reports import RETURNED, UP, Outbox, encode, fit
 from celery.concurrency._seals import Seals
 from celery.concurrency._shelf import Shelf
 from celery.concurrency.base import describe, exit_status, judge
-from celery.utils.log import get_logger
+from celery.utils.log import flush_redirected, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -93,6 +93,7 @@ class _LastWords:
 
     def put(self, message: tuple[int, tuple[int, int]]) -> NoReturn:
         _kind, (_pid, status) = message
+        flush_redirected()
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -305,6 +306,16 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         if how is not None:
             self.seals.put_end(self.place, self._job, how)
 
+    def _note(self, how: Ended) -> None:
+        """Keep how the job ends should this process vanish, while its body runs on."""
+        # What interrupts a body would be taken for an error of the note.
+        interrupts = {signal.SIGUSR1, signal.SIGQUIT, TERM_SIGNAL}
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts)
+        try:
+            self.seals.put_end(self.place, self._job, how)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
     # -- Work
 
     def serve(self) -> NoReturn:
@@ -318,6 +329,7 @@ class Worker(billiard_pool.Worker):  # type: ignore[misc]  # billiard has no typ
         outcome = b""
         begin, seals = handover.begin, self.seals
         sealing.set(self._seal)
+        noting.set(self._note)
         while True:
             size = 0
             if ended:

@@ -19,7 +19,7 @@ from kombu.asynchronous import timer
 
 from celery.app import _coroutines
 from celery.app._coroutines import Interruptible
-from celery.app._sealing import Seal, sealing
+from celery.app._sealing import Ended, Seal, sealing
 from celery.concurrency import base
 
 if TYPE_CHECKING:
@@ -211,3 +211,39 @@ class LoopThread:
         finally:
             close()
         return body.outcome()
+
+
+class GreenPool(base.BasePool):
+    """Runs calls in up to *limit* green threads; for subclasses that know how to start them."""
+
+    signal_safe = False
+    is_green = True
+    task_join_will_block = False
+    reports_terminated = True
+    limit: int
+    _pool: Any = None
+    #: Identity of the green thread that calls it.
+    getpid: Callable[[], int]
+
+    def __init__(self, coroutines: LoopThread, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._coroutines = coroutines
+        #: Green threads that can be stopped, by their identity.
+        self._running: dict[int, Any] = {}
+
+    def on_terminate(self) -> None:
+        """Stop the running calls."""
+        for pid in list(self._running):
+            self.terminate_job(pid)
+        self._coroutines.stop()
+
+    def _note_start(self, thread: Any) -> None:
+        self._running[id(thread)] = thread
+        thread.link(self._on_end)
+
+    def _on_end(self, thread: Any) -> None:
+        self._running.pop(id(thread), None)
+
+    def _seal(self, how: Ended | None = None) -> None:
+        """Take the green thread that calls this out of those that can be stopped."""
+        self._running.pop(self.getpid(), None)

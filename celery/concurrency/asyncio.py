@@ -40,7 +40,7 @@ from celery import _state
 from celery.app import trace
 from celery.app._coroutines import Interruptible
 from celery.concurrency import base
-from celery.concurrency.base import BasePool, apply_target
+from celery.concurrency.base import BasePool
 from celery.concurrency.thread import ApplyResult
 from celery.utils.log import get_logger
 
@@ -301,15 +301,13 @@ class TaskPool(BasePool):
         steps = _steps(target, args, kwargs)
         if steps is None:
             return ApplyResult(
-                self._executor.submit(
-                    apply_target,
-                    target,
-                    args,
-                    kwargs,
-                    callback,
-                    accept_callback,
-                    error_callback=error_callback,
-                )
+                self._executor,
+                target,
+                args,
+                kwargs,
+                callback,
+                accept_callback,
+                error_callback=error_callback,
             )
         job = Job(
             steps,

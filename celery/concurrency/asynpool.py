@@ -580,7 +580,7 @@ class AsynPool(billiard_pool.Pool):  # type: ignore[misc]  # billiard has no typ
         if ended is None:
             self._books.end_by_limit(job, describe(TimeLimitExceeded(job.timeout)))
         else:
-            error = UnreportedEnd("Its end took too long to store", ended)
+            error = UnreportedEnd("Its end took too long", ended)
             self._books.end(job, False, describe(error))
 
     def _give_up_start(self, child: Child) -> None:

@@ -16,13 +16,12 @@ import greenlet
 from eventlet import greenpool, greenthread, hubs, patcher
 
 from celery import signals
-from celery.concurrency import base
-from celery.concurrency._green import GreenTimer, Killed, LoopThread, apply_killable
+from celery.concurrency._green import GreenPool, GreenTimer, Killed, LoopThread, apply_killable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from celery.app._sealing import Ended, Seal
+    from celery.app._sealing import Seal
     from celery.concurrency._green import GreenEntry
 
 __all__ = ("TaskPool",)
@@ -93,26 +92,17 @@ class _LoopThread(LoopThread):
         )
 
 
-class TaskPool(base.BasePool):
+class TaskPool(GreenPool):
     """Run calls in up to *limit* green threads."""
 
     Timer = Timer
 
-    signal_safe = False
-    is_green = True
-    task_join_will_block = False
-    reports_terminated = True
-    limit: int
-    _pool: Any = None
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(_LoopThread(), *args, **kwargs)
         self.Pool = greenpool.GreenPool
         self.getcurrent = greenlet.getcurrent
-        self.getpid: Callable[[], int] = lambda: id(greenlet.getcurrent())
+        self.getpid = lambda: id(greenlet.getcurrent())
         self.spawn_n = greenthread.spawn_n
-        self._running: dict[int, Any] = {}
-        self._coroutines = _LoopThread()
 
     def on_start(self) -> None:
         """Create the group that limits the number of green threads."""
@@ -128,12 +118,6 @@ class TaskPool(base.BasePool):
             self._pool.waitall()
         self._coroutines.stop()
         signals.eventlet_pool_postshutdown.send(sender=self)
-
-    def on_terminate(self) -> None:
-        """Stop the running calls."""
-        for pid in list(self._running):
-            self.terminate_job(pid)
-        self._coroutines.stop()
 
     def on_apply(
         self,
@@ -159,16 +143,8 @@ class TaskPool(base.BasePool):
             _.get("error_callback"),
             self._seal,
         )
-        self._running[id(thread)] = thread
-        thread.link(self._on_end)
+        self._note_start(thread)
         return thread
-
-    def _on_end(self, thread: Any) -> None:
-        self._running.pop(id(thread), None)
-
-    def _seal(self, how: Ended | None = None) -> None:
-        """Take the green thread that calls this out of those that can be stopped."""
-        self._running.pop(self.getpid(), None)
 
     def grow(self, n: int = 1) -> None:
         """Allow *n* more calls at a time."""

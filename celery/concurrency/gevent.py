@@ -17,7 +17,7 @@ from gevent.pool import Pool
 
 from celery.app._sealing import Ended, sealing
 from celery.concurrency import base
-from celery.concurrency._green import GreenTimer, Killed, LoopThread, apply_killable
+from celery.concurrency._green import GreenPool, GreenTimer, Killed, LoopThread, apply_killable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,28 +123,21 @@ class _LoopThread(LoopThread):
         return watcher.send, rung.wait, watcher.close
 
 
-class TaskPool(base.BasePool):
+class TaskPool(GreenPool):
     """Run calls in up to *limit* green threads."""
 
     Timer = Timer
 
-    signal_safe = False
-    is_green = True
-    task_join_will_block = False
-    reports_terminated = True
     enforces_hard_limit = True
-    limit: int
     _pool: Pool | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(_LoopThread(), *args, **kwargs)
         self.Pool = Pool
         self.spawn_n = gevent.spawn
         self.getcurrent = gevent.getcurrent
-        self.getpid: Callable[[], int] = lambda: id(gevent.getcurrent())
+        self.getpid = lambda: id(gevent.getcurrent())
         self.timeout = self.options.get("timeout")
-        self._running: dict[int, gevent.Greenlet] = {}
-        self._coroutines = _LoopThread()
 
     def on_start(self) -> None:
         """Create the group that limits the number of green threads."""
@@ -155,12 +148,6 @@ class TaskPool(base.BasePool):
         """Wait for the running calls."""
         if self._pool is not None:
             self._pool.join()
-        self._coroutines.stop()
-
-    def on_terminate(self) -> None:
-        """Stop the running calls."""
-        for pid in list(self._running):
-            self.terminate_job(pid)
         self._coroutines.stop()
 
     def on_apply(
@@ -191,16 +178,8 @@ class TaskPool(base.BasePool):
         greenlet = self._pool.spawn(
             run, target, args or (), kwargs, callback, accept_callback, self.getpid, **rest
         )
-        self._running[id(greenlet)] = greenlet
-        greenlet.link(self._on_end)
+        self._note_start(greenlet)
         return greenlet
-
-    def _on_end(self, greenlet: gevent.Greenlet) -> None:
-        self._running.pop(id(greenlet), None)
-
-    def _seal(self, how: Ended | None = None) -> None:
-        """Take the green thread that calls this out of those that can be stopped."""
-        self._running.pop(self.getpid(), None)
 
     def grow(self, n: int = 1) -> None:
         """Allow *n* more calls at a time."""

@@ -2,15 +2,13 @@
 A monitor in the terminal: ``celery events``.
 
 One thread captures events into a state, another draws it and obeys keys. What is drawn comes from
-`celery.events._screen`; this module owns the terminal. Remote commands are sent from threads of
-their own, so the screen never waits for workers.
+`celery.events._screen`, and `celery.events._terminal` draws it. Remote commands are sent from
+threads of their own, so the screen never waits for workers.
 """
 
 from __future__ import annotations
 
 import curses
-import locale
-import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import _state, states
 from celery.events import _screen
+from celery.events._terminal import Terminal
 from celery.utils.text import abbr, abbrtask
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class _Question:
         return [(f" {self.text} ", "bold"), (f"{self.typed}_", "plain")]
 
 
-class CursesMonitor:
+class CursesMonitor(Terminal):
     """
     Draws a state and obeys keys.
 
@@ -106,9 +105,6 @@ class CursesMonitor:
     """
 
     keymap: Mapping[str, Callable[[], Any]] = {}
-    win: Any = None
-    #: Milliseconds to rest between two drawings, beside waiting for a key.
-    screen_delay = 10
     selected_task: str | None = None
     selected_worker: str | None = None
     selected_position = 0
@@ -131,6 +127,7 @@ class CursesMonitor:
     def __init__(
         self, state: State, app: Celery, keymap: Mapping[str, Callable[[], Any]] | None = None
     ) -> None:
+        super().__init__()
         self.app = app
         self.state = state
         self.keymap = {
@@ -159,9 +156,6 @@ class CursesMonitor:
             "Q": self.quit,
             **(self.keymap if keymap is None else keymap),
         }
-        self.lock = threading.RLock()
-        #: Attributes of text by state and style; complete once there is a screen.
-        self.state_colors: dict[str, int] = {}
         self.rates = _screen.Rates()
         if state.event_callback is None:
             state.event_callback = self.rates.note
@@ -173,7 +167,6 @@ class CursesMonitor:
         self.leaving = False
         #: What collects the events now.
         self.receiver: Any = None
-        self.bars = _screen.BARS
         self._page: _Page | None = None
         self._question: _Question | None = None
         self._shows_workers = False
@@ -186,16 +179,6 @@ class CursesMonitor:
         self._offset = 0
 
     # -- geometry
-
-    @property
-    def screen_width(self) -> int:
-        """Columns of the terminal."""
-        return int(self.win.getmaxyx()[1])
-
-    @property
-    def screen_height(self) -> int:
-        """Lines of the terminal."""
-        return int(self.win.getmaxyx()[0])
 
     @property
     def display_width(self) -> int:
@@ -525,16 +508,6 @@ class CursesMonitor:
         self.safe_add_str(height - 1, 1, self.help, self.state_colors.get("dim", 0))
         self.win.refresh()
 
-    def _fit_terminal(self) -> None:
-        """Notice another size of the terminal, of which curses may not have been told."""
-        try:
-            columns, lines = os.get_terminal_size()
-        except OSError:
-            return
-        if (lines, columns) != (curses.LINES, curses.COLS):
-            curses.resizeterm(lines, columns)
-            self.win.clear()
-
     def _draw_page(self, page: _Page) -> None:
         lines = page.lines(self.screen_width)
         height = self.limit
@@ -576,77 +549,6 @@ class CursesMonitor:
             line.append((" no tasks yet; press e if the workers run without -E", "dim"))
         return line
 
-    def _add(self, y: int, line: _screen.Line) -> None:
-        x = 0
-        for text, style in line:
-            self.safe_add_str(y, x, text, self.state_colors.get(style, 0))
-            x += _screen.columns(text)
-
-    def safe_add_str(self, y: int, x: int, string: str, *args: Any, **kwargs: Any) -> None:
-        """Draw text, as much of it as there is room for."""
-        if 0 <= y < self.screen_height and x < self.screen_width:
-            try:
-                self.win.addstr(y, x, _screen.cut(string, self.screen_width - x), *args, **kwargs)
-            except curses.error:
-                # The last cell of the screen cannot be written without an error.
-                return
-
-    def init_screen(self) -> None:
-        """Take the terminal over."""
-        with self.lock:
-            # Otherwise curses takes each byte of a character for one of its own.
-            locale.setlocale(locale.LC_ALL, "")
-            if "UTF" not in locale.getpreferredencoding(False).upper():
-                self.bars = _screen.ASCII_BARS
-            self.win = curses.initscr()
-            # Waiting for a key is what sets the pace of drawing.
-            self.win.timeout(_KEY_WAIT_MS)
-            self.win.keypad(True)
-            curses.noecho()
-            curses.cbreak()
-            with suppress(curses.error):
-                # Some terminals can't hide it.
-                curses.curs_set(0)
-            self._init_styles()
-
-    def _init_styles(self) -> None:
-        self.state_colors.update(
-            bold=curses.A_BOLD,
-            dim=curses.A_DIM,
-            title=curses.A_REVERSE | curses.A_BOLD,
-            selected=curses.A_REVERSE,
-        )
-        if not curses.has_colors():
-            return
-        curses.start_color()
-        curses.use_default_colors()
-        for number, (color, names) in enumerate(
-            (
-                (curses.COLOR_GREEN, (states.SUCCESS, "good")),
-                (curses.COLOR_RED, (*states.EXCEPTION_STATES, states.REJECTED, "bad")),
-                (curses.COLOR_YELLOW, (states.STARTED, states.RECEIVED)),
-                (curses.COLOR_MAGENTA, (states.REVOKED,)),
-                (curses.COLOR_CYAN, (states.RETRY,)),
-            ),
-            start=1,
-        ):
-            curses.init_pair(number, color, -1)
-            for name in names:
-                self.state_colors[name] = curses.color_pair(number)
-
-    def nap(self) -> None:
-        """Wait until the next drawing."""
-        curses.napms(self.screen_delay)
-
-    def resetscreen(self) -> None:
-        """Give the terminal back."""
-        with self.lock:
-            self.win.keypad(False)
-            with suppress(curses.error):
-                curses.curs_set(1)
-            for give_back in (curses.nocbreak, curses.echo, curses.endwin):
-                give_back()
-
     @property
     def workers(self) -> list[str | None]:
         """Names of the workers that live."""
@@ -657,9 +559,6 @@ class CursesMonitor:
         """The latest tasks, as many as fit, by id."""
         return list(self.state.tasks_by_time(limit=self.limit))
 
-
-#: Milliseconds to wait for a key, and so between two drawings.
-_KEY_WAIT_MS = 500
 
 #: What curses calls the key that ends a line, and the one that takes a character back.
 _ENTER = frozenset({"\n", "\r", "KEY_ENTER"})

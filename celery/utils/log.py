@@ -161,6 +161,9 @@ class LoggingProxy:
     """
     A write-only stream whose lines become records of *logger*.
 
+    What a thread writes is kept until its line ends, it flushes, or the line is very long; so
+    what `print` writes piece by piece is one record.
+
     Args:
         logger: Receives them.
         loglevel: Their level, number or name; by default that of the logger, or else ERROR.
@@ -170,11 +173,15 @@ class LoggingProxy:
     name: str | None = None
     closed = False
     loglevel: int = logging.ERROR
+    #: Characters after which a line is logged without its end.
+    longest = 16_384
 
     def __init__(self, logger: logging.Logger, loglevel: int | str | None = None) -> None:
         self.logger = logger
         self.loglevel = mlevel(loglevel or logger.level or self.loglevel) or self.loglevel
         self._busy = threading.local()
+        #: Begun lines by process and thread: a forked child leaves those of its parent alone.
+        self._begun: dict[tuple[int, int], str] = {}
         self._silence_handler_errors()
 
     def _silence_handler_errors(self) -> None:
@@ -194,33 +201,48 @@ class LoggingProxy:
             handler.handleError = report  # type: ignore[method-assign]
 
     def write(self, data: str | bytes) -> int:
-        """Log *data*, which may be several lines; blank ones are left out."""
+        """Log the lines that *data* completes; blank ones are left out."""
         if _in_sighandler:
             # A handler's lock may be held by the code that the signal interrupted.
             print(_text(data), file=sys.__stderr__)
             return len(data)
         if getattr(self._busy, "here", False) or self.closed:
             return 0  # our own handler writes to the stream we replace
-        self._busy.here = True
-        try:
-            lines = _text(data).rstrip("\n").splitlines()
-            for line in lines:
-                if line.strip():
-                    self.logger.log(self.loglevel, "%s", line)
-        finally:
-            self._busy.here = False
+        here = os.getpid(), threading.get_ident()
+        lines = (self._begun.pop(here, "") + _text(data)).splitlines(keepends=True)
+        if lines and len(lines[-1]) < self.longest and not _has_end(lines[-1]):
+            self._begun[here] = lines.pop()
+        self._log(lines)
         return len(data)
 
+    def _log(self, lines: Iterable[str]) -> None:
+        self._busy.here = True
+        try:
+            for line in lines:
+                if line.strip():
+                    self.logger.log(self.loglevel, "%s", line.splitlines()[0])
+        finally:
+            self._busy.here = False
+
     def writelines(self, sequence: Iterable[str | bytes]) -> None:
-        """Log each item."""
+        """Write each item."""
         for part in sequence:
             self.write(part)
 
     def flush(self) -> None:
-        """Do nothing: records leave at once."""
+        """Log the line that this thread has begun."""
+        if not _in_sighandler and not getattr(self._busy, "here", False):
+            self._log((self._begun.pop((os.getpid(), threading.get_ident()), ""),))
+
+    def flush_all(self) -> None:
+        """Log the lines that any thread has begun, as the process ends."""
+        pid = os.getpid()
+        begun = [key for key in tuple(self._begun) if key[0] == pid]
+        self._log([self._begun.pop(key, "") for key in begun])
 
     def close(self) -> None:
-        """Ignore what is written from now on."""
+        """Log the lines that were begun, and ignore what is written from now on."""
+        self.flush_all()
         self.closed = True
 
     def isatty(self) -> bool:
@@ -233,8 +255,19 @@ class LoggingProxy:
         return "utf-8"
 
 
+def flush_redirected() -> None:
+    """Log the lines begun on stdout and stderr, where these are redirected to the log."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, LoggingProxy):
+            stream.flush_all()
+
+
 def _text(data: str | bytes) -> str:
     return data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+
+
+def _has_end(line: str) -> bool:
+    return line != line.splitlines()[0]
 
 
 def get_multiprocessing_logger() -> logging.Logger | None:

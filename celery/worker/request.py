@@ -48,13 +48,11 @@ from celery.worker import (
     _unreported as unreported,
     state,
 )
-from celery.worker._announced import Announced
+from celery.worker._acknowledged import Acknowledged
 from celery.worker._settle import (
     End,
     Settlement,
     classify,
-    resolve,
-    settle,
     stores_failure,
 )
 
@@ -82,7 +80,7 @@ def tz_or_local(tzinfo: tzinfo | None = None) -> tzinfo:
     return timezone.tz_or_local(tzinfo)
 
 
-class Request(Announced):
+class Request(Acknowledged):
     """A received task message and what became of it.
 
     Args:
@@ -104,7 +102,6 @@ class Request(Announced):
         "_app",
         "_args",
         "_body",
-        "_connection_errors",
         "_content_encoding",
         "_content_type",
         "_context_cache",
@@ -119,15 +116,12 @@ class Request(Announced):
         "_job",
         "_kwargs",
         "_message",
-        "_on_ack",
-        "_on_reject",
         "_request_dict",
         "_slot",
         "_task",
         "_terminate_on_accept",
         "_terminated_by",
         "_utc",
-        "acknowledged",
         "id",
         "name",
         "time_limits",
@@ -507,6 +501,21 @@ class Request(Announced):
                 return
         self._announce_cancelled(emit_retry)
 
+    def abandon(self) -> bool:
+        """Do as `cancel` for a task that can't be ended: it runs on, and nobody hears of it.
+
+        False where the pool can't do that, and when the body has ended: then the rest is
+        waited for.
+        """
+        abandon = getattr(self._job, "abandon", None)
+        if self._ended or self._is_storing or self._is_cancelled or abandon is None:
+            return False
+        if not abandon():
+            self._is_cancelled = True
+            return False
+        self._announce_cancelled(emit_retry=True)
+        return True
+
     def is_being_cancelled(self) -> bool:
         """Say whether it was cancelled, and the pool has still to tell how it ended."""
         return self._is_cancelled and not self._ended
@@ -548,54 +557,6 @@ class Request(Announced):
             signum=signum,
             expired=expired,
         )
-
-    # -- settling
-
-    def _settle(self, end: End) -> None:
-        self._tell(self._decide(end))
-
-    def _decide(self, end: End) -> Settlement:
-        task = self._task
-        return settle(
-            end,
-            resolve(
-                late=task.acks_late,
-                on_failure_or_timeout=task.acks_on_failure_or_timeout,
-                on_failure=task.acks_on_failure,
-                on_timeout=task.acks_on_timeout,
-                reject_on_worker_lost=task.reject_on_worker_lost,
-            ),
-        )
-
-    def _tell(self, told: Settlement) -> None:
-        if told is Settlement.ACK:
-            self.acknowledge()
-        elif told is not Settlement.KEEP:
-            self.reject(requeue=told is Settlement.REQUEUE)
-
-    def acknowledge(self) -> None:
-        """Tell the broker that the message is done with; no effect once settled."""
-        if not self.acknowledged:
-            try:
-                self._on_ack(logger, self._connection_errors)
-            except BrokenPipeError:
-                # kombu logs all errors of the connection, and raises this one again. It is not
-                # ours to handle: the loop notices the lost connection, while a request whose
-                # callback stops half-way would count as running for ever.
-                logger.debug("Could not acknowledge %s: the connection is lost", self)
-            self.acknowledged = True
-
-    def reject(self, requeue: bool = False) -> None:
-        """Tell the broker to drop the message, or to deliver it again."""
-        if not self.acknowledged:
-            self._on_reject(logger, self._connection_errors, requeue)
-            self.acknowledged = True
-            self.send_event("task-rejected", requeue=requeue)
-
-    def give_back(self) -> None:
-        """Have the message delivered again, to whoever is free; the task was not begun."""
-        self._on_reject(logger, self._connection_errors, True)
-        self.acknowledged = True
 
     # -- the slot in the pool that it holds
 

@@ -118,14 +118,9 @@ def default(
     received = signals.task_received
     shows_info = logger.isEnabledFor(logging.INFO)
     shows_args = logger.isEnabledFor(logging.DEBUG)
-    is_allowed = _content_check(app)
-    wants_buffer = bool(getattr(pool, "body_can_be_buffer", False))
-    base = symbol_by_name(task.Request)
-    results = getattr(consumer, "results", None)
-    request_cls = create_request_cls(base, task, pool, hostname, eventer, app=app, results=results)
-    tally = getattr(consumer, "tally", None)
-    if tally is not None:
-        request_cls = health_metrics.counted(request_cls, tally.of(name))
+    undecoded = _body_reader(app, pool)
+    request_cls = _request_class(task, app, consumer)
+    is_counted = getattr(consumer, "tally", None) is not None
 
     def handle(
         message: Any,
@@ -136,13 +131,7 @@ def default(
     ) -> None:
         headers, decoded, utc = message.headers, False, True
         if body is None:
-            body = message.body
-            if not is_allowed(message):
-                raise _untrusted(message)
-            if type(body) is memoryview and not wants_buffer:
-                body = bytes(body)
-            if message.errors or message.content_type == "application/json":
-                _check_shape(body, message)
+            body = undecoded(message)
         else:
             body, headers, decoded, utc = proto1_to_proto2(message, body)
         req = request_cls(
@@ -176,12 +165,11 @@ def default(
         if bucket is not None:
             throttle(req, bucket)
             return
-        if tally is not None:
+        if is_counted:
             since = health_metrics.waiting_since(message, time())
             req.waits_since = since  # type: ignore[attr-defined]  # of counted requests
-        if callbacks:
-            for callback in callbacks:
-                callback(req)
+        for callback in callbacks or ():
+            callback(req)
         run(req)
 
     return handle
@@ -203,23 +191,49 @@ def _log_received(req: Request, info: Callable[..., Any], with_args: bool) -> No
     info(text, fields, extra={"data": fields})
 
 
-def _content_check(app: Celery) -> Callable[[Any], bool]:
-    """Return a function that says whether a message's content type may be decoded."""
+def _request_class(task: Task, app: Celery, consumer: Any) -> type[Request]:
+    """Return the class of the task's requests, with what all of them share bound to it."""
+    cls = create_request_cls(
+        symbol_by_name(task.Request),
+        task,
+        consumer.pool,
+        consumer.hostname,
+        consumer.event_dispatcher,
+        app=app,
+        results=getattr(consumer, "results", None),
+    )
+    tally = getattr(consumer, "tally", None)
+    return cls if tally is None else health_metrics.counted(cls, tally.of(task.name))
+
+
+def _body_reader(app: Celery, pool: Any) -> Callable[[Any], Any]:
+    """Return a function that gives the undecoded body of a message, as *pool* takes it.
+
+    It raises `ContentDisallowed` for a type that must not be decoded, and `InvalidTaskError` for
+    what can't be the body of a task.
+    """
     accepted = prepare_accept_content(app.conf.accept_content)
+    takes_buffer = bool(getattr(pool, "body_can_be_buffer", False))
     known: set[Any] = set()
 
-    def is_allowed(message: Any) -> bool:
+    def read(message: Any) -> Any:
         content_type = message.content_type
-        if content_type in known:
-            return True
-        if (accepted is not None and content_type in accepted) or (
-            accepted is None and content_type not in registry._disabled_content_types
-        ):
+        if content_type not in known:
+            if (
+                content_type in registry._disabled_content_types
+                if accepted is None
+                else content_type not in accepted
+            ):
+                raise _untrusted(message)
             known.add(content_type)
-            return True
-        return False
+        body = message.body
+        if type(body) is memoryview and not takes_buffer:
+            body = bytes(body)
+        if message.errors or content_type == "application/json":
+            _check_shape(body, message)
+        return body
 
-    return is_allowed
+    return read
 
 
 def _untrusted(message: Any) -> ContentDisallowed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,15 +63,22 @@ def test_an_hour_of_random_faults_loses_nothing(
 ) -> None:
     """With ``--long-faults`` only; other tests stay out then. Every run prints its seed."""
     outcomes: list[Outcome] = []
+    unjudged: list[str] = []
     end = time.monotonic() + 60 * minutes
     try:
         while time.monotonic() < end:
             seed = random.randrange(2**32)
             draw = random.Random(seed)
             scenario, load = scenario_drawn(draw), Load.drawn(draw)
-            folder = tmp_path / str(len(outcomes))
+            folder = tmp_path / str(seed)
             folder.mkdir()
-            outcome = run_scenario(scenario, broker_named(scenario.broker), folder, load=load)
+            try:
+                outcome = run_scenario(scenario, broker_named(scenario.broker), folder, load=load)
+            except Exception:  # the others go on; it is told now and in the end
+                unjudged.append(f"{seed} {scenario}\n{traceback.format_exc()}")
+                with capsys.disabled():
+                    print(unjudged[-1])
+                continue
             outcomes.append(outcome)
             with capsys.disabled():
                 print(f"{seed:10} {scenario} {outcome.verdict} {'; '.join(outcome.complaints)}")
@@ -81,4 +89,5 @@ def test_an_hour_of_random_faults_loses_nothing(
         with capsys.disabled():
             print(table(outcomes))
     broken = [str(outcome.scenario) for outcome in outcomes if outcome.complaints]
+    assert not unjudged, "\n".join(unjudged)
     assert not broken, f"see worker.log in the folders of {tmp_path}"

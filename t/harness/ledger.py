@@ -78,6 +78,7 @@ class Ledger:
         self.published: list[str] = []
         self._held: set[str] = set()
         self._fault_at: int | None = None
+        self._ended_before: list[str] = []
         self._window = 0
         self._sleepers: frozenset[int] = frozenset()
 
@@ -126,6 +127,7 @@ class Ledger:
         runs = self.runs()
         self._held = runs.running | (set(received) - set(runs.ends))
         self._fault_at = len(runs.starts)
+        self._ended_before = runs.ends
         self._window = window
 
     def in_flight(self) -> set[str]:
@@ -150,6 +152,23 @@ class Ledger:
     def started_before_fault(self) -> set[str]:
         """Return the ids of the starts up to the fault."""
         return set(self.runs().starts[: self._fault_at])
+
+    def unwritten_at_fault(self, verdict: Verdict) -> set[str]:
+        """Return the ended tasks whose results the worker may have held at the fault.
+
+        It writes results in about the order in which tasks end. So these are the last, up to
+        those whose results must have come from it.
+        """
+        found: set[str] = set()
+        written = 0
+        for task_id in reversed(self._ended_before):
+            if task_id in verdict.unstored:
+                found.add(task_id)
+            elif task_id not in verdict.duplicated:
+                written += 1
+                if written > self._window:
+                    break
+        return found
 
     def verdict(self, stored: Mapping[str, str], held: Iterable[str] = ()) -> Verdict:
         """Compare what was published with what happened.

@@ -47,6 +47,9 @@ PROGRAM_FOLDERS = (
 
 PR_SET_PDEATHSIG = 1
 
+#: What rabbitmqctl says of a node that has not finished its boot steps.
+BOOTING = "requires the 'rabbit' app to be running"
+
 
 def find_program(name: str) -> str | None:
     """Return the path of a server program, None when it is not installed.
@@ -550,19 +553,26 @@ class RabbitMQServer(Server):
         return int((self.folder / "pid").read_text())
 
     def ctl(self, *arguments: str) -> str:
-        """Run rabbitmqctl and return what it prints (takes half a second)."""
-        done = subprocess.run(
-            [require_program("rabbitmqctl"), "--quiet", *arguments],
-            env=self.environment(),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=READY_S,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)}: {done.stdout}{done.stderr}")
-        return done.stdout
+        """Run rabbitmqctl and return what it prints (takes half a second).
+
+        A node that has just begun to answer clients may still refuse its own tools.
+        """
+        end = time.monotonic() + READY_S
+        while True:
+            done = subprocess.run(
+                [require_program("rabbitmqctl"), "--quiet", *arguments],
+                env=self.environment(),
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                timeout=READY_S,
+                check=False,
+            )
+            if not done.returncode:
+                return done.stdout
+            said = done.stdout + done.stderr
+            if BOOTING not in said or time.monotonic() > end:
+                raise RuntimeError(f"rabbitmqctl {' '.join(arguments)}: {said}")
 
     def new_vhost(self) -> str:
         """Return an empty virtual host that nobody else uses."""

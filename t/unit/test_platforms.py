@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
 import io
@@ -32,6 +33,7 @@ from celery.platforms import (
     signals,
     strargv,
 )
+from celery.utils import privileges
 
 
 @pytest.fixture
@@ -143,7 +145,7 @@ def test_a_live_pidfile_ends_the_program(path, other_process, capsys):
 
 def test_a_pidlock_is_released_at_exit(path, monkeypatch):
     at_exit = []
-    monkeypatch.setattr(platforms.atexit, "register", at_exit.append)
+    monkeypatch.setattr(atexit, "register", at_exit.append)
 
     lock = create_pidlock(str(path))
 
@@ -285,7 +287,7 @@ def kernel(monkeypatch):
             monkeypatch.setattr(os, name, getattr(kernel, name))
         user = SimpleNamespace(pw_name="celery", pw_uid=5, pw_gid=7)
         monkeypatch.setattr(
-            platforms, "pwd", SimpleNamespace(getpwuid=lambda uid: user, getpwnam=lambda n: user)
+            privileges, "pwd", SimpleNamespace(getpwuid=lambda uid: user, getpwnam=lambda n: user)
         )
         return kernel
 
@@ -350,9 +352,9 @@ def test_root_may_be_forced_but_is_warned(as_root, monkeypatch):
 def test_an_ordinary_user_is_left_alone(monkeypatch, recwarn):
     for name in ("getuid", "geteuid", "getgid", "getegid"):
         monkeypatch.setattr(os, name, lambda: 1000)
-    monkeypatch.setattr(platforms, "pwd", SimpleNamespace(getpwuid=lambda uid: None))
+    monkeypatch.setattr(privileges, "pwd", SimpleNamespace(getpwuid=lambda uid: None))
     monkeypatch.setattr(
-        platforms, "grp", SimpleNamespace(getgrgid=lambda gid: SimpleNamespace(gr_name="users"))
+        privileges, "grp", SimpleNamespace(getgrgid=lambda gid: SimpleNamespace(gr_name="users"))
     )
     check_privileges(["pickle"])
     assert not list(recwarn)

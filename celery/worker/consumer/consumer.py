@@ -132,6 +132,25 @@ class Consumer(TaskMessages, Waiting, Prefetch):
     first_connection_attempt = True
     broker_connection_retry_attempt = 0
 
+    connection: Any = None
+    event_dispatcher: Any = None
+    task_consumer: Any = None
+    qos: Any = None
+    qos_global: bool | None = None
+    heart: Any = None
+    gossip: Any = None
+    #: Runs one turn of the loop, within some seconds; None outside of the loop.
+    turn: Callable[[float], Any] | None = None
+
+    #: Whether messages of the last connection can still be settled.
+    _claims_kept = False
+    _loop_thread: int | None = None
+    _was_ready = False
+    #: Sizes of the registers of revoked ids and stamps when last looked at.
+    _revoked_seen = (0, 0)
+    _flush_due = False
+    _settling_due = False
+
     class Blueprint(bootsteps.Blueprint):
         """The steps of a consumer."""
 
@@ -188,14 +207,6 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self.disable_rate_limits = disable_rate_limits
         self.initial_prefetch_count = initial_prefetch_count
         self.prefetch_multiplier = prefetch_multiplier
-        self.qos_global: bool | None = None
-
-        self.connection: Any = None
-        self.event_dispatcher: Any = None
-        self.task_consumer: Any = None
-        self.qos: Any = None
-        self.heart: Any = None
-        self.gossip: Any = None
         self.strategies: dict[str, Any] = self.Strategies()
         self.task_buckets: dict[str, RateBucket | None] = {}
 
@@ -215,22 +226,14 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         self._packed_timer = NO_TIMER
         #: Requests that were running when the connection was lost.
         self.carried: set[Request] = set()
+        #: Cancelled for good, while threads that can't be ended still run them.
+        self.abandoned: list[Request] = []
         #: The same, and those about to run, as their messages may come again.
         self.survivors = Survivors()
-        #: Runs one turn of the loop, within some seconds; None outside of the loop.
-        self.turn: Callable[[float], Any] | None = None
         #: Called now and then while connecting, when the loop does not turn.
         self.on_connecting: Callable[[], Any] = noop
         #: Has the loop begin its next turn now, where it pauses or is about to.
         self.wake: Callable[[], Any] = noop
-        #: Whether messages of the last connection can still be settled.
-        self._claims_kept = False
-        self._loop_thread: int | None = None
-        self._was_ready = False
-        #: Sizes of the registers of revoked ids and stamps when last looked at.
-        self._revoked_seen = (0, 0)
-        self._flush_due = False
-        self._settling_due = False
 
         self.loop = loops.synloop if hub is None else loops.asynloop
         self.amqheartbeat = app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat
@@ -382,12 +385,12 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         return bool(keep(running))
 
     def cancel_active_requests(self) -> None:
-        """Cancel every request that is running; what that means is up to each."""
+        """Cancel every request that is running, as the worker ends."""
         if self.results is not None:
             # These have ended, and only wait for the store.
             self.results.finish()
         for request in tuple(active_requests):
-            self._cancel(request)
+            self._cancel(request, for_good=True)
 
     def await_cancelled(self, timeout: float) -> None:
         """Let the loop work until the cancelled requests have ended, for *timeout* seconds."""
@@ -425,11 +428,14 @@ class Consumer(TaskMessages, Waiting, Prefetch):
         if self.turn is not None:
             self.turn(timeout)
 
-    def _cancel(self, request: Request) -> None:
+    def _cancel(self, request: Request, for_good: bool = False) -> None:
         try:
             request.cancel(self.pool)
         except NotImplementedError:
-            logger.warning("The pool cannot cancel %s; it runs on.", request)
+            if for_good and request.abandon():
+                self.abandoned.append(request)
+            elif not request.is_being_cancelled():
+                logger.warning("The pool cannot cancel %s; it runs on.", request)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let every step register with *hub*."""

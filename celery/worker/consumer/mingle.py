@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import time
 from typing import Any, ClassVar
 
-from kombu.messaging import Consumer
+from kombu.messaging import Consumer, Producer
 from kombu.utils.uuid import uuid
 
 from celery import bootsteps
@@ -92,6 +92,8 @@ class Mingle(bootsteps.StartStopStep):
             reply_ticket=self._ticket,
             channel=channel,
             timeout=REPLY_WINDOW_S,
+            # One of the pool would connect for this.
+            producer=Producer(channel, auto_declare=False),
         )
 
     def _on_reply(self, c: Any, body: Any, message: Any) -> None:

@@ -371,6 +371,16 @@ def retries_once(self) -> str:
     return "second attempt"
 
 
+@app.task(name="retries_and_cleans_up", bind=True)
+def retries_and_cleans_up(self) -> str:
+    if not self.request.retries:
+        try:
+            raise self.retry(countdown=0)
+        finally:
+            gated_store.stop_at(self.request.id)
+    return "second attempt"
+
+
 @app.task(name="repeats")
 def repeats(text: str, times: int) -> str:
     return text * times

@@ -56,7 +56,7 @@ def test_the_start_waits_for_the_broker(own_redis):
         worker.wait_for(r"Trying again in 4\.00 seconds\.\.\. \(2/100\)")
         own_redis.server.start()
         worker.wait_for(r" ready\.$")
-        assert own_redis.send("add", 1, 1).get(timeout=20) == 2
+        assert own_redis.send("add", 1, 1).get(timeout=60) == 2
     finally:
         worker.kill()
 

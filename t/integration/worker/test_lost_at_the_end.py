@@ -154,6 +154,14 @@ def test_a_retry_that_was_sent_is_the_next_attempt(bed: Bed, point: str) -> None
     assert bed.finals(result.id) == ["SUCCESS"]
 
 
+def test_a_retry_that_was_sent_is_the_next_attempt_while_the_body_cleans_up(bed: Bed) -> None:
+    result = bed.send("retries_and_cleans_up", "cleaning-up")
+    bed.kill(result.id)
+
+    assert result.get(timeout=30) == "second attempt"
+    assert bed.finals(result.id) == ["SUCCESS"]
+
+
 @pytest.mark.parametrize("point", ["before", "after"])
 def test_a_long_value_is_not_lost(bed: Bed, point: str) -> None:
     result = bed.send("repeats", f"{point}-long", "x", 1_000_000)

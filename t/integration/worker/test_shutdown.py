@@ -5,6 +5,7 @@ from __future__ import annotations
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1
 
 import pytest
+from billiard.exceptions import WorkerLostError
 
 from t.harness.worker import eventually
 
@@ -293,11 +294,16 @@ def test_int_int_int_waits_for_the_cold_shutdown(on_redis):
     assert worker.count("Cold shutdown") >= 1
 
 
-def test_a_cold_shutdown_does_not_wait_for_threads(on_redis):
-    """A thread can't be ended, but its process can."""
-    worker = on_redis.worker("-c1", "-P", "threads")
-    on_redis.send("gated", str(on_redis.journal), "a", str(on_redis.gate()))
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_a_cold_shutdown_does_not_wait_for_threads(on_redis, pool):
+    """B-WORK-073: a thread can't be ended, but its process can. The early acknowledged task has
+    failed, which its caller is told."""
+    worker = on_redis.worker("-c1", "-P", pool)
+    result = on_redis.send("gated", str(on_redis.journal), "a", str(on_redis.gate()))
     on_redis.journal.wait_for("begin a")
 
     assert worker.stop(SIGQUIT) == 0
     assert "end a" not in on_redis.journal.lines
+    assert result.state == "FAILURE"
+    assert isinstance(result.result, WorkerLostError)
+    assert on_redis.queue_length() == 0

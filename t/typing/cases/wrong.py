@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from celery import Celery, Task, shared_task
+from typing import ParamSpec, TypeVar
+
+from celery import Celery, Task, chain, chord, group, shared_task
 
 app = Celery("typed")
 
@@ -32,6 +34,28 @@ def shared(x: int) -> str:
     return str(x)
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Audited(Task[P, R]):
+    audit: list[str] = []
+
+
+class OfNumbers(Task[[int], str]):
+    unit = "m"
+
+
+@app.task(base=Audited)
+def audited(x: int) -> str:
+    return str(x)
+
+
+@app.task(base=Audited, bind=True)
+def audited_bound(self: Task, x: int) -> str:
+    return str(x)
+
+
 add.delay("x")  # E
 add.delay()  # E
 add.delay(1, 2, 3)  # E
@@ -48,6 +72,17 @@ shared.delay("x")  # E
 text: str = add.delay(1).get()  # E
 more: str = add.s(1).delay(2).get()  # E
 plain: bytes = fetch("x")  # E
+audited.delay("x")  # E
+audited.nothing  # E
+audited_bound.delay(None, 1)  # E
+audited_bound.delay("x")  # E
+app.task(base=OfNumbers)(add.run)  # E
+steps: str = (add.s(1) | bound.s()).delay().get()  # E
+others: str = chain(add.s(1), bound.s()).delay().get()  # E
+many: list[str] = group(add.s(1), add.s(2)).delay().get()  # E
+one: int = group(add.s(1), add.s(2)).delay().get()  # E
+body: str = chord([add.s(1)], bound.s())().get()  # E
+add.s(1) | add  # E
 
 
 async def awaiting() -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -16,6 +18,7 @@ from celery.utils.log import (
     iter_open_logger_fds,
     mlevel,
 )
+from t.harness.forks import forked
 
 
 class Lines(logging.Handler):
@@ -100,7 +103,7 @@ def test_a_stream_becomes_records(logger):
     stream = LoggingProxy(logger, "WARNING")
 
     assert stream.write("one\n\ntwo\n") == 9
-    stream.writelines(["three", b"four\n"])
+    stream.writelines(["three\n", b"four\n"])
     stream.write("\n")
     stream.flush()
 
@@ -114,8 +117,88 @@ def test_a_stream_becomes_records(logger):
     assert stream.encoding == "utf-8"
 
 
+def test_the_pieces_of_a_line_are_one_record(logger):
+    stream = LoggingProxy(logger)
+
+    print("a", 1, end="", file=stream)
+    assert logger.handlers[0].lines == []
+    print("b", file=stream)
+    stream.write("c\nd")
+    stream.write("")
+
+    assert logger.handlers[0].lines == [(40, "a 1b"), (40, "c")]
+
+
+def test_a_begun_line_is_logged_when_flushed_and_when_closed(logger):
+    stream = LoggingProxy(logger)
+
+    print("asking…", end="", flush=True, file=stream)
+    print("and", end="", file=stream)
+    stream.close()
+
+    assert logger.handlers[0].lines == [(40, "asking…"), (40, "and")]
+
+
+def test_a_line_without_end_is_logged_when_it_has_become_long(logger):
+    stream = LoggingProxy(logger)
+
+    for _ in range(stream.longest + 1):
+        stream.write(".")
+    stream.write("!\n")
+
+    assert [len(line) for _, line in logger.handlers[0].lines] == [stream.longest, 2]
+
+
+def test_threads_do_not_write_into_the_lines_of_each_other(logger):
+    stream = LoggingProxy(logger)
+
+    stream.write("mine, ")
+    other = threading.Thread(target=lambda: (stream.write("theirs"), stream.write("!")))
+    other.start()
+    other.join()
+    stream.write("to the end\n")
+    stream.flush()
+    assert logger.handlers[0].lines == [(40, "mine, to the end")]
+
+    stream.flush_all()
+    assert logger.handlers[0].lines[1:] == [(40, "theirs!")]
+
+
+def test_a_forked_process_leaves_the_begun_lines_of_its_parent_alone(logger):
+    stream = LoggingProxy(logger)
+    stream.write("of the parent")
+
+    def child():
+        stream.write("of the child")
+        stream.flush_all()
+        assert logger.handlers[0].lines == [(40, "of the child")]
+
+    with forked(child):
+        pass
+    stream.flush()
+    assert logger.handlers[0].lines == [(40, "of the parent")]
+
+
+def test_begun_lines_are_logged_as_the_process_ends():
+    program = """
+import logging, sys, threading
+from celery import Celery
+logging.basicConfig(stream=sys.__stdout__, format="%(levelname)s %(message)s")
+app = Celery(set_as_current=False)
+app.log.redirect_stdouts_to_logger(logging.getLogger("x"), "WARNING")
+thread = threading.Thread(target=lambda: print("in a thread", end=""))
+thread.start()
+thread.join()
+print("at last", end="")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert sorted(done.stdout.splitlines()) == ["WARNING at last", "WARNING in a thread"]
+
+
 def test_a_percent_sign_in_the_stream_is_text(logger):
-    LoggingProxy(logger).write("100% %s")
+    LoggingProxy(logger).write("100% %s\n")
     assert logger.handlers[0].lines == [(40, "100% %s")]
 
 
@@ -135,7 +218,7 @@ def test_a_handler_that_writes_to_the_stream_does_not_recurse(logger):
             stream.write("echo")
 
     logger.addHandler(Echo())
-    stream.write("x")
+    stream.write("x\n")
     assert logger.handlers[0].lines == [(40, "x")]
 
 
@@ -148,7 +231,7 @@ def test_a_failing_handler_reports_on_the_real_stderr(logger, monkeypatch):
             raise ValueError("cannot format")
 
     logger.addHandler(Failing(io.StringIO()))
-    LoggingProxy(logger).write("x")
+    LoggingProxy(logger).write("x\n")
 
     assert "cannot format" in real.getvalue()
 
@@ -160,7 +243,7 @@ def test_a_signal_handler_writes_past_the_locks(logger, monkeypatch):
 
     with in_sighandler():
         stream.write("dying")
-    stream.write("alive")
+    stream.write("alive\n")
 
     assert real.getvalue() == "dying\n"
     assert logger.handlers[0].lines == [(40, "alive")]

@@ -443,6 +443,47 @@ def test_a_cancelled_task_ends_as_the_pool_says(make_request, pool, backend, eve
     assert not state.active_requests
 
 
+class Job:
+    """What a pool of threads gives; `abandon` succeeds while the body runs."""
+
+    def __init__(self, runs: bool) -> None:
+        self.abandon = lambda: runs
+
+
+def test_an_abandoned_task_has_failed_once_its_message_is_gone(make_request, backend, eventer):
+    """B-WORK-073, where nothing can end the body."""
+    request = accept(make_request())
+    assert not request.abandon()
+    request._job = Job(runs=True)
+
+    assert request.abandon()
+    assert [status for status, _ in backend.marked] == ["FAILURE"]
+    assert eventer.types[-2:] == ["task-cancelled", "task-failed"]
+    assert request not in state.active_requests
+    assert not request.abandon()
+
+
+def test_an_abandoned_late_task_is_left_to_the_broker(make_request, task, backend, channel):
+    """B-WORK-072, where nothing can end the body."""
+    task.acks_late = True
+    request = accept(make_request())
+    request._job = Job(runs=True)
+
+    assert request.abandon()
+    assert (channel.told, backend.marked) == ([], [])
+
+
+def test_a_task_whose_body_has_ended_is_waited_for_and_not_abandoned(make_request, backend):
+    request = accept(make_request())
+    request._job = Job(runs=False)
+
+    assert not request.abandon()
+    assert request.is_being_cancelled()
+    request.on_success((0, "value", 0.1))
+    assert not request.is_being_cancelled()
+    assert backend.marked == []
+
+
 def test_cancelling_a_late_task_waits_for_nobody(make_request, pool, task, backend):
     """Its state stays, so there is nothing to contradict; and the broker gives it back."""
     pool.reports_terminated = task.acks_late = True
