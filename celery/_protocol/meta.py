@@ -24,13 +24,8 @@ COMPRESSED_MARK = b"\x00celery-compressed\x00"
 #: Where the class of an error lives that this process can't import.
 STRANGERS_MODULE = "celery.exceptions"
 
-#: How a document of a finished task begins as JSON; a cheap test that needs no decoder.
-JSON_SUCCESS_PREFIX = '{"status": "SUCCESS"'
-
 STATUS, RESULT, TRACEBACK, CHILDREN = "status", "result", "traceback", "children"
 DATE_DONE, TASK_ID, GROUP_ID, PARENT_ID = "date_done", "task_id", "group_id", "parent_id"
-#: What ``result_extended`` adds, before the stamps.
-EXTENDED_FIELDS = ("name", "args", "kwargs", "worker", "retries", "queue")
 
 
 def task_document(

@@ -46,6 +46,8 @@ class Ended(NamedTuple):
     is_whole: bool = True
     #: What has not been published for sure; the first of these was on its way.
     unsent: list[FollowUp] | None = None
+    #: All of this is stored and sent.
+    is_done: bool = False
 
 
 class Seal(Protocol):

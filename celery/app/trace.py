@@ -273,6 +273,9 @@ class TraceInfo:
             store_result=store_errors,
             call_errbacks=call_errbacks,
         )
+        if not eager and req.errbacks:
+            # Should this process vanish in what follows, they must not be called once more.
+            sealed_as(Ended(error=einfo, is_done=True))
         call_hook(task, req, eager, task.on_failure, cause, req.id, req.args, req.kwargs, einfo)
         signals.task_failure.send(
             sender=task,

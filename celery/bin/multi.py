@@ -166,6 +166,10 @@ class TermLogger:
         self.note(self.colored.cyan(line))
 
 
+class NoNodes(Exception):
+    """A command line names no nodes."""
+
+
 class MultiTool(TermLogger):
     """The program ``celery multi``."""
 
@@ -232,6 +236,9 @@ class MultiTool(TermLogger):
             return self.error(f"Invalid command: {command}")
         try:
             return run(*argv) or EX_OK
+        except NoNodes:
+            self.carp(f"No nodes to {command}: say how many or which, see {self.prog_name} help")
+            return EX_FAILURE
         except KeyError as exc:
             return self.error(f"Invalid arguments: {exc.args[0] if exc.args else exc}")
 
@@ -281,7 +288,7 @@ class MultiTool(TermLogger):
         for node in cluster:
             self.say(node.name)
 
-    def get(self, wanted: str, *argv: str) -> int:
+    def get(self, wanted: str = "", *argv: str) -> int:
         """Print the command line of one node."""
         try:
             node = self.cluster_from_argv(argv).find(wanted)
@@ -300,7 +307,7 @@ class MultiTool(TermLogger):
         """Kill the nodes."""
         cluster.kill()
 
-    def expand(self, template: str, *argv: str) -> int:
+    def expand(self, template: str = "", *argv: str) -> int:
         """Print a text with its formats replaced, for each node."""
         cluster = self.cluster_from_argv(argv)
         return self.ok("\n".join(node.expander(template) for node in cluster))
@@ -336,6 +343,8 @@ class MultiTool(TermLogger):
         self, argv: Sequence[str], cmd: str | None = None
     ) -> tuple[NamespacedOptionParser, Cluster]:
         p, nodes = self._nodes_from_argv(argv, cmd=cmd)
+        if not nodes:
+            raise NoNodes
         return p, self.Cluster(nodes, cmd=cmd)
 
     def cluster_from_argv(self, argv: Sequence[str], cmd: str | None = None) -> Cluster:

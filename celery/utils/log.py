@@ -206,10 +206,16 @@ class LoggingProxy:
             # A handler's lock may be held by the code that the signal interrupted.
             print(_text(data), file=sys.__stderr__)
             return len(data)
-        if getattr(self._busy, "here", False) or self.closed:
+        busy = getattr(self._busy, "here", None)
+        if busy or self.closed:
             return 0  # our own handler writes to the stream we replace
         here = os.getpid(), threading.get_ident()
-        lines = (self._begun.pop(here, "") + _text(data)).splitlines(keepends=True)
+        begun = self._begun.pop(here, "")
+        if busy is None:
+            # The first words of this thread: a former one of the same number left these.
+            self._log([begun])
+            begun = ""
+        lines = (begun + _text(data)).splitlines(keepends=True)
         if lines and len(lines[-1]) < self.longest and not _has_end(lines[-1]):
             self._begun[here] = lines.pop()
         self._log(lines)
@@ -231,7 +237,8 @@ class LoggingProxy:
 
     def flush(self) -> None:
         """Log the line that this thread has begun."""
-        if not _in_sighandler and not getattr(self._busy, "here", False):
+        # The interpreter flushes once more at its end, when greenlets and their locals are gone.
+        if self._begun and not _in_sighandler and not getattr(self._busy, "here", False):
             self._log((self._begun.pop((os.getpid(), threading.get_ident()), ""),))
 
     def flush_all(self) -> None:

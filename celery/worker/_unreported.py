@@ -34,7 +34,7 @@ def conclude(request: Request, lost: UnreportedEnd) -> bool:
     ended = lost.ended
     logger.warning("Task %s had ended when its process was lost: %s", request, lost)
     if ended.error is not None:
-        _fail(request, ended.error)
+        _fail(request, ended.error, ended.is_done)
         return True
     try:
         value = _store(request, ended) if ended.is_whole else _look(request)
@@ -89,7 +89,7 @@ def _look(request: Request) -> Any:
     return stored["result"]
 
 
-def _fail(request: Request, error: Any) -> None:
+def _fail(request: Request, error: Any, is_stored: bool) -> None:
     reason = plain_exception(error.exception)
     if isinstance(reason, Retry):
         try:
@@ -102,5 +102,5 @@ def _fail(request: Request, error: Any) -> None:
             )
         except Exception:
             logger.exception("Cannot store the retry of task %s", request.id)
-    # Stores what is no retry.
-    request.on_failure(error)
+    # Stores what is no retry, and not stored yet.
+    request.on_failure(error, return_ok=is_stored)

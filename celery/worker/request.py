@@ -42,19 +42,9 @@ from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.saferepr import saferepr
 from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
-from celery.worker import (
-    _bound as bound,
-    _failures as failures,
-    _unreported as unreported,
-    state,
-)
+from celery.worker import _bound as bound, _failures as failures, _unreported as unreported, state
 from celery.worker._acknowledged import Acknowledged
-from celery.worker._settle import (
-    End,
-    Settlement,
-    classify,
-    stores_failure,
-)
+from celery.worker._settle import End, Settlement, classify, stores_failure
 
 if TYPE_CHECKING:
     from celery.app.task import Task

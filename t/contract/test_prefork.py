@@ -227,21 +227,25 @@ class PoolOfTheTimid(AsynPool):
     Worker = ToldToGoWithTheFirstJobInHand
 
 
+def assert_each_job_ran_once_while_the_first_child_goes(pool: AsynPool, ran: str) -> None:
+    first = pids(pool)[0]
+    jobs: list[Any] = []
+    while first in pids(pool):
+        # Either child may take it; the one that is born to die does so with its first job.
+        jobs.append(pool.apply_async(targets.note, (ran, str(len(jobs)))))
+        until(lambda: jobs[-1].ready() or first not in pids(pool))
+    for job in jobs:
+        job.get(PATIENCE_S)
+    assert sorted(targets.notes(ran), key=int) == [str(number) for number in range(len(jobs))]
+
+
 def test_a_job_that_comes_with_the_terminating_signal_is_given_back(
     open_pool: OpenPool, tmp_path: Any
 ) -> None:
     ran = str(tmp_path / "ran")
     pool = open_pool(2, PoolOfTheTimid, lost_worker_timeout=1000)
     until(lambda: all_up(pool))
-    first = pids(pool)[0]
-    jobs = []
-    while first in pids(pool):
-        jobs.append(pool.apply_async(targets.note, (ran, str(len(jobs)))))
-        until(lambda: jobs[-1].ready() or first not in pids(pool))
-
-    for job in jobs:
-        job.get(PATIENCE_S)
-    assert sorted(targets.notes(ran), key=int) == [str(number) for number in range(len(jobs))]
+    assert_each_job_ran_once_while_the_first_child_goes(pool, ran)
 
 
 def test_other_children_are_heard_before_a_vanished_job_is_sent_again(
@@ -251,17 +255,7 @@ def test_other_children_are_heard_before_a_vanished_job_is_sent_again(
     ran = str(tmp_path / "ran")
     pool = open_pool(2, PoolOfUnlucky, lost_worker_timeout=0.5)
     until(lambda: all_up(pool))
-    first = pids(pool)[0]
-    jobs = []
-    while first in pids(pool):
-        # Either child may take it; the one that is born to die does so with its first job.
-        jobs.append(pool.apply_async(targets.note, (ran, str(len(jobs)))))
-        until(lambda: jobs[-1].ready() or first not in pids(pool))
-
-    for job in jobs:
-        job.get(PATIENCE_S)
-    lines = targets.notes(ran)
-    assert sorted(lines, key=int) == [str(number) for number in range(len(jobs))]
+    assert_each_job_ran_once_while_the_first_child_goes(pool, ran)
 
 
 def test_a_stopped_child_does_not_hold_up_the_others(open_pool: OpenPool) -> None:

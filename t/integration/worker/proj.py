@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -359,6 +360,17 @@ def wait_for_file(state: object, path: str) -> None:
         time.sleep(0.01)
 
 
+@control_command(name="garbage")
+def garbage_of_main(state: object) -> tuple[int, int, int]:
+    """Tell when the main process collects garbage."""
+    return gc.get_threshold()
+
+
+@app.task(name="garbage")
+def garbage() -> tuple[int, int, int]:
+    return gc.get_threshold()
+
+
 @app.task(name="fails")
 def fails() -> None:
     raise KeyError("in the body")
@@ -414,6 +426,25 @@ def lead(self, path: str, value: int = 1) -> int:
 
 app.task(lead, name="leads", bind=True)
 app.task(lead, name="leads_late", bind=True, acks_late=True, reject_on_worker_lost=True)
+
+
+class Mourned(Task):
+    """Stops in the hook after a failure."""
+
+    abstract = True
+
+    def on_failure(self, exc, task_id, *args):
+        gated_store.stop_at(task_id)
+
+
+@app.task(name="fails_mourned", base=Mourned)
+def fails_mourned() -> None:
+    raise KeyError("nothing there")
+
+
+@app.task(name="notes_failure", bind=True)
+def notes_failure(self, failed_id: str, path: str) -> None:
+    write(path, f"errback {self.request.id} of {failed_id}")
 
 
 @app.task(name="total")

@@ -162,6 +162,19 @@ def test_a_retry_that_was_sent_is_the_next_attempt_while_the_body_cleans_up(bed:
     assert bed.finals(result.id) == ["SUCCESS"]
 
 
+def test_errbacks_that_were_sent_are_not_sent_again(bed: Bed) -> None:
+    errback = bed.app.signature("notes_failure", (str(bed.journal.path),), {}, app=bed.app)
+    result = bed.send("fails_mourned", "mourned", link_error=errback)
+    bed.kill(result.id)
+
+    assert type(result.get(timeout=30, propagate=False)) is KeyError
+    # Messages are taken in turn, by the one process there is.
+    assert bed.send("add", "after-errbacks", 1, 1).get(timeout=30) == 2
+    noted = [line for line in bed.journal.lines if line.endswith(" of mourned")]
+    assert len(noted) == 1
+    assert bed.finals(result.id) == ["FAILURE"]
+
+
 @pytest.mark.parametrize("point", ["before", "after"])
 def test_a_long_value_is_not_lost(bed: Bed, point: str) -> None:
     result = bed.send("repeats", f"{point}-long", "x", 1_000_000)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 from celery import chord
 from celery.utils.nodenames import gethostname
+from t.harness.proxy import Proxy
 from t.harness.worker import PATIENCE_S, eventually
 
 
@@ -46,6 +49,32 @@ def test_a_worker_is_at_work_at_once(on_redis):
 
     worker.wait_for(rf"Task add\[{result.id}\] succeeded")
     assert worker.count("mingle: all alone") == 0 or time.monotonic() - started_at > 1
+
+
+def test_a_start_on_redis_needs_few_connections(make_project, redis_url):
+    """One for the commands of each channel, and those that wait for messages."""
+    at = urlsplit(redis_url)
+    with Proxy(at.port) as proxy:
+        project = make_project(f"redis://127.0.0.1:{proxy.port}{at.path}")
+        result = project.send("add", 1, 1)
+        before = proxy.accepted
+        with project.unstarted("-c1") as worker:
+            worker.wait_for(rf"Task add\[{result.id}\] succeeded")
+            worker.wait_for("mingle: all alone")
+            made = proxy.accepted - before
+
+        # The channels, the lease, claims, two subscriptions, answers to mingle, and a wait for
+        # each of four steps of priority.
+        assert made <= 14
+
+
+def test_garbage_is_collected_as_usual_once_a_worker_has_started(on_redis):
+    on_redis.worker("-c1")
+
+    told = on_redis.app.control.broadcast("garbage", reply=True, limit=1, timeout=PATIENCE_S)
+    [threshold] = told[0].values()
+    assert tuple(threshold) == gc.get_threshold()
+    assert tuple(on_redis.send("garbage").get(timeout=PATIENCE_S)) == gc.get_threshold()
 
 
 def test_the_banner_shows_the_configuration(on_redis):

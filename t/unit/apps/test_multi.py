@@ -398,3 +398,14 @@ def test_nothing_is_printed_when_quiet() -> None:
     output.run("--quiet", "stop", "w@h", "--pidfile=/nonexistent/%n.pid")
 
     assert output.out.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    "words", [["start"], ["start", "-A", "proj"], ["stop", "0"], ["get"], ["expand", "%n"]]
+)
+def test_a_command_without_nodes_says_so_and_fails(words, capsys) -> None:
+    assert MultiTool(nosplash=True).execute_from_commandline(["celery multi", *words]) == 1
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"No nodes to {words[0]}: say how many or which, see celery multi help\n"

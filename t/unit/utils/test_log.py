@@ -164,6 +164,18 @@ def test_threads_do_not_write_into_the_lines_of_each_other(logger):
     assert logger.handlers[0].lines[1:] == [(40, "theirs!")]
 
 
+def test_a_thread_does_not_go_on_with_the_line_of_one_that_has_ended(logger):
+    stream = LoggingProxy(logger)
+
+    for words in ("left over", "of the next\n"):
+        thread = threading.Thread(target=stream.write, args=(words,))
+        thread.start()
+        thread.join()
+    stream.flush_all()
+
+    assert sorted(logger.handlers[0].lines) == [(40, "left over"), (40, "of the next")]
+
+
 def test_a_forked_process_leaves_the_begun_lines_of_its_parent_alone(logger):
     stream = LoggingProxy(logger)
     stream.write("of the parent")
@@ -177,6 +189,14 @@ def test_a_forked_process_leaves_the_begun_lines_of_its_parent_alone(logger):
         pass
     stream.flush()
     assert logger.handlers[0].lines == [(40, "of the parent")]
+
+
+def test_a_flush_with_nothing_begun_asks_for_no_locals_of_the_thread(logger):
+    """Those of greenlets are gone when the interpreter flushes for the last time."""
+    stream = LoggingProxy(logger)
+    del stream._busy
+
+    stream.flush()
 
 
 def test_begun_lines_are_logged_as_the_process_ends():
