@@ -237,11 +237,13 @@ class LoggingProxy:
 
     def flush(self) -> None:
         """Log the line that this thread has begun."""
-        if not _in_sighandler and not getattr(self._busy, "here", False):
+        # The interpreter calls this as the last of all, when threads have no numbers any more.
+        if self._begun and not _in_sighandler and not getattr(self._busy, "here", False):
             self._log((self._begun.pop((os.getpid(), threading.get_ident()), ""),))
 
     def flush_all(self) -> None:
-        """Log the lines that any thread has begun, as the process ends."""
+        """Log the lines that any thread has begun, and from now on at once: the process ends."""
+        self.longest = 0
         pid = os.getpid()
         begun = [key for key in tuple(self._begun) if key[0] == pid]
         self._log([self._begun.pop(key, "") for key in begun])
