@@ -94,6 +94,21 @@ def test_a_start_on_redis_needs_few_connections(make_project, redis_url):
         assert made <= 14
 
 
+def test_a_start_on_rabbitmq_needs_two_connections(make_project, amqp_url):
+    """One to consume, and one for events."""
+    at = urlsplit(amqp_url)
+    with Proxy(at.port) as proxy:
+        project = make_project(f"amqp://guest:guest@127.0.0.1:{proxy.port}{at.path}")
+        result = project.send("add", 1, 1)
+        before = proxy.accepted
+        with project.unstarted("-c1") as worker:
+            worker.wait_for(rf"Task add\[{result.id}\] succeeded")
+            worker.wait_for("mingle: all alone")
+            made = proxy.accepted - before
+
+        assert made == 2
+
+
 def test_garbage_is_collected_as_usual_once_a_worker_has_started(on_redis):
     on_redis.worker("-c1")
 
