@@ -30,7 +30,7 @@ from functools import cached_property
 from threading import Lock
 from typing import Any
 
-from kombu.transport.redis import REFRESH_BINDING
+from kombu.transport.redis import REFRESH_BINDING, SWEEP_BINDINGS
 from redis import exceptions
 
 from celery._transport._kombu import (
@@ -65,6 +65,8 @@ OWN_OPTIONS = ("claim_lease", "eta_window")
 
 #: kombu's: adds a binding that expires, and notes when.
 _REFRESH = Script(REFRESH_BINDING)
+#: kombu's: deletes the bindings whose time has passed.
+_SWEEP = Script(SWEEP_BINDINGS)
 
 #: Acknowledgements that a closed channel could not send, by server and key, for the next one.
 _left_acks: dict[tuple[str, str], list[str]] = {}
@@ -368,6 +370,17 @@ class Channel(KombuChannel):  # type: ignore[misc]  # kombu's, untyped
             self.desk.run(_REFRESH, [table, deadlines], [member, exchange, ttl])
             return
         self.desk.call(pack("SADD", table, member) + pack("SADD", permanent, member), 2)
+
+    def _refresh_bindings(self, queues: Iterable[str]) -> None:
+        for queue in queues:
+            for exchange, routing_key, arguments in self.state.queue_bindings(queue):
+                meta = self.typeof(exchange).prepare_bind(queue, exchange, routing_key, arguments)
+                self._queue_bind(exchange, *meta)
+
+    def sweep_bindings(self, limit: int = 100) -> int:
+        """Delete the bindings of exchanges whose queues have expired; returns of how many."""
+        prefixes = self._binding_keys("")
+        return int(self.desk.run(_SWEEP, [self._script_binding_deadlines], [*prefixes, limit]))
 
     def _delete(
         self, queue: str, exchange: str, routing_key: str, pattern: str, *args: Any, **kwargs: Any

@@ -16,7 +16,6 @@ USR2      open the remote debugger (with ``CELERY_RDBSIG``)
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import platform as python_platform
@@ -163,8 +162,6 @@ class Worker(WorkController):
         if not self._custom_logging and self.redirect_stdouts:
             self.app.log.redirect_stdouts(self.redirect_stdouts_level)
         collect_as_usual()
-        # What exists now lives as long as the process and those that will be forked off it.
-        gc.freeze()
 
     def start(self) -> None:
         """Run until stopped; after SIGHUP, run the same command line in place of this."""

@@ -237,7 +237,7 @@ class LoggingProxy:
 
     def flush(self) -> None:
         """Log the line that this thread has begun."""
-        # The interpreter calls this as the last of all, when threads have no numbers any more.
+        # The interpreter flushes once more at its end, when greenlets and their locals are gone.
         if self._begun and not _in_sighandler and not getattr(self._busy, "here", False):
             self._log((self._begun.pop((os.getpid(), threading.get_ident()), ""),))
 

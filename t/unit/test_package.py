@@ -92,6 +92,45 @@ os.waitpid(pid, 0)
     assert _output(program) == "[]"
 
 
+def test_the_version_is_told_without_what_talks_to_brokers():
+    program = """
+import sys
+before = set(sys.modules)
+sys.argv = ["celery", "--version"]
+from celery.__main__ import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+heavy = {"amqp", "asyncio", "billiard", "celery.app.base", "email", "hashlib", "kombu", "logging",
+    "multiprocessing", "pathlib", "redis", "socket", "ssl", "subprocess", "urllib", "vine"}
+print(sorted((heavy & set(sys.modules)) - before))
+"""
+    assert _output(program).splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("transport", "others"),
+    [("amqp", {"packaging", "redis"}), ("redis", {"kombu.transport.pyamqp"})],
+)
+def test_a_worker_loads_what_its_broker_needs_and_no_other(transport: str, others: set[str]):
+    """Neither other drivers, nor parts of the standard library that nothing of a start calls."""
+    idle = {
+        "concurrent.futures.process", "cProfile", "http", "multiprocessing.pool", "pdb", "sqlite3",
+        "tkinter", "unittest", "xml", "xmlrpc", "celery.bin.shell", "celery.contrib.rdb",
+        "celery.events.state", "celery.beat", "celery._beat", "kombu.transport.memory",
+    }  # fmt: skip
+    program = f"""
+import sys
+before = set(sys.modules)
+from celery import Celery
+import celery.apps.worker, celery.bin.worker, celery.concurrency.prefork
+import celery.worker.consumer.consumer, celery._transport.{transport}
+print(sorted(({idle | others!r} & set(sys.modules)) - before))
+"""
+    assert _output(program) == "[]"
+
+
 def _output(program: str) -> str:
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
-from kombu import Consumer, Queue
+from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.asynchronous import Hub
 
 from celery._transport import _redis_link
 from celery._transport.connection import BrokerConnection
+from t.harness.proxy import Proxy
 from t.harness.servers import RedisServer, wait_until
 
 pytestmark = pytest.mark.redis
@@ -200,6 +202,102 @@ def turn_until(hub: Hub, condition: Any) -> None:
     while not condition():
         assert monotonic() < end
         next(loop)
+
+
+def test_a_channel_declares_sends_counts_and_deletes_on_one_connection(redis_url: str) -> None:
+    at = urlsplit(redis_url)
+    with (
+        Proxy(at.port or 0) as proxy,
+        BrokerConnection(f"redis://127.0.0.1:{proxy.port}{at.path}") as connection,
+    ):
+        channel = connection.default_channel
+        queue = Queue(QUEUE, channel=channel, expires=60.0)
+        broadcast = Queue("heard", Exchange("wide", type="fanout"), channel=channel)
+        for each in (queue, broadcast):
+            each.declare()
+        Producer(channel).publish("text", routing_key=QUEUE)
+
+        assert queue.queue_declare(passive=True).message_count == 1
+        assert queue.purge() == 1
+        for each in (queue, broadcast):
+            each.delete()
+
+        assert proxy.accepted == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "apart:"])
+@pytest.mark.parametrize("expires", [None, 60.0])
+def test_queues_are_the_same_to_channels_of_kombu(
+    redis_url: str, prefix: str, expires: float | None
+) -> None:
+    options = {"global_keyprefix": prefix}
+    with (
+        BrokerConnection(redis_url, transport_options=options) as ours,
+        Connection(redis_url, transport_options=options) as kombus,
+        redis.Redis.from_url(redis_url) as store,
+    ):
+        queue = Queue("seen", Exchange("seen"), "key", expires=expires)
+        here, there = queue.bind(ours.default_channel), queue.bind(kombus.default_channel)
+        here.declare()
+        written = {key: store.type(key) for key in store.scan_iter()}
+        members = store.smembers(f"{prefix}_kombu.binding.seen")
+
+        assert ours.default_channel.get_table("seen") == kombus.default_channel.get_table("seen")
+        Producer(ours.default_channel).publish("text", exchange="seen", routing_key="key")
+        # kombu asks for the queue itself without the prefix, and does not find it.
+        assert kombus.default_channel._size("seen") == 1
+        assert here.queue_declare(passive=True).message_count == 1
+        here.delete()
+        assert not kombus.default_channel.get_table("seen")
+        with pytest.raises(ours.channel_errors):
+            here.queue_declare(passive=True)
+
+        store.flushdb()
+        there.declare()
+        assert {key: store.type(key) for key in store.scan_iter()} == written
+        assert store.smembers(f"{prefix}_kombu.binding.seen") == members
+
+
+def test_bindings_of_queues_that_expire_are_kept_while_consumed_and_swept_after(
+    redis_url: str,
+) -> None:
+    with (
+        BrokerConnection(redis_url, transport_options={"global_keyprefix": "apart:"}) as connection,
+        redis.Redis.from_url(redis_url) as store,
+    ):
+        channel = connection.default_channel
+        queue = Queue("seen", Exchange("seen"), "key", channel=channel, expires=60.0)
+        consumer = Consumer(channel, [queue])
+        consumer.consume()
+        table, deadlines = "apart:_kombu.binding.seen", "apart:_kombu.binding_deadlines"
+        bound = store.smembers(table)
+        assert bound
+
+        store.delete(table)
+        channel.maybe_refresh_binding_expiry()
+        assert store.smembers(table) == bound
+
+        store.zadd(deadlines, {"seen": 1})
+        assert channel.sweep_bindings() == 1
+        assert not store.exists(table, deadlines)
+
+
+def test_a_queue_of_broadcasts_ends_with_its_channel(redis_url: str) -> None:
+    with (
+        BrokerConnection(redis_url) as connection,
+        redis.Redis.from_url(redis_url) as store,
+    ):
+        channel = connection.channel()
+        exchange = Exchange("wide", type="fanout")
+        Queue("heard", exchange, channel=channel, auto_delete=True).declare()
+        Queue("stays", exchange, channel=channel).declare()
+        assert store.scard("_kombu.binding.wide") == 2
+
+        channel.close()
+
+        assert [
+            member.split(b"\x06\x16")[2] for member in store.smembers("_kombu.binding.wide")
+        ] == [b"stays"]
 
 
 def test_an_event_loop_delivers_many_messages_with_few_commands(redis_url: str, hub: Hub) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -357,6 +358,17 @@ def wait_for_file(state: object, path: str) -> None:
     """Block the loop of the worker until the file *path* is there."""
     while not os.path.exists(path):
         time.sleep(0.01)
+
+
+@control_command(name="garbage")
+def garbage_of_main(state: object) -> tuple[int, int, int]:
+    """Tell when the main process collects garbage."""
+    return gc.get_threshold()
+
+
+@app.task(name="garbage")
+def garbage() -> tuple[int, int, int]:
+    return gc.get_threshold()
 
 
 @app.task(name="fails")

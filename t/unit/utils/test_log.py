@@ -191,6 +191,14 @@ def test_a_forked_process_leaves_the_begun_lines_of_its_parent_alone(logger):
     assert logger.handlers[0].lines == [(40, "of the parent")]
 
 
+def test_a_flush_with_nothing_begun_asks_for_no_locals_of_the_thread(logger):
+    """Those of greenlets are gone when the interpreter flushes for the last time."""
+    stream = LoggingProxy(logger)
+    del stream._busy
+
+    stream.flush()
+
+
 @pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
 def test_begun_lines_are_logged_as_the_process_ends(pool):
     patch = {
