@@ -84,7 +84,6 @@ def test_a_hundred_entries_a_second_are_sent_once_each_and_in_time(
         assert all(earlier < later for earlier, later in pairwise(moments))
     if IS_LONG:
         assert percentile(late, 0.99) < LATE_MS
-    if IS_LONG:
         # Beside other tests one may be late by a whole interval, and the next is left out then:
         # those before it seem early, counted back.
         assert min(late) > -1
