@@ -208,19 +208,31 @@ def fold(text: str) -> str:
     return folded.removeprefix("Error: ")
 
 
+def is_refused(exc: BaseException) -> bool:
+    """Say whether RabbitMQ refuses what was asked: the login, the virtual host, or a right."""
+    # Who never loaded the driver cannot have raised its error.
+    errors = sys.modules.get("amqp.exceptions")
+    return errors is not None and isinstance(exc, (errors.AccessRefused, errors.NotAllowed))
+
+
 def handle_remote_command_error(command: str, exc: BaseException) -> NoReturn:
     """
-    Explain to the user why *command* could not reach the broker.
+    Explain to the user why *command* could not reach the broker, or was refused by it.
 
     Raises:
         click.ClickException: Always; exits with 69.
     """
     url = _tried_url()
+    what = (
+        "The message broker refuses this. Please make sure that user name, password and virtual "
+        "host are correct, and that the user has the rights that are needed there. "
+        if is_refused(exc)
+        else "Could not connect to the message broker. Please make sure your broker (e.g., "
+        "RabbitMQ or Redis) is running and the connection settings are correct. "
+    )
     raise BrokerUnreachable(
         fold(
-            "Could not connect to the message broker. Please make sure your broker (e.g., RabbitMQ "
-            "or Redis) is running and the connection settings are correct. "
-            f"Reason: {type(exc).__name__}: {str(exc).rstrip('.')} (while running {command!r}"
+            f"{what}Reason: {type(exc).__name__}: {str(exc).rstrip('.')} (while running {command!r}"
             f"{f' with {url}' if url else ''}).\n\n"
             "The URL is taken from the setting broker_url, from the environment variable "
             "CELERY_BROKER_URL or from the option --broker."

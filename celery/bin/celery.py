@@ -193,7 +193,9 @@ class CeleryGroup(DYMGroup):  # type: ignore[misc]  # click_didyoumean has no ty
                 raise click.ClickException(base.fold(str(exc))) from exc
             # Who never loaded the module cannot have raised its error.
             errors = sys.modules.get("kombu.exceptions")
-            if errors is not None and isinstance(exc, errors.OperationalError):
+            if base.is_refused(exc) or (
+                errors is not None and isinstance(exc, errors.OperationalError)
+            ):
                 base.handle_remote_command_error(ctx.invoked_subcommand or "celery", exc)
             raise
 

@@ -11,6 +11,7 @@ from celery.bin.base import (
     CeleryCommand,
     consume_preload_options,
     handle_preload_options,
+    is_refused,
     options_under,
 )
 
@@ -76,5 +77,7 @@ def _emptied(connection: Any, queue: str) -> int:
     """Delete the messages of one queue and return their number; one that doesn't exist has none."""
     try:
         return connection.default_channel.queue_purge(queue) or 0
-    except connection.channel_errors:
+    except connection.channel_errors as exc:
+        if is_refused(exc):
+            raise
         return 0

@@ -242,7 +242,8 @@ class LoggingProxy:
             self._log((self._begun.pop((os.getpid(), threading.get_ident()), ""),))
 
     def flush_all(self) -> None:
-        """Log the lines that any thread has begun, as the process ends."""
+        """Log the lines that any thread has begun, and from now on at once: the process ends."""
+        self.longest = 0
         pid = os.getpid()
         begun = [key for key in tuple(self._begun) if key[0] == pid]
         self._log([self._begun.pop(key, "") for key in begun])

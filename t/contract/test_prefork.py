@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import select
@@ -13,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -481,6 +483,32 @@ def test_a_call_takes_few_steps_of_the_main_process(open_pool: OpenPool) -> None
 
 
 # -- Children
+
+
+def test_a_child_collects_no_garbage_of_the_main_process(
+    open_pool: OpenPool, tmp_path: Path
+) -> None:
+    """The end of a connection may wait for threads that a child does not have."""
+    ended = tmp_path / "ended"
+
+    class Connection:
+        def __init__(self) -> None:
+            self.myself = self
+
+        def __del__(self) -> None:
+            with ended.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+
+    gc.disable()
+    try:
+        Connection()
+        pool = open_pool(1, initializer=gc.collect)
+        until(lambda: all_up(pool))
+    finally:
+        gc.enable()
+    assert not ended.exists()
+    gc.collect()
+    assert ended.read_text() == f"{os.getpid()}\n"
 
 
 def test_a_replacement_holds_no_connection_of_the_main_process(open_pool: OpenPool) -> None:

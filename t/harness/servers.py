@@ -378,6 +378,13 @@ class RedisClusterNode(RedisServer):
         """Return what it says about the cluster."""
         return self.do("CLUSTER INFO")
 
+    def knows(self, owner: str, epoch: int, slot: int) -> bool:
+        """Say whether it takes *owner*, of that epoch, for the node of a slot."""
+        lines = [line.split() for line in self.do("CLUSTER NODES").decode().splitlines()]
+        words = next(line for line in lines if line and line[0] == owner)
+        ranges = [list(map(int, word.split("-"))) for word in words[8:] if word[0] != "["]
+        return int(words[6]) == epoch and any(ends[0] <= slot <= ends[-1] for ends in ranges)
+
 
 class RedisCluster:
     """A Redis Cluster of three masters, with some of the interface of `Server`.
@@ -428,6 +435,20 @@ class RedisCluster:
                 lambda node=node: b"cluster_state:ok" in node.info(),
                 "the start of a Redis Cluster",
             )
+
+    def give(self, slot: int, owner: RedisClusterNode) -> None:
+        """Give an empty slot to a node; returns once all know that, and will not forget.
+
+        Nodes gossip: what one has said of its slots before may arrive after this. They believe
+        whoever has the latest epoch.
+        """
+        epoch = int(owner.do("CLUSTER BUMPEPOCH").split()[1])
+        for node in self.nodes:
+            assert node.do("CLUSTER SETSLOT", slot, "NODE", owner.id) == b"+OK\r\n"
+        wait_until(
+            lambda: all(node.knows(owner.id, epoch, slot) for node in self.nodes),
+            "the way of a slot to another node",
+        )
 
     def restart(self) -> None:
         """Stop all nodes and start them again."""

@@ -155,7 +155,9 @@ class Mingle(bootsteps.StartStopStep):
         tref, self._tref = self._tref, None
         if tref is not None:
             tref.cancel()
-        self._listen_no_more()
+        self._consumer = self._ticket = None
         channel, self._channel = self._channel, None
         if channel is not None:
+            # With its consumer: on closing it may read an answer, which is for nobody any more,
+            # and would go back to the queue with a warning if nobody was there to take it.
             bootsteps._quietly(channel.close)

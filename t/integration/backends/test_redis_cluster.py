@@ -55,19 +55,14 @@ def slot_of(app: Celery, task_id: str) -> int:
 
 @contextlib.contextmanager
 def moved(cluster: RedisCluster, slot: int, old: RedisClusterNode) -> Iterator[RedisClusterNode]:
-    """Give an empty slot to another node."""
+    """Give an empty slot to another node for a while."""
     new = next(node for node in cluster.nodes if node is not old)
-
-    def give(owner: RedisClusterNode) -> None:
-        for node in cluster.nodes:
-            assert node.do("CLUSTER SETSLOT", slot, "NODE", owner.id) == b"+OK\r\n"
-
-    give(new)
+    cluster.give(slot, new)
     try:
         yield new
     finally:
         cluster.flush()
-        give(old)
+        cluster.give(slot, old)
 
 
 def test_a_result_follows_a_key_that_has_moved(app: Celery, redis_cluster: RedisCluster) -> None:

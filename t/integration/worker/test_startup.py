@@ -6,12 +6,14 @@ import gc
 import os
 import re
 import time
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 
-from celery import chord
+from celery import Celery, chord
 from celery.utils.nodenames import gethostname
+from celery.worker.consumer.mingle import Mingle
 from t.harness.proxy import Proxy
 from t.harness.worker import PATIENCE_S, eventually
 
@@ -51,6 +53,30 @@ def test_a_worker_is_at_work_at_once(on_redis):
     assert worker.count("mingle: all alone") == 0 or time.monotonic() - started_at > 1
 
 
+def test_an_answer_that_comes_as_the_worker_leaves_is_for_nobody(redis_url, caplog):
+    """The wait for it is under way, so it is read when that ends; nothing is wrong."""
+    app = Celery("leaving", broker=redis_url, set_as_current=False)
+    timer = SimpleNamespace(call_after=lambda *_: SimpleNamespace(cancel=lambda: None))
+    with app.connection_for_read() as connection, app.connection_for_write() as other:
+        c = SimpleNamespace(
+            app=app, connection=connection, hostname="w@x", timer=timer, call_soon=None
+        )
+        mingle = Mingle(c)
+        mingle.sync(c)
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.1)
+        [queue] = mingle._consumer.queues
+        other.Producer().publish(
+            {"other@x": {"clock": 1}},
+            exchange=queue.exchange,
+            routing_key=queue.routing_key,
+            headers={"ticket": mingle._ticket},
+        )
+        mingle.stop(c)
+
+    assert "ndeliverable" not in caplog.text
+
+
 def test_a_start_on_redis_needs_few_connections(make_project, redis_url):
     """One for the commands of each channel, and those that wait for messages."""
     at = urlsplit(redis_url)
@@ -66,6 +92,21 @@ def test_a_start_on_redis_needs_few_connections(make_project, redis_url):
         # The channels, the lease, claims, two subscriptions, answers to mingle, and a wait for
         # each of four steps of priority.
         assert made <= 14
+
+
+def test_a_start_on_rabbitmq_needs_two_connections(make_project, amqp_url):
+    """One to consume, and one for events."""
+    at = urlsplit(amqp_url)
+    with Proxy(at.port) as proxy:
+        project = make_project(f"amqp://guest:guest@127.0.0.1:{proxy.port}{at.path}")
+        result = project.send("add", 1, 1)
+        before = proxy.accepted
+        with project.unstarted("-c1") as worker:
+            worker.wait_for(rf"Task add\[{result.id}\] succeeded")
+            worker.wait_for("mingle: all alone")
+            made = proxy.accepted - before
+
+        assert made == 2
 
 
 def test_garbage_is_collected_as_usual_once_a_worker_has_started(on_redis):
