@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -105,6 +106,10 @@ def events(
             {"freq": frequency, "maxrate": maxrate, "loglevel": loglevel, **options},
         )
     else:
+        if not sys.stdout.isatty():
+            raise click.UsageError(
+                "The monitor needs a terminal. Write events as lines with --dump."
+            )
         from celery.events.cursesmon import evtop
 
         _set_title(ctx, "top")

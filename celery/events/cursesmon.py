@@ -16,11 +16,13 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from math import ceil
+from time import sleep
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import _state, states
 from celery.events import _screen
 from celery.events._terminal import Terminal
+from celery.events.dumper import REFUSED_S
 from celery.utils.text import abbr, abbrtask
 
 if TYPE_CHECKING:
@@ -603,8 +605,11 @@ def capture_events(app: Celery, state: State, display: CursesMonitor) -> None:
                 display.receiver = receiver
                 receiver.should_stop = display.leaving
                 receiver.capture()
-            except connection.connection_errors + connection.channel_errors:
+            except connection.connection_errors + connection.channel_errors as exc:
                 display.outage = "the broker is lost"
+                if not isinstance(exc, connection.recoverable_connection_errors):
+                    display.outage = f"the broker refuses: {exc}"
+                    sleep(REFUSED_S)
 
 
 def evtop(app: Celery | None = None) -> None:

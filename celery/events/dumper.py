@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
+from time import sleep
 from typing import IO, TYPE_CHECKING, Any
 
 from kombu.utils.functional import LRUCache
@@ -24,6 +26,9 @@ HUMAN_TYPES = {
     "worker-online": "started",
     "worker-heartbeat": "heartbeat",
 }
+
+#: Seconds until a broker is asked again that has refused something.
+REFUSED_S = 1.0
 
 CONNECTION_ERROR = "-> Cannot connect to %s: %s. Trying again %s"
 
@@ -82,11 +87,17 @@ class Dumper:
 
 
 def evdump(app: Celery | None = None, out: IO[str] | None = None) -> None:
-    """Write all events to *out* until interrupted; comes back after a lost connection."""
+    """Write all events to *out* until interrupted; comes back after a lost connection.
+
+    Raises:
+        Exception: That of the broker's driver, when the broker refuses the first connection.
+    """
     app = _state.app_or_default(app)
     dumper = Dumper(out=out)
     dumper.say("-> evdump: starting capture...")
-    with app.connection_for_read() as connection:
+    was_connected = False
+    # An interrupt is the way to leave.
+    with suppress(KeyboardInterrupt, SystemExit), app.connection_for_read() as connection:
 
         def tell(exc: BaseException, interval: float) -> None:
             again = f"in {interval} seconds..." if interval else "..."
@@ -98,10 +109,14 @@ def evdump(app: Celery | None = None, out: IO[str] | None = None) -> None:
         while True:
             try:
                 connection.ensure_connection(tell)
+                was_connected = True
                 receiver = app.events.Receiver(connection, handlers={"*": dumper.on_event})
                 receiver.capture()
-            except (KeyboardInterrupt, SystemExit):
-                return
             except connection.connection_errors + connection.channel_errors as exc:
+                if not was_connected:
+                    raise
                 dumper.say(f"-> Connection lost ({exc!r}), attempting reconnect")
                 connection.close()
+                if not isinstance(exc, connection.recoverable_connection_errors):
+                    # It would be refused again at once.
+                    sleep(REFUSED_S)
