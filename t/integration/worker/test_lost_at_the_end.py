@@ -169,7 +169,7 @@ def test_errbacks_that_were_sent_are_not_sent_again(bed: Bed) -> None:
 
     assert type(result.get(timeout=30, propagate=False)) is KeyError
     # Messages are taken in turn, by the one process there is.
-    assert bed.send("add", "after-errbacks", 1, 1).get(timeout=30) == 2
+    assert bed.send("add", "next-errbacks", 1, 1).get(timeout=30) == 2
     noted = [line for line in bed.journal.lines if line.endswith(" of mourned")]
     assert len(noted) == 1
     assert bed.finals(result.id) == ["FAILURE"]
