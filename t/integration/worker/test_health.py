@@ -73,7 +73,7 @@ def test_without_its_broker_a_worker_is_alive_but_not_ready(
         assert "no connection to the broker" in ask(worker, "/ready")[1]
         # Longer than the patience given here: attempts to connect count as signs of life.
         worker.wait_for("Cannot connect to", times=3)
-        assert status(worker, "/live?max_age=5") == 200
+        eventually(lambda: status(worker, "/live?max_age=5") == 200)
         assert metric(worker, "celery_worker_ready") == 0
 
         redis.start()
@@ -102,7 +102,7 @@ def test_a_stopping_worker_is_alive_but_not_ready(on_redis: Project) -> None:
 def test_a_loop_that_stands_still_is_noticed(on_redis: Project) -> None:
     """A remote command that takes long blocks the loop; a long task of the pool solo may."""
     worker = on_redis.worker("-c", "1", "--health", "127.0.0.1:0")
-    assert status(worker, "/live?max_age=2") == 200
+    eventually(lambda: status(worker, "/live?max_age=2") == 200)
     gate = on_redis.gate()
     on_redis.app.control.broadcast("wait_for_file", arguments={"path": str(gate)})
     eventually(lambda: status(worker, "/live?max_age=2") == 503)
