@@ -665,16 +665,17 @@ def test_results_expire(case):
     if case.features.expiry == "service":
         pytest.skip("objects live as the service is told")
     short = case.remake(result_expires=1)
-    name, kept = new_id(), new_id()
+    name = new_id()
     succeed(short, name, 4)
     assert short.backend.get_result(name) == 4
     if case.features.expiry == "cleanup":
+        # Half a day is far from both: some stores count whole seconds, and tests may be slow.
+        case.remake(result_expires=43_200).backend.cleanup()
+        assert short.backend.get_result(name) == 4
         end = time.time() + 1.1
         wait_until(lambda: time.time() > end, "the expiry", timeout_s=5)
-        succeed(short, kept, 5)
         short.backend.cleanup()
         assert short.backend.get_state(name) == "PENDING"
-        assert short.backend.get_result(kept) == 5
     else:
         # The shortest life that some stores know is longer than a test may wait.
         case.pass_time(60)
