@@ -77,36 +77,30 @@ def test_an_answer_that_comes_as_the_worker_leaves_is_for_nobody(redis_url, capl
     assert "ndeliverable" not in caplog.text
 
 
-def test_a_start_on_redis_needs_few_connections(make_project, redis_url):
-    """One for the commands of each channel, and those that wait for messages."""
-    at = urlsplit(redis_url)
+def connections_of_a_start(make_project, url):
+    """Start a worker and let it run a task; return how many connections it has made."""
+    at = urlsplit(url)
     with Proxy(at.port) as proxy:
-        project = make_project(f"redis://127.0.0.1:{proxy.port}{at.path}")
+        through = at._replace(netloc=at.netloc.replace(f":{at.port}", f":{proxy.port}"))
+        project = make_project(through.geturl())
         result = project.send("add", 1, 1)
         before = proxy.accepted
         with project.unstarted("-c1") as worker:
             worker.wait_for(rf"Task add\[{result.id}\] succeeded")
             worker.wait_for("mingle: all alone")
-            made = proxy.accepted - before
+            return proxy.accepted - before
 
-        # The channels, the lease, claims, two subscriptions, answers to mingle, and a wait for
-        # each of four steps of priority.
-        assert made <= 14
+
+def test_a_start_on_redis_needs_few_connections(make_project, redis_url):
+    """One for the commands of each channel, and those that wait for messages."""
+    # The channels, the lease, claims, two subscriptions, answers to mingle, and a wait for
+    # each of four steps of priority.
+    assert connections_of_a_start(make_project, redis_url) <= 14
 
 
 def test_a_start_on_rabbitmq_needs_two_connections(make_project, amqp_url):
     """One to consume, and one for events."""
-    at = urlsplit(amqp_url)
-    with Proxy(at.port) as proxy:
-        project = make_project(f"amqp://guest:guest@127.0.0.1:{proxy.port}{at.path}")
-        result = project.send("add", 1, 1)
-        before = proxy.accepted
-        with project.unstarted("-c1") as worker:
-            worker.wait_for(rf"Task add\[{result.id}\] succeeded")
-            worker.wait_for("mingle: all alone")
-            made = proxy.accepted - before
-
-        assert made == 2
+    assert connections_of_a_start(make_project, amqp_url) == 2
 
 
 def test_garbage_is_collected_as_usual_once_a_worker_has_started(on_redis):
